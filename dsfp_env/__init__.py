@@ -1,0 +1,31 @@
+"""Learn how many filters each convolution of a network can lose.
+
+Importing this package registers the environment with PettingZoo (``dsfp/layer_pruning-v0``, parallel and AEC)
+and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action).
+"""
+
+import gymnasium
+import pettingzoo
+
+from dsfp_env import networks as networks
+from dsfp_env.channels import ChannelGraph as ChannelGraph
+from dsfp_env.checkpoints import load_pruned as load_pruned
+from dsfp_env.checkpoints import save_pruned as save_pruned
+from dsfp_env.costs import Costs as Costs
+from dsfp_env.distillation import Fidelity as Fidelity
+from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
+from dsfp_env.errors import InputError as InputError
+from dsfp_env.evaluator import Evaluator as Evaluator
+from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module
+from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
+from dsfp_env.layer_pruning_v0 import raw_env as raw_env
+from dsfp_env.rewards import Outcome as Outcome
+from dsfp_env.sensitivity import score_filters as score_filters
+from dsfp_env.tasks import Task as Task
+from dsfp_env.tasks import load_task as load_task
+
+__version__ = "0.1.0"
+
+pettingzoo.register("parallel", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:parallel_env")
+pettingzoo.register("aec", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:env")
+gymnasium.register("dsfp/LayerPruning-v0", "dsfp_env.wrappers.joint_action:JointActionEnv")

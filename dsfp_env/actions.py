@@ -1,0 +1,108 @@
+"""Actions: what an agent chooses, and the pruning ratio that it means.
+
+A ratio in the interface is a percentage of a layer's filters in [10, 90], as in DSFP section III-B; inside the
+package a ``pruning_ratio`` is a fraction. The conversion is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+
+from dsfp_env.errors import InputError, choose
+
+LOWEST, HIGHEST = 10.0, 90.0  # percent
+LEVELS = np.arange(LOWEST, HIGHEST + 1, 10)  # percent, the ratios of actions="levels"
+
+
+def action_space(kind: str) -> Space[Any]:
+    """The action space of one agent: ``"box"`` is Box(10, 90, (1,)), ``"levels"`` is Discrete(9).
+
+    Raises:
+        InputError: If the kind is unknown.
+    """
+    make = {
+        "box": lambda: Box(LOWEST, HIGHEST, (1,), np.float32),
+        "levels": lambda: Discrete(len(LEVELS)),
+    }
+    return choose("kind of actions", kind, make)()
+
+
+def decode(actions: Mapping[str, Any], agents: Iterable[str], kind: str) -> dict[str, float]:
+    """A joint action as pruning ratios in percent, by agent.
+
+    Args:
+        actions: Agent -> action.
+        agents: Who must act.
+        kind: ``"box"`` or ``"levels"``.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or an action is not in the action space.
+    """
+    agents = list(agents)
+    _check_agents(actions, agents)
+    of_one = _decode_level if kind == "levels" else _decode_box
+    return {agent: of_one(agent, actions[agent]) for agent in agents}
+
+
+def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict[str, float]:
+    """Ratios in percent by agent as pruning ratios, fractions, by module path.
+
+    Args:
+        ratios: Agent -> percent in [10, 90].
+        agents: Agent -> module path.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+    """
+    _check_agents(ratios, agents)
+    return {path: _checked_ratio(agent, ratios[agent]) / 100 for agent, path in agents.items()}
+
+
+def _check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
+    expected = list(expected)
+    missing = [agent for agent in expected if agent not in given]
+    unknown = [agent for agent in given if agent not in expected]
+    if missing or unknown:
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{unknown} unknown"] * bool(unknown)
+        raise InputError(
+            f"The joint action does not fit ({'; '.join(faults)}): expected one action for each of the agents "
+            f"{', '.join(expected)}."
+        )
+
+
+def _decode_box(agent: str, action: Any) -> float:
+    value = np.asarray(action)
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        raise InputError(
+            f"The action of {agent} is {action!r}: expected one number, a pruning ratio in percent as in "
+            "Box(10, 90, (1,))."
+        )
+    return _checked_ratio(agent, value.item())
+
+
+def _checked_ratio(agent: str, ratio: Any) -> float:
+    if not isinstance(ratio, (int, float, np.integer, np.floating)) or not LOWEST <= ratio <= HIGHEST:
+        advice = "fraction? Multiply by 100" if 0 < _number(ratio) < 1 else "clip it"
+        raise InputError(
+            f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [10, 90] ({advice})."
+        )
+    return float(ratio)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else math.nan
+
+
+def _decode_level(agent: str, action: Any) -> float:
+    value = np.asarray(action)
+    if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(LEVELS):
+        raise InputError(
+            f"The action of {agent} is {action!r}: expected a level, an integer from 0 (10 %) to "
+            f"{len(LEVELS) - 1} (90 %)."
+        )
+    return float(LEVELS[value.item()])

@@ -1,0 +1,27 @@
+"""Where tensors live."""
+
+from __future__ import annotations
+
+import torch
+
+from dsfp_env.errors import InputError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``"auto"`` is a GPU if there is one.
+
+    Raises:
+        InputError: If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).add_(1).cpu()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"Device {name!r} cannot be used here ({reason}). Expected a device that this machine and this build "
+            "of torch have: use 'cpu', or 'auto' for a GPU if there is one."
+        ) from error
+    return device

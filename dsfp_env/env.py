@@ -1,0 +1,260 @@
+"""The environment: one agent per convolution chooses how much of its layer is pruned.
+
+| | |
+|---|---|
+| import | `dsfp_env.parallel_env(...)`, or `pettingzoo.make("parallel", "dsfp/layer_pruning-v0", ...)` |
+| agents | `conv_0`, `conv_1`, ...: the prunable convolutions in order of execution |
+| actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 % |
+| observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
+| state | `Box(0, 1, (3 * agents + 5,))` |
+| rewards | shared by all agents: the change in score, see `rewards` |
+
+**A step** prunes the original network by the joint action (not what the last step left), lets it recover, and
+measures it. Nothing is random but the fine-tuning, and that depends on the seed alone: within one seed, equal
+joint actions give equal outcomes.
+
+**An episode** has ``horizon`` steps and then terminates: the task is over, so nothing is truncated. With
+``horizon=1`` it is the paper's one-shot decision (DSFP section III-B). With more, every step revises all ratios,
+and observations carry the last ratios and their outcome. The reward of a step is the change in score, counted
+from 0, so the undiscounted return of an episode is the score of its last joint action.
+
+**Seeds.** ``reset(seed=s)`` measures with ``evaluator.evaluate(..., seed=s)`` until it is called with another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box, Space
+from gymnasium.utils import EzPickle, seeding
+from pettingzoo import ParallelEnv
+
+from dsfp_env import actions as action_kinds
+from dsfp_env import observations, rendering
+from dsfp_env.distillation import Fidelity
+from dsfp_env.errors import InputError, choose
+from dsfp_env.evaluator import Evaluator
+from dsfp_env.rewards import Outcome, RewardFunction, reward_function
+from dsfp_env.sensitivity import Criterion
+from dsfp_env.tasks import Task, load_task
+
+Infos = dict[str, dict[str, float | int]]
+
+
+class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
+    """The parallel environment; see the top of this file.
+
+    Args:
+        task: A name for `load_task`, or a `Task`.
+        actions: ``"box"`` or ``"levels"``.
+        reward: A name for `rewards.reward_function`, or a function (outcome, original) -> score.
+        macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
+        horizon: Steps in an episode.
+        seed: Of the evaluations, until ``reset`` gives another; drawn anew if not given.
+        render_mode: ``"ansi"`` returns text, ``"rgb_array"`` a picture, ``"human"`` prints the text at every
+            reset and step.
+        observation: ``"layers"`` or ``"context"``.
+        context: The number seen with ``observation="context"``, in [10, 90]; ``reset(options={"context": 60})``
+            changes it.
+        criterion: Which filters go first; see `score_filters`.
+        fidelity: The work of one evaluation; the task's own if not given.
+        device: For a task given by name.
+
+    Raises:
+        InputError: If an argument is not what was expected.
+    """
+
+    metadata = {  # noqa: RUF012 - PettingZoo reads it from the class
+        "name": "layer_pruning_v0",
+        "render_modes": ["human", "ansi", "rgb_array"],
+        "render_fps": 1,
+        "is_parallelizable": True,
+    }
+
+    def __init__(
+        self,
+        task: str | Task = "digits",
+        actions: str = "box",
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        horizon: int = 1,
+        seed: int | None = None,
+        render_mode: str | None = None,
+        observation: str = "layers",
+        context: float = 50.0,
+        criterion: str | Criterion = "dsfp",
+        fidelity: Fidelity | None = None,
+        device: str = "auto",
+    ) -> None:
+        EzPickle.__init__(
+            self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
+            fidelity, device,
+        )  # fmt: skip
+        if render_mode is not None:
+            choose("render mode", render_mode, dict.fromkeys(self.metadata["render_modes"]))
+        if not isinstance(horizon, (int, np.integer)) or horizon < 1:
+            raise InputError(f"The horizon is {horizon!r}: expected a number of steps, 1 or more.")
+        self.render_mode = render_mode
+        self._horizon = int(horizon)  # never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it
+        self._action_kind = actions
+        self._macs_budget = macs_budget
+        self._context = _checked_context(context)
+        self._reward_function = reward_function(reward, macs_budget)
+        spaces = {"layers": observations.observation_space, "context": observations.context_space}
+        self._sees = observation
+        make_observation_space = choose("kind of observation", observation, spaces)
+        action_kinds.action_space(actions)  # an unknown kind is refused before the task is loaded
+
+        self.evaluator = Evaluator(load_task(task, device=device), criterion, fidelity)
+        self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
+        self.possible_agents = list(self.layer_names)
+        self.agents: list[str] = []
+        self._action_spaces = {agent: action_kinds.action_space(actions) for agent in self.possible_agents}
+        self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
+        self.state_space = observations.state_space(len(self.possible_agents))
+        self._fixed_features = observations.fixed_features(self.evaluator)
+        self.evaluation_seed = _evaluation_seed(seed)
+        self._outcome = self.evaluator.original
+        self._score = 0.0
+        self._time = 0
+        self._was_reset = False
+
+    def observation_space(self, agent: str) -> Box:
+        """What this agent sees lies in this space (the same object each time)."""
+        return self._observation_spaces[agent]
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """What this agent does lies in this space (the same object each time)."""
+        return self._action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], Infos]:
+        """Start an episode from the original network.
+
+        Args:
+            seed: Of the evaluations from now on; if None, the one before stays.
+            options: ``{"context": 60}`` changes the context; other options are ignored.
+
+        Returns:
+            Observations and infos by agent.
+        """
+        if seed is not None:
+            self.evaluation_seed = _evaluation_seed(seed)
+        if "context" in (options or {}):
+            self._context = _checked_context(options["context"])
+        self.agents = list(self.possible_agents)
+        self._outcome, self._score, self._time, self._was_reset = self.evaluator.original, 0.0, 0, True
+        self._render_for_humans()
+        return self._observe(), self._infos()
+
+    def step(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], Infos]:
+        """Prune by a joint action, and measure.
+
+        Args:
+            actions: Agent -> action, for every live agent.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos by agent.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
+            InputError: If an agent is missing, or an action is not in its space; nothing has changed then.
+        """
+        self._check_running(actions)
+        if not self.agents:
+            return {}, {}, {}, {}, {}
+        ratios = action_kinds.decode(actions, self.agents, self._action_kind)
+        outcome = self.evaluator.evaluate(ratios, self.evaluation_seed)
+        score = self._score_of(outcome)
+        reward = score - self._score
+        self._outcome, self._score, self._time = outcome, score, self._time + 1
+        over = self._time >= self._horizon
+        acted, self.agents = self.agents, [] if over else self.agents
+        self._render_for_humans()
+        return (
+            self._observe(),
+            dict.fromkeys(acted, reward),
+            dict.fromkeys(acted, over),
+            dict.fromkeys(acted, False),
+            self._infos(),
+        )
+
+    def state(self) -> np.ndarray:
+        """The state of the environment, for centralised critics; see `observations`."""
+        return observations.state(self._fixed_features, self._progress())
+
+    def render(self) -> str | np.ndarray | None:
+        """Text, a picture ``[H, W, 3]`` uint8, or None, as the render mode says."""
+        if self.render_mode == "ansi":
+            return rendering.as_text(self._frame())
+        if self.render_mode == "rgb_array":
+            return rendering.as_image(self._frame())
+        self._render_for_humans()
+        return None
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _check_running(self, actions: Mapping[str, Any]) -> None:
+        if not self._was_reset:
+            raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
+        if not self.agents and actions:
+            raise ResetNeeded(
+                f"step was called with actions for {', '.join(actions)}, but the episode of {self._horizon} step(s) "
+                "is over: call env.reset() first."
+            )
+
+    def _score_of(self, outcome: Outcome) -> float:
+        score = float(self._reward_function(outcome, self.evaluator.original))
+        if not math.isfinite(score):
+            raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
+        return score
+
+    def _progress(self) -> observations.Progress:
+        return observations.Progress(self._outcome, self._macs_budget, self._time / self._horizon)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        if self._sees == "context":
+            return {agent: np.array([self._context], np.float32) for agent in self.possible_agents}
+        return observations.observe(self._fixed_features, self._progress())
+
+    def _infos(self) -> Infos:
+        outcome = self._outcome
+        return {
+            agent: {
+                "accuracy": outcome.accuracy,
+                "relative_macs": outcome.relative_macs,
+                "macs": outcome.macs,
+                "params": outcome.params,
+                "score": self._score,
+                "applied_ratio": outcome.applied_ratios[agent],
+                "filters_kept": outcome.filters_kept[agent],
+            }
+            for agent in self.possible_agents
+        }
+
+    def _render_for_humans(self) -> None:
+        if self.render_mode == "human":
+            print(rendering.as_text(self._frame()))
+
+    def _frame(self) -> rendering.Frame:
+        title = f"layer pruning, task {self.evaluator.task.name}, step {self._time} of {self._horizon}"
+        return rendering.Frame(title, self.layer_names, self._outcome, self.evaluator.original, self._score)
+
+
+def _evaluation_seed(seed: int | None) -> int:
+    """The seed itself, or one drawn anew; a negative one is refused by Gymnasium."""
+    return int(seeding.np_random(seed)[1]) % 2**63
+
+
+def _checked_context(context: Any) -> float:
+    if not isinstance(context, (int, float, np.integer, np.floating)) or not 10 <= context <= 90:
+        raise InputError(f"The context is {context!r}: expected a pruning intensity in percent, in [10, 90].")
+    return float(context)

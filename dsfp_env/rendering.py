@@ -1,0 +1,63 @@
+"""A state of the environment as text, and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from dsfp_env.rewards import Outcome
+
+BAR = 24  # characters
+
+
+class Frame(NamedTuple):
+    """What is drawn."""
+
+    title: str
+    layers: Mapping[str, str]  # agent -> module path
+    outcome: Outcome
+    original: Outcome
+    score: float
+
+
+def as_text(frame: Frame) -> str:
+    """A table, one row per agent: filters kept of filters, ratio applied, and a bar of what is kept."""
+    width = max(map(len, frame.layers.values()))
+    lines = [frame.title, _summary(frame)]
+    for agent, path in frame.layers.items():
+        kept, filters = frame.outcome.filters_kept[agent], frame.original.filters_kept[agent]
+        full = round(BAR * kept / filters)
+        bar = "█" * full + "░" * (BAR - full)
+        ratio = frame.outcome.applied_ratios[agent]
+        lines.append(
+            f"  {agent:<8} {path:<{width}} {bar} {kept:>4} of {filters:<4} filters, {ratio:4.1f} % pruned"
+        )
+    return "\n".join(lines)
+
+
+def as_image(frame: Frame) -> np.ndarray:
+    """The same as bars, ``[480, 720, 3]`` uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.8), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    agents = list(frame.layers)
+    axes.bar(agents, [frame.original.filters_kept[a] for a in agents], color="#dddddd", label="original")
+    axes.bar(agents, [frame.outcome.filters_kept[a] for a in agents], color="#1f77b4", label="kept")
+    axes.set(ylabel="filters", title=f"{frame.title}\n{_summary(frame)}")
+    axes.tick_params(axis="x", rotation=90 if len(agents) > 8 else 0)
+    axes.legend(frameon=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _summary(frame: Frame) -> str:
+    outcome, original = frame.outcome, frame.original
+    return (
+        f"accuracy {outcome.accuracy:.1%} (original {original.accuracy:.1%}), MACs {outcome.relative_macs:.1%}, "
+        f"parameters {outcome.relative_params:.1%}, score {frame.score:.3f}"
+    )

@@ -1,0 +1,74 @@
+"""What an outcome is worth: a score that grows with accuracy and with what is saved.
+
+A reward function maps (outcome, original) to a float; higher is better. Named forms, with a the validation
+accuracy, f the MACs relative to the original network's, and F0 the budget ``macs_budget`` for f:
+
+| name                | score             | its optimum                                          |
+|---------------------|-------------------|------------------------------------------------------|
+| `accuracy_x_saving` | a * (1 - f)       | between the extremes, without a budget               |
+| `budget`            | a * min(1, F0/f)  | the most accurate network at about the budget        |
+
+Forms that look as good and are traps, for which reason they are not offered: a/f and -error*log(f) send every
+agent to 90 %; a - c*f depends on c; a sharp penalty beyond the budget makes independent learners, who fear each
+other's exploration, prune far too much. A function of your own can still be any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from dsfp_env.errors import InputError, choose
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of one pruned network."""
+
+    accuracy: float  # on the validation split, in [0, 1]
+    macs: int  # multiply-adds per image
+    relative_macs: float  # of the original network's, in (0, 1]
+    params: int
+    relative_params: float  # in (0, 1]
+    filters: int  # of all convolutions
+    filters_kept: dict[str, int]  # by agent
+    applied_ratios: dict[str, float]  # by agent: percent of its filters that are gone
+
+
+RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score
+
+
+def accuracy_x_saving(outcome: Outcome, original: Outcome) -> float:
+    """Accuracy times the share of MACs that is saved; 0 for the original network."""
+    return outcome.accuracy * (1 - outcome.relative_macs)
+
+
+def within_budget(outcome: Outcome, original: Outcome, macs_budget: float) -> float:
+    """Accuracy, scaled down in proportion when the relative MACs exceed the budget."""
+    return outcome.accuracy * min(1.0, macs_budget / outcome.relative_macs)
+
+
+def reward_function(reward: str | RewardFunction, macs_budget: float | None = None) -> RewardFunction:
+    """Make a reward function from its name.
+
+    Args:
+        reward: ``"accuracy_x_saving"``, ``"budget"``, ``"package.module:function"``, or a function.
+        macs_budget: For ``"budget"``: relative MACs allowed, in (0, 1).
+
+    Raises:
+        InputError: If the name is unknown, or the budget is missing or out of range.
+    """
+    if macs_budget is not None and not 0 < macs_budget < 1:
+        raise InputError(
+            f"The MACs budget is {macs_budget}: expected a fraction of the original network's MACs in (0, 1), "
+            "for example 0.3."
+        )
+    if not isinstance(reward, str):
+        return reward
+    if reward == "budget":
+        if macs_budget is None:
+            raise InputError("The reward 'budget' needs a budget: give macs_budget, for example 0.3 of the MACs.")
+        return partial(within_budget, macs_budget=macs_budget)
+    forms: dict[str, RewardFunction | None] = {"accuracy_x_saving": accuracy_x_saving, "budget": None}
+    return choose("reward", reward, forms, importable=True)

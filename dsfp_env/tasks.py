@@ -1,0 +1,132 @@
+"""A task: a trained network, the images it was trained for, and what can be removed from it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsfp_env import data, networks
+from dsfp_env.accuracy import compute_logits
+from dsfp_env.channels import ChannelGraph
+from dsfp_env.data import LabelledImages, Splits, as_labelled_images
+from dsfp_env.devices import choose_device
+from dsfp_env.distillation import Fidelity
+from dsfp_env.errors import InputError, choose
+from dsfp_env.pretraining import Recipe, pretrained
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the agents work on. Nothing in it changes.
+
+    Every prunable convolution has one agent: ``conv_0``, ``conv_1``, ... in order of execution.
+    """
+
+    name: str
+    network: nn.Module  # the trained original, in evaluation mode, on the device of the splits
+    train: LabelledImages  # for scores, recalibration and distillation
+    validation: LabelledImages  # for rewards
+    test: LabelledImages  # for the report at the end of a run
+    graph: ChannelGraph
+    fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
+
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        train: Any,
+        validation: Any,
+        test: Any,
+        name: str = "mine",
+        device: str = "auto",
+        fidelity: Fidelity | None = None,
+    ) -> Task:
+        """A task of the user's own.
+
+        Args:
+            network: A trained network that maps an image batch to logits; it is copied, not changed.
+            train: A torch ``Dataset`` of (image tensor, int label) pairs, or a pair of tensors
+                ``(images [N, C, H, W], labels [N])``.
+            validation: The same, for rewards. It must be no part of ``test``.
+            test: The same, for the report at the end of a run.
+            name: For tables and files.
+            device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+            fidelity: The work of one evaluation, if not the default.
+
+        Raises:
+            InputError: If a split cannot be read or does not fit the network, or the network cannot be traced.
+        """
+        place = choose_device(device)
+        parts = zip(Splits._fields, (train, validation, test), strict=True)
+        splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
+        network = copy.deepcopy(network).to(place).eval()
+        graph = ChannelGraph.trace(network, splits.train.images[:1])
+        num_classes = compute_logits(network, splits.train.images[:1]).shape[1]
+        for split, (_, labels) in zip(Splits._fields, splits, strict=True):
+            lowest, highest = int(labels.min()), int(labels.max())
+            if not 0 <= lowest <= highest < num_classes:
+                raise InputError(
+                    f"The {split} labels run from {lowest} to {highest}, and the network answers {num_classes} "
+                    f"logits: expected labels in [0, {num_classes - 1}]."
+                )
+        return cls(name, network, *splits, graph, fidelity or Fidelity())
+
+    @cached_property
+    def agents(self) -> dict[str, str]:
+        """Agent -> module path of its convolution."""
+        return {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
+
+    @cached_property
+    def teacher_logits(self) -> torch.Tensor:
+        """The original network's logits on the training split, ``[N, classes]``."""
+        return compute_logits(self.network, self.train.images)
+
+
+def load_task(
+    name: str | Task = "digits", data_root: str | Path | None = None, device: str = "auto", seed: int = 0
+) -> Task:
+    """A task by name; a `Task` is returned as it is.
+
+    Args:
+        name: One of `TASKS`, or ``"package.module:function"`` for a function of your own with the same
+            parameters ``(data_root, device, seed)`` that returns a `Task`.
+        data_root: Where data sets lie (``digits`` comes with scikit-learn and needs none).
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
+        seed: Splits the data and trains the original network.
+
+    Raises:
+        InputError: If there is no such task or device.
+    """
+    return name if isinstance(name, Task) else _load(name, data_root, str(choose_device(device)), seed)
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, data_root: str | Path | None, device: str, seed: int) -> Task:
+    build: Callable[[str | Path | None, str, int], Task] = choose("task", name, TASKS, importable=True)
+    return build(data_root, device, seed)
+
+
+def digits(data_root: str | Path | None, device: str, seed: int) -> Task:
+    """The embedded default: `networks.digits_net` on scikit-learn's real handwritten digits.
+
+    1000 / 400 / 397 images for training, validation and test; the original is trained in seconds.
+    """
+    splits = data.digits(seed)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        network = networks.digits_net()
+    place = torch.device(device)
+    network = pretrained(network.to(place), splits.train.to(place), Recipe(), seed)
+    return Task.from_network(
+        network, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=3e-3)
+    )
+
+
+TASKS: dict[str, Callable[[str | Path | None, str, int], Task]] = {"digits": digits}

@@ -1,0 +1,76 @@
+"""One controller with a joint action: the environment as a Gymnasium one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, MultiDiscrete, Space
+
+from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
+from dsfp_env.layer_pruning_v0 import parallel_env
+
+
+class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """`LayerPruningEnv` under the control of one agent, registered as ``dsfp/LayerPruning-v0``.
+
+    Observations are the state. With ``actions="box"`` the action space is ``Box(-1, 1, (agents,))``: -1 is 10 %
+    and 1 is 90 %. (Policies that draw around 0, as Stable-Baselines3's do, would play the bound of a Box(10, 90)
+    for ever.) With ``actions="levels"`` it is ``MultiDiscrete([9] * agents)``.
+
+    The info has ``accuracy``, ``relative_macs``, ``macs``, ``params`` and ``score`` of the network, and by agent
+    what the parallel environment tells it.
+
+    Args:
+        **kwargs: See `LayerPruningEnv`.
+    """
+
+    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's way
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.parallel_env = parallel_env(**kwargs)
+        self.render_mode = self.parallel_env.render_mode
+        self.observation_space: Space[np.ndarray] = self.parallel_env.state_space
+        agents = self.parallel_env.possible_agents
+        self._levels = kwargs.get("actions", "box") == "levels"
+        self.action_space: Space[np.ndarray] = (
+            MultiDiscrete([len(LEVELS)] * len(agents))
+            if self._levels
+            else Box(-1.0, 1.0, (len(agents),), np.float32)
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; see `LayerPruningEnv.reset`."""
+        super().reset(seed=seed)
+        _, infos = self.parallel_env.reset(seed=seed, options=options)
+        return self.parallel_env.state(), _team_info(infos)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Prune by one joint action; see `LayerPruningEnv.step`."""
+        agents = self.parallel_env.possible_agents
+        _, rewards, terminations, truncations, infos = self.parallel_env.step(
+            dict(zip(agents, self._per_agent(action), strict=True))
+        )
+        one = agents[0]  # rewards and ends are shared
+        return self.parallel_env.state(), rewards[one], terminations[one], truncations[one], _team_info(infos)
+
+    def render(self) -> Any:
+        """As the parallel environment does."""
+        return self.parallel_env.render()
+
+    def close(self) -> None:
+        """Close the parallel environment."""
+        self.parallel_env.close()
+
+    def _per_agent(self, action: np.ndarray) -> np.ndarray:
+        if self._levels:
+            return np.asarray(action)
+        return LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+
+
+def _team_info(infos: dict[str, dict[str, float | int]]) -> dict[str, Any]:
+    shared = next(iter(infos.values()))
+    return {key: shared[key] for key in ("accuracy", "relative_macs", "macs", "params", "score")} | infos
