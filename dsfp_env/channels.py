@@ -23,6 +23,8 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dsfp_env.costs import Costs
 from dsfp_env.errors import InputError
@@ -437,12 +439,11 @@ def _coupled_sets(nodes: Mapping[str, _Node], layers: Iterable[str]) -> list[tup
 def _set_widths(module: nn.Module, out_channels: int, in_channels: int) -> None:
     """Make a module's attributes tell its new widths."""
     if isinstance(module, CONVOLUTIONS):
-        if is_depthwise(module):
-            module.groups = out_channels
+        module.groups = out_channels if is_depthwise(module) else module.groups
         module.out_channels, module.in_channels = out_channels, in_channels
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = out_channels, in_channels
     elif isinstance(module, nn.PReLU):
         module.num_parameters = min(module.num_parameters, out_channels)
-    else:
+    elif isinstance(module, (_BatchNorm, _InstanceNorm)):
         module.num_features = out_channels

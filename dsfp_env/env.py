@@ -42,6 +42,7 @@ from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.sensitivity import Criterion
 from dsfp_env.tasks import Task, load_task
 
+RENDER_MODES = ["human", "ansi", "rgb_array"]
 Infos = dict[str, dict[str, float | int]]
 
 
@@ -70,7 +71,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
 
     metadata = {  # noqa: RUF012 - PettingZoo reads it from the class
         "name": "layer_pruning_v0",
-        "render_modes": ["human", "ansi", "rgb_array"],
+        "render_modes": RENDER_MODES,
         "render_fps": 1,
         "is_parallelizable": True,
     }
@@ -95,7 +96,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             fidelity, device,
         )  # fmt: skip
         if render_mode is not None:
-            choose("render mode", render_mode, dict.fromkeys(self.metadata["render_modes"]))
+            choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
         if not isinstance(horizon, (int, np.integer)) or horizon < 1:
             raise InputError(f"The horizon is {horizon!r}: expected a number of steps, 1 or more.")
         self.render_mode = render_mode
@@ -145,7 +146,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         """
         if seed is not None:
             self.evaluation_seed = _evaluation_seed(seed)
-        if "context" in (options or {}):
+        if options and "context" in options:
             self._context = _checked_context(options["context"])
         self.agents = list(self.possible_agents)
         self._outcome, self._score, self._time, self._was_reset = self.evaluator.original, 0.0, 0, True
@@ -207,8 +208,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
         if not self.agents and actions:
             raise ResetNeeded(
-                f"step was called with actions for {', '.join(actions)}, but the episode of {self._horizon} step(s) "
-                "is over: call env.reset() first."
+                f"step was called with actions for {', '.join(actions)}, but the episode of {self._horizon} "
+                "step(s) is over: call env.reset() first."
             )
 
     def _score_of(self, outcome: Outcome) -> float:

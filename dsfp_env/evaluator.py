@@ -34,7 +34,7 @@ class Evaluator:
         self.task = task
         self.criterion = criterion
         self.fidelity = fidelity or task.fidelity
-        self._outcomes: dict[tuple[bytes | int, ...], Outcome] = {}
+        self._outcomes: dict[tuple[int, tuple[tuple[int, ...], ...]], Outcome] = {}
 
     @cached_property
     def scores(self) -> Scores:
@@ -58,7 +58,7 @@ class Evaluator:
             InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
         """
         keep = self.keep(ratios)
-        key = (seed, *(kept.numpy().tobytes() for kept in keep.values()))
+        key = (seed, tuple(tuple(kept.tolist()) for kept in keep.values()))
         if key not in self._outcomes:
             network = self._recovered(keep, seed)
             self._outcomes[key] = self._outcome(keep, measure_accuracy(network, self.task.validation))

@@ -84,9 +84,8 @@ def cache_directory() -> Path:
 
 def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -> str:
     device = train.images.device
-    machine = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    )
+    on_gpu = device.type == "cuda"
+    machine = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     facts = (repr(network), recipe, seed, torch.__version__, device.type, machine, torch.get_num_threads())
     digest = hashlib.sha256(repr(facts).encode())
     for module in (type(network).__module__, __name__, draw_batches.__module__):
@@ -114,7 +113,7 @@ def _write(file: Path, network: nn.Module) -> None:
         os.replace(part.name, file)
     except OSError as error:
         warnings.warn(
-            f"The trained network could not be kept in {file.parent} ({error}); it will be trained again next time. "
-            "Set DSFP_ENV_CACHE to a directory that can be written.",
+            f"The trained network could not be kept in {file.parent} ({error}); it will be trained again next "
+            "time. Set DSFP_ENV_CACHE to a directory that can be written.",
             stacklevel=2,
         )

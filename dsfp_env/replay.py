@@ -35,7 +35,7 @@ class Replay:
         for hook in hooks:
             hook.remove()
         for position, path in enumerate(self._answers):
-            modules[path].forward = partial(self._forward, position, path, modules[path])
+            vars(modules[path])["forward"] = partial(self._forward, position, path, modules[path])
 
     @torch.no_grad()
     def without(self, point: str, filters: torch.Tensor) -> torch.Tensor:

@@ -184,7 +184,7 @@ CRITERIA: dict[str, Criterion] = {
 
 def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
     """A function of each layer's weights ``[filters, elements]``."""
-    weights = {path: evidence.network.get_submodule(path).weight for path in evidence.layers}
+    weights = {path: evidence.network.get_parameter(f"{path}.weight") for path in evidence.layers}
     return {path: function(weight.detach().double().flatten(1)).cpu() for path, weight in weights.items()}
 
 

@@ -123,9 +123,9 @@ def digits(data_root: str | Path | None, device: str, seed: int) -> Task:
         torch.manual_seed(seed)
         network = networks.digits_net()
     place = torch.device(device)
-    network = pretrained(network.to(place), splits.train.to(place), Recipe(), seed)
+    trained = pretrained(network.to(place), splits.train.to(place), Recipe(), seed)
     return Task.from_network(
-        network, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=3e-3)
+        trained, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=3e-3)
     )
 
 
