@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -44,6 +44,15 @@ from dsfp_env.tasks import Task, load_task
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
 Infos = dict[str, dict[str, float | int]]
+
+
+class _Situation(NamedTuple):
+    """What changes during an episode."""
+
+    ratios: dict[str, float]  # percent by agent, as chosen; 0 before the first step
+    outcome: Outcome  # of the network as it is
+    score: float  # what it is worth; 0 before the first step
+    time: int  # steps taken
 
 
 class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
@@ -119,10 +128,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self.state_space = observations.state_space(len(self.possible_agents))
         self._fixed_features = observations.fixed_features(self.evaluator)
         self.evaluation_seed = _evaluation_seed(seed)
-        self._outcome = self.evaluator.original
-        self._score = 0.0
-        self._time = 0
-        self._was_reset = False
+        self._was_reset, self._now = False, self._original()
 
     def observation_space(self, agent: str) -> Box:
         """What this agent sees lies in this space (the same object each time)."""
@@ -149,7 +155,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         if options and "context" in options:
             self._context = _checked_context(options["context"])
         self.agents = list(self.possible_agents)
-        self._outcome, self._score, self._time, self._was_reset = self.evaluator.original, 0.0, 0, True
+        self._was_reset, self._now = True, self._original()
         self._render_for_humans()
         return self._observe(), self._infos()
 
@@ -174,9 +180,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         ratios = action_kinds.decode(actions, self.agents, self._action_kind)
         outcome = self.evaluator.evaluate(ratios, self.evaluation_seed)
         score = self._score_of(outcome)
-        reward = score - self._score
-        self._outcome, self._score, self._time = outcome, score, self._time + 1
-        over = self._time >= self._horizon
+        reward = score - self._now.score
+        self._now = _Situation(ratios, outcome, score, self._now.time + 1)
+        over = self._now.time >= self._horizon
         acted, self.agents = self.agents, [] if over else self.agents
         self._render_for_humans()
         return (
@@ -212,6 +218,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 "step(s) is over: call env.reset() first."
             )
 
+    def _original(self) -> _Situation:
+        """Before anything is pruned."""
+        return _Situation(dict.fromkeys(self.possible_agents, 0.0), self.evaluator.original, 0.0, 0)
+
     def _score_of(self, outcome: Outcome) -> float:
         score = float(self._reward_function(outcome, self.evaluator.original))
         if not math.isfinite(score):
@@ -219,7 +229,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         return score
 
     def _progress(self) -> observations.Progress:
-        return observations.Progress(self._outcome, self._macs_budget, self._time / self._horizon)
+        return observations.Progress(self._now.outcome, self._macs_budget, self._now.time / self._horizon)
 
     def _observe(self) -> dict[str, np.ndarray]:
         if self._sees == "context":
@@ -227,14 +237,15 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         return observations.observe(self._fixed_features, self._progress())
 
     def _infos(self) -> Infos:
-        outcome = self._outcome
+        outcome = self._now.outcome
         return {
             agent: {
                 "accuracy": outcome.accuracy,
                 "relative_macs": outcome.relative_macs,
                 "macs": outcome.macs,
                 "params": outcome.params,
-                "score": self._score,
+                "score": self._now.score,
+                "ratio": self._now.ratios[agent],
                 "applied_ratio": outcome.applied_ratios[agent],
                 "filters_kept": outcome.filters_kept[agent],
             }
@@ -246,8 +257,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             print(rendering.as_text(self._frame()))
 
     def _frame(self) -> rendering.Frame:
-        title = f"layer pruning, task {self.evaluator.task.name}, step {self._time} of {self._horizon}"
-        return rendering.Frame(title, self.layer_names, self._outcome, self.evaluator.original, self._score)
+        title = f"layer pruning, task {self.evaluator.task.name}, step {self._now.time} of {self._horizon}"
+        return rendering.Frame(
+            title, self.layer_names, self._now.outcome, self.evaluator.original, self._now.score
+        )
 
 
 def _evaluation_seed(seed: int | None) -> int:

@@ -17,7 +17,7 @@ from dsfp_env.channels import Keep
 from dsfp_env.costs import Costs
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.rewards import Outcome
-from dsfp_env.sensitivity import Criterion, Scores, score_filters
+from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.tasks import Task
 
 
@@ -36,10 +36,10 @@ class Evaluator:
         self.fidelity = fidelity or task.fidelity
         self._outcomes: dict[tuple[int, tuple[tuple[int, ...], ...]], Outcome] = {}
 
-    @cached_property
+    @property
     def scores(self) -> Scores:
         """Filter scores by module path; the same for every evaluation."""
-        return score_filters(self.task, self.criterion)
+        return self.task.scores(self.criterion)
 
     @cached_property
     def original(self) -> Outcome:

@@ -20,6 +20,7 @@ from dsfp_env.devices import choose_device
 from dsfp_env.distillation import Fidelity
 from dsfp_env.errors import InputError, choose
 from dsfp_env.pretraining import Recipe, pretrained
+from dsfp_env.sensitivity import Criterion, Scores, score_filters
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Task:
     test: LabelledImages  # for the report at the end of a run
     graph: ChannelGraph
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
+    _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_network(
@@ -83,6 +85,12 @@ class Task:
         """Agent -> module path of its convolution."""
         return {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
 
+    def scores(self, criterion: str | Criterion = "dsfp") -> Scores:
+        """Filter scores by module path, computed once per criterion; see `score_filters`."""
+        if criterion not in self._scores:
+            self._scores[criterion] = score_filters(self, criterion)
+        return self._scores[criterion]
+
     @cached_property
     def teacher_logits(self) -> torch.Tensor:
         """The original network's logits on the training split, ``[N, classes]``."""
@@ -125,7 +133,7 @@ def digits(data_root: str | Path | None, device: str, seed: int) -> Task:
     place = torch.device(device)
     trained = pretrained(network.to(place), splits.train.to(place), Recipe(), seed)
     return Task.from_network(
-        trained, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=3e-3)
+        trained, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=6e-3)
     )
 
 

@@ -1,0 +1,45 @@
+"""Independent learners: one for each agent, none of which knows of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from agents.base import JointTransition, MakeAgent
+
+
+class Independent:
+    """A `MultiAgent` made of one `Agent` per agent of the environment.
+
+    Args:
+        make_agent: Called as ``make_agent(agent, observation_space, action_space, rng)`` for every agent; a
+            class with such a constructor will do.
+        env: Gives the agents and their spaces.
+        seed: Of the learners' random generators, one each.
+    """
+
+    def __init__(self, make_agent: MakeAgent, env: ParallelEnv[str, Any, Any], seed: int | None = None) -> None:
+        seeds = np.random.SeedSequence(seed).spawn(len(env.possible_agents))
+        self.learners = {
+            agent: make_agent(
+                agent, env.observation_space(agent), env.action_space(agent), np.random.default_rng(child)
+            )
+            for agent, child in zip(env.possible_agents, seeds, strict=True)
+        }
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """Let every learner act on its own observation."""
+        return {
+            agent: self.learners[agent].act(observation, infos[agent], deterministic=deterministic)
+            for agent, observation in observations.items()
+        }
+
+    def update(self, transition: JointTransition) -> dict[str, float]:
+        """Let every learner learn from its own part; what they report comes back as ``agent/name``."""
+        reports = {agent: self.learners[agent].update(transition.of(agent)) for agent in transition.actions}
+        return {f"{agent}/{k}": v for agent, report in reports.items() for k, v in (report or {}).items()}

@@ -1,0 +1,125 @@
+"""Tabular Q-learning with epsilon-greedy exploration and experience replay (DSFP section III-C and figure 1).
+
+    td_error = r + discount * max_a Q(s', a) - Q(s, a)          (without the second term at the end of an episode)
+    Q(s, a) <- Q(s, a) + step_size * td_error
+
+(Watkins 1989.) The table starts at an optimistic value, so every action is tried before any is believed bad.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+
+from agents.base import Transition
+
+
+def td_error(
+    q_values: np.ndarray, action: int, reward: float, discount: float, next_q_values: np.ndarray
+) -> float:
+    """The temporal-difference error of one transition.
+
+    Args:
+        q_values: Of the state, ``[actions]``.
+        action: What was done.
+        reward: What came.
+        discount: 0 at the end of an episode.
+        next_q_values: Of the next state, ``[actions]``.
+    """
+    return float(reward + discount * next_q_values.max() - q_values[action])
+
+
+class QLearning:
+    """An independent tabular learner for one layer.
+
+    The state is the observation, rounded to ``bins`` values per feature: in one-shot episodes there is just one
+    state, in longer ones states differ in the last ratio, its outcome and the time.
+
+    Args:
+        agent: Its name.
+        observation_space: A bounded Box.
+        action_space: Discrete.
+        rng: Draws the exploration, the replay and the ties.
+        step_size: Of an update.
+        discount: Of the next state's value; 1, since returns are undiscounted scores.
+        epsilon: Probability of a random action at first; it falls linearly ...
+        final_epsilon: ... to this ...
+        exploration_steps: ... over so many actions.
+        initial_value: Of the table; optimistic if no reward is higher.
+        replays: Past transitions that each update learns from again.
+        memory: Transitions that are remembered.
+        bins: Values that a feature is rounded to.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        rng: np.random.Generator,
+        *,
+        step_size: float = 0.2,
+        discount: float = 1.0,
+        epsilon: float = 0.3,
+        final_epsilon: float = 0.02,
+        exploration_steps: int = 200,
+        initial_value: float = 1.0,
+        replays: int = 4,
+        memory: int = 64,
+        bins: int = 4,
+    ) -> None:
+        if not isinstance(action_space, Discrete) or not isinstance(observation_space, Box):
+            raise ValueError(
+                f"Q-learning for {agent} got the action space {action_space} and the observation space "
+                f"{observation_space}: expected Discrete and Box. Make the environment with actions='levels'."
+            )
+        self._low, self._range = observation_space.low, observation_space.high - observation_space.low
+        self._num_actions = int(action_space.n)
+        self._rng = rng
+        self.step_size, self.discount = step_size, discount
+        self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
+        self.initial_value, self.replays, self.bins = initial_value, replays, bins
+        self.q_values: dict[bytes, np.ndarray] = {}  # state -> [actions]
+        self._memory: deque[tuple[bytes, int, float, bytes, bool]] = deque(maxlen=memory)
+        self._steps = 0
+
+    def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> int:
+        """An epsilon-greedy action, or a greedy one; ties are broken at random, or by index."""
+        values = self._values(self._state(observation))
+        if deterministic:
+            return int(np.argmax(values))
+        progress = min(1.0, self._steps / self.exploration_steps)
+        self._steps += 1
+        if self._rng.random() < self.epsilon + progress * (self.final_epsilon - self.epsilon):
+            return int(self._rng.integers(self._num_actions))
+        return int(self._rng.choice(np.flatnonzero(values == values.max())))
+
+    def update(self, transition: Transition) -> dict[str, float]:
+        """Learn from this transition, and again from some that are remembered."""
+        experience = (
+            self._state(transition.observation),
+            int(transition.action),
+            transition.reward,
+            self._state(transition.next_observation),
+            transition.terminated,
+        )
+        error = self._learn(*experience)
+        for index in self._rng.integers(len(self._memory), size=self.replays) if self._memory else ():
+            self._learn(*self._memory[index])
+        self._memory.append(experience)
+        return {"td_error": error}
+
+    def _learn(self, state: bytes, action: int, reward: float, next_state: bytes, terminated: bool) -> float:
+        discount = 0.0 if terminated else self.discount
+        error = td_error(self._values(state), action, reward, discount, self._values(next_state))
+        self._values(state)[action] += self.step_size * error
+        return error
+
+    def _values(self, state: bytes) -> np.ndarray:
+        return self.q_values.setdefault(state, np.full(self._num_actions, self.initial_value))
+
+    def _state(self, observation: np.ndarray) -> bytes:
+        return np.rint((observation - self._low) / self._range * (self.bins - 1)).astype(np.int8).tobytes()

@@ -1,0 +1,110 @@
+"""Ratio selection by scalar reward regression (DSFP section III-B), one bandit per layer.
+
+The paper: a fixed context s, a continuous ratio a in [10, 90], epsilon-greedy perturbation within a small window,
+and a regression model fitted to the collected (s, a, r) by least squares, which then suggests the ratio. It does
+not say which model, how large the window, or how the first ratios are chosen. Here:
+
+    r(s, a) = w . [1, a, a^2, s, s*a]        (a and s scaled to [-1, 1])
+
+fitted to all tuples with a little ridge; the first ``warm_up`` ratios are uniform. As the context is fixed, its
+two terms only matter if the user changes it between episodes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+
+from agents.base import Transition
+
+
+def features(context: float, action: np.ndarray) -> np.ndarray:
+    """Regression features ``[..., 5]`` of actions ``[...]``, all in [-1, 1]."""
+    one, s = np.ones_like(action), np.full_like(action, context)
+    return np.stack([one, action, action**2, s, s * action], -1)
+
+
+def fit(inputs: np.ndarray, rewards: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights that minimise the mean squared error plus ``ridge * |w|^2 / n``.
+
+    Args:
+        inputs: ``[n, features]``.
+        rewards: ``[n]``.
+        ridge: Keeps the solution unique.
+    """
+    return np.linalg.solve(inputs.T @ inputs + ridge * np.eye(inputs.shape[1]), inputs.T @ rewards)
+
+
+class RegressionBandit:
+    """Predicts the reward of a ratio, and plays the ratio predicted best.
+
+    Args:
+        agent: Its name.
+        observation_space: Its last feature is the context with ``observation="context"``; otherwise ignored.
+        action_space: Box(10, 90, (1,)).
+        rng: Draws the warm-up and the perturbations.
+        warm_up: Ratios drawn uniformly at first.
+        epsilon: Probability that a ratio is perturbed.
+        window: Largest perturbation, in percent.
+        ridge: See `fit`.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        rng: np.random.Generator,
+        *,
+        warm_up: int = 20,
+        epsilon: float = 0.5,
+        window: float = 15.0,
+        ridge: float = 1e-3,
+    ) -> None:
+        if not isinstance(action_space, Box) or action_space.shape != (1,):
+            raise ValueError(
+                f"The regression bandit for {agent} got the action space {action_space}: expected a Box of one "
+                "number. Make the environment with actions='box'."
+            )
+        self._low, self._high = float(action_space.low[0]), float(action_space.high[0])
+        self._has_context = observation_space.shape == (1,)
+        self._rng = rng
+        self.warm_up, self.epsilon, self.window, self.ridge = warm_up, epsilon, window, ridge
+        self._inputs: list[np.ndarray] = []
+        self._rewards: list[float] = []
+
+    def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> np.ndarray:
+        """The ratio predicted best, perhaps perturbed; uniform while warming up."""
+        if deterministic:
+            return self._action(self._best(self._context(observation)))
+        if len(self._rewards) < self.warm_up:
+            return self._action(self._rng.uniform(self._low, self._high))
+        ratio = self._best(self._context(observation))
+        if self._rng.random() < self.epsilon:
+            ratio += self._rng.uniform(-self.window, self.window)
+        return self._action(ratio)
+
+    def update(self, transition: Transition) -> dict[str, float]:
+        """Collect the tuple (context, ratio, reward)."""
+        context, ratio = self._context(transition.observation), float(transition.action[0])
+        self._inputs.append(features(context, np.array(self._scaled(ratio))))
+        self._rewards.append(transition.reward)
+        return {"tuples": float(len(self._rewards))}
+
+    def _best(self, context: float) -> float:
+        if not self._rewards:
+            return (self._low + self._high) / 2
+        ratios = np.linspace(self._low, self._high, 161)
+        weights = fit(np.stack(self._inputs), np.array(self._rewards), self.ridge)
+        return float(ratios[(features(context, self._scaled(ratios)) @ weights).argmax()])
+
+    def _context(self, observation: np.ndarray) -> float:
+        return float(self._scaled(observation[0])) if self._has_context else 0.0
+
+    def _scaled(self, ratio: Any) -> Any:
+        return 2 * (ratio - self._low) / (self._high - self._low) - 1
+
+    def _action(self, ratio: float) -> np.ndarray:
+        return np.array([np.clip(ratio, self._low, self._high)], np.float32)

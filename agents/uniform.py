@@ -1,0 +1,47 @@
+"""Uniform pruning: the same ratio for every layer, the yardstick of the pruning literature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+
+from agents.base import Transition
+
+
+class Uniform:
+    """Sweeps the range of ratios, ever finer, in step with its peers; keeps the one that was rewarded best.
+
+    With nine levels it plays them in turn. With Box(10, 90) it plays 10, 20, ... 90, then the midpoints, then
+    the midpoints of those, and so on. As all learners of a team play the same sequence and share the reward,
+    they agree on the ratio.
+    """
+
+    def __init__(self, agent: str, observation_space: Space[Any], action_space: Space[Any], rng: object) -> None:
+        self._actions = _sweep(action_space)
+        self._best: tuple[float, Any] = (-np.inf, next(_sweep(action_space)))
+
+    def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> Any:
+        """The next ratio of the sweep, or the best so far."""
+        return self._best[1] if deterministic else next(self._actions)
+
+    def update(self, transition: Transition) -> None:
+        """Remember the ratio if it was rewarded best."""
+        if transition.reward > self._best[0]:
+            self._best = (transition.reward, transition.action)
+
+
+def _sweep(space: Space[Any]) -> Iterator[Any]:
+    if isinstance(space, Discrete):
+        while True:
+            yield from range(space.n)
+    assert isinstance(space, Box)
+    low, high = float(space.low[0]), float(space.high[0])
+    cells = 8
+    yield from (np.array([value], np.float32) for value in np.linspace(low, high, cells + 1))
+    while True:
+        edges = np.linspace(low, high, cells + 1)
+        yield from (np.array([value], np.float32) for value in (edges[:-1] + edges[1:]) / 2)
+        cells *= 2
