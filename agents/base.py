@@ -23,6 +23,14 @@ class Transition(NamedTuple):
     truncated: bool
     info: dict[str, Any]  # that came with next_observation
 
+    @property
+    def score(self) -> float:
+        """What the action was worth: the score that the environment tells, else the reward.
+
+        In episodes of one step they are the same; in longer ones the reward is the change in score.
+        """
+        return float(self.info.get("score", self.reward))
+
 
 class JointTransition(NamedTuple):
     """What all agents lived through in one step; every field is a dictionary by agent."""

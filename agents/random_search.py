@@ -28,8 +28,8 @@ class RandomSearch:
 
     def update(self, transition: Transition) -> None:
         """Remember the action if it was rewarded best."""
-        if transition.reward > self._best[0]:
-            self._best = (transition.reward, transition.action)
+        if transition.score > self._best[0]:
+            self._best = (transition.score, transition.action)
 
     def _draw(self) -> Any:
         if isinstance(self._space, Discrete):

@@ -29,8 +29,8 @@ class Uniform:
 
     def update(self, transition: Transition) -> None:
         """Remember the ratio if it was rewarded best."""
-        if transition.reward > self._best[0]:
-            self._best = (transition.reward, transition.action)
+        if transition.score > self._best[0]:
+            self._best = (transition.score, transition.action)
 
 
 def _sweep(space: Space[Any]) -> Iterator[Any]:

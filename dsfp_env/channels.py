@@ -76,6 +76,36 @@ class _Node:
     is_convolution: bool
 
 
+class _CoupledSet:
+    """Layers that share classes, and the choice of the classes that go."""
+
+    def __init__(self, paths: tuple[str, ...], nodes: Mapping[str, _Node], pinned: torch.Tensor) -> None:
+        self.paths = paths
+        self._class_of_layer = {path: nodes[path].out_class for path in paths}
+        of_filter = torch.cat(list(self._class_of_layer.values()))
+        self._classes, self._class_of_filter = of_filter.unique(return_inverse=True)
+        self._filters_of_class = self._class_of_filter.bincount()
+        self._pinned = torch.isin(self._classes, pinned)
+
+    def remove(
+        self, alive: torch.Tensor, ratio: float, scores: Mapping[str, torch.Tensor], min_filters: int
+    ) -> None:
+        """Clear the lowest classes in ``alive`` ``[classes of the graph]``, in place."""
+        of_filter = torch.cat([scores[path] for path in self.paths])
+        of_class = torch.zeros(len(self._classes), dtype=torch.float64).index_add_(
+            0, self._class_of_filter, of_filter
+        )
+        of_class = (of_class / self._filters_of_class).masked_fill(self._pinned, math.inf)
+        wanted = math.floor(ratio * len(self._classes) + 0.5)
+        count = min(wanted, len(self._classes) - int(self._pinned.sum()))
+        removed = self._classes[of_class.argsort(stable=True)[:count]]
+        alive[removed] = False
+        for own in self._class_of_layer.values():  # give back the best of what a layer lost, while it has too few
+            lost = removed[torch.isin(removed, own)].tolist()
+            while lost and int(alive[own].sum()) < min_filters:
+                alive[lost.pop()] = True
+
+
 class ChannelGraph:
     """Which filters of a network can be removed, and what each removal takes along.
 
@@ -96,11 +126,11 @@ class ChannelGraph:
         self._pinned = torch.tensor(sorted(pinned), dtype=torch.int64)  # classes that always stay
         self._other_params = other_params  # parameters that never change
         self._num_classes = 1 + max(int(c.max()) for n in nodes.values() for c in (n.out_class, n.in_class))
-        self._coupled_sets = _coupled_sets(nodes, layers)
+        self._coupled_sets = [_CoupledSet(paths, nodes, self._pinned) for paths in _coupled_paths(nodes, layers)]
         self.layers: dict[str, PrunableLayer] = {}
         self.excluded = dict(excluded)
         for path, layer in layers.items():
-            others = next(paths for paths in self._coupled_sets if path in paths)
+            others = next(coupled.paths for coupled in self._coupled_sets if path in coupled.paths)
             self.layers[path] = replace(layer, coupled_with=tuple(p for p in others if p != path))
 
     @classmethod
@@ -144,10 +174,10 @@ class ChannelGraph:
         """
         self._check_ratios(ratios)
         alive = torch.ones(self._num_classes, dtype=torch.bool)
-        for paths in self._coupled_sets:
-            ratio = sum(ratios.get(path, 0.0) for path in paths) / len(paths)
+        for coupled in self._coupled_sets:
+            ratio = sum(ratios.get(path, 0.0) for path in coupled.paths) / len(coupled.paths)
             if ratio > 0:
-                self._remove(alive, paths, ratio, self._checked_scores(paths, scores), min_filters)
+                coupled.remove(alive, ratio, self._checked_scores(coupled.paths, scores), min_filters)
         return {path: alive[self._nodes[path].out_class].nonzero().flatten() for path in self.layers}
 
     def slim(self, network: nn.Module, keep: Keep) -> nn.Module:
@@ -238,30 +268,6 @@ class ChannelGraph:
             raise InputError(f"No prunable layer is called {min(unknown)!r}; there are: {', '.join(self.layers)}.")
         return alive
 
-    def _remove(
-        self,
-        alive: torch.Tensor,
-        paths: Sequence[str],
-        ratio: float,
-        scores: Mapping[str, torch.Tensor],
-        min_filters: int,
-    ) -> None:
-        """Clear the lowest classes of one coupled set in ``alive``, in place."""
-        of_filter = torch.cat([self._nodes[path].out_class for path in paths])
-        classes, member = of_filter.unique(return_inverse=True)
-        of_class = torch.zeros(len(classes), dtype=torch.float64)
-        of_class.index_add_(0, member, torch.cat([scores[path] for path in paths]))
-        of_class /= member.bincount()
-        pinned = torch.isin(classes, self._pinned)
-        lowest = of_class.masked_fill(pinned, math.inf).argsort(stable=True)
-        count = min(math.floor(ratio * len(classes) + 0.5), len(classes) - int(pinned.sum()))
-        alive[classes[lowest[:count]]] = False
-        for path in paths:  # give back the best of what a layer lost, while it has too few
-            own = self._nodes[path].out_class
-            lost = [c for c in classes[lowest[:count]].flip(0) if (own == c).any()]
-            while lost and int(alive[own].sum()) < min_filters:
-                alive[lost.pop(0)] = True
-
     def _check_ratios(self, ratios: Mapping[str, float]) -> None:
         for path, ratio in ratios.items():
             if path not in self.layers:
@@ -289,8 +295,8 @@ class ChannelGraph:
         """Layers whose removal of filters does not give what masking gives, with the reason."""
         if self._fault(network, image, self.layers) is None:
             return {}
-        faults = {paths: self._fault(network, image, paths) for paths in self._coupled_sets}
-        return {path: fault for paths, fault in faults.items() if fault is not None for path in paths}
+        faults = [(coupled, self._fault(network, image, coupled.paths)) for coupled in self._coupled_sets]
+        return {path: fault for coupled, fault in faults if fault is not None for path in coupled.paths}
 
     def _fault(self, network: nn.Module, image: torch.Tensor, paths: Iterable[str]) -> str | None:
         """Prune half of these layers' filters and compare with the masked network."""
@@ -424,7 +430,7 @@ def _prunable(
     return layers, excluded
 
 
-def _coupled_sets(nodes: Mapping[str, _Node], layers: Iterable[str]) -> list[tuple[str, ...]]:
+def _coupled_paths(nodes: Mapping[str, _Node], layers: Iterable[str]) -> list[tuple[str, ...]]:
     """Group the layers that share classes."""
     sets: list[tuple[set[int], list[str]]] = []
     for path in layers:

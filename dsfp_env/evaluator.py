@@ -45,7 +45,7 @@ class Evaluator:
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
         whole = self.task.graph.keep({}, self.scores)
-        return self._outcome(whole, measure_accuracy(self.task.network, self.task.validation))
+        return self.outcome(whole, measure_accuracy(self.task.network, self.task.validation))
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Measure the network pruned by these ratios.
@@ -61,7 +61,7 @@ class Evaluator:
         key = (seed, tuple(tuple(kept.tolist()) for kept in keep.values()))
         if key not in self._outcomes:
             network = self._recovered(keep, seed)
-            self._outcomes[key] = self._outcome(keep, measure_accuracy(network, self.task.validation))
+            self._outcomes[key] = self.outcome(keep, measure_accuracy(network, self.task.validation))
         return self._outcomes[key]
 
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
@@ -76,14 +76,8 @@ class Evaluator:
         """The costs of the pruned network, without making it. Raises as `evaluate` does."""
         return self.task.graph.costs(self.keep(ratios))
 
-    def _recovered(self, keep: Keep, seed: int) -> nn.Module:
-        task = self.task
-        network = task.graph.slim(task.network, keep)
-        recalibrate(network, task.train.images[: self.fidelity.recalibration_images])
-        fine_tune(network, task.train, task.teacher_logits, self.fidelity, seed)
-        return network.eval()
-
-    def _outcome(self, keep: Keep, accuracy: float) -> Outcome:
+    def outcome(self, keep: Keep, accuracy: float) -> Outcome:
+        """The outcome of keeping these filters, given the accuracy that was measured."""
         graph = self.task.graph
         costs, whole = graph.costs(keep), graph.costs()
         kept = {agent: len(keep[path]) for agent, path in self.task.agents.items()}
@@ -100,3 +94,10 @@ class Evaluator:
                 for agent, path in self.task.agents.items()
             },
         )
+
+    def _recovered(self, keep: Keep, seed: int) -> nn.Module:
+        task = self.task
+        network = task.graph.slim(task.network, keep)
+        recalibrate(network, task.train.images[: self.fidelity.recalibration_images])
+        fine_tune(network, task.train, task.teacher_logits, self.fidelity, seed)
+        return network.eval()

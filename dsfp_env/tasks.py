@@ -80,6 +80,11 @@ class Task:
                 )
         return cls(name, network, *splits, graph, fidelity or Fidelity())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network and the splits are."""
+        return self.train.images.device
+
     @cached_property
     def agents(self) -> dict[str, str]:
         """Agent -> module path of its convolution."""

@@ -1,0 +1,285 @@
+"""Learn a pruning ratio for every convolution of a network.
+
+Loads (or trains) the original network of a task, lets agents choose ratios for a budget of evaluations, compares
+the best and the greedy joint action with uniform pruning and random search, prints a table, and writes a folder
+with the result, every evaluation, the pruned network and a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+import agents
+import dsfp_env
+from agents import report
+from agents.comparison import Baselines, fresh_seeds, measure, measure_original
+from agents.progress import Progress
+from agents.registry import choose_agent
+from agents.run_folder import RunFolder, check_free, write_json
+from dsfp_env.devices import choose_device
+from dsfp_env.errors import InputError, choose
+from dsfp_env.rewards import Outcome, reward_function
+from dsfp_env.sensitivity import CRITERIA
+from dsfp_env.tasks import TASKS
+from dsfp_env.workers import EvaluationPool
+
+INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is learned, by whom, and for how long."""
+
+    task: str = "digits"
+    """Network and data: digits, or package.module:function that returns a dsfp_env.Task."""
+    agent: str = "q_learning"
+    """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
+    random_search, uniform, or package.module:Class of your own."""
+    evaluations: int = 300
+    """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
+    seed: int = 0
+    """Of the agents and of the fine-tuning."""
+    seeds: str | None = None
+    """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
+    reward: str | None = None
+    """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), or package.module:function of (outcome,
+    original); a is the validation accuracy, f the relative MACs, F0 the budget. Unless given: budget if there is a
+    --macs-budget, else accuracy_x_saving."""
+    macs_budget: float | None = None
+    """Relative MACs allowed, in (0, 1), for example 0.3."""
+    horizon: int = 1
+    """Steps in an episode: 1 is the paper's one-shot decision; with more, agents revise their ratios."""
+    observation: str = "layers"
+    """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
+    criterion: str = "dsfp"
+    """Which filters go first: dsfp, grad, taylor, output_kl, fisher, l1, l2, random, or
+    package.module:function."""
+    kd_batches: int | None = None
+    """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
+    task_seed: int = 0
+    """Splits the data and trains the original network."""
+    data_root: str | None = None
+    """Where data sets lie (digits needs none)."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    threads: int = 1
+    """CPU threads of each process. Results can differ in the last digits between numbers of threads."""
+    workers: int = min(8, os.cpu_count() or 1)
+    """Processes for the baselines (on a GPU none are used). Results do not depend on it."""
+    out: str | None = None
+    """The folder to write; runs/TASK-AGENT-seedSEED, or the next free name like it, unless given."""
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    settings = tyro.cli(Settings, description=__doc__)
+    try:
+        return train(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first evaluation; nothing was learned", file=sys.stderr)
+        return INTERRUPTED
+
+
+def train(settings: Settings) -> int:
+    """Run all seeds; returns the exit status.
+
+    Raises:
+        InputError: If a setting cannot be used. Nothing is written then.
+    """
+    seeds, folder = check(settings)
+    torch.set_num_threads(settings.threads)
+    env = make_env(settings)
+    results = []
+    with EvaluationPool(env.evaluator, settings.workers if env.evaluator.task.device.type == "cpu" else 1) as pool:
+        for seed in seeds:
+            one = dataclasses.replace(settings, seed=seed, seeds=None)
+            record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
+            try:
+                results.append(run(one, env, pool, record))
+            except KeyboardInterrupt:
+                return leave(one, record)
+    if settings.seeds is not None:
+        write_json(folder / "summary.json", {"seeds": seeds, "summary": report.summary(results)})
+        print(f"\n{report.summary_table(results)}\n\nwritten to {folder}")
+    return 0
+
+
+def check(settings: Settings) -> tuple[list[int], Path]:
+    """Refuse what cannot be used before anything is loaded or written.
+
+    Returns:
+        The seeds, and the folder to write.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    for name in ("evaluations", "horizon", "threads", "workers"):
+        if (value := getattr(settings, name)) < 1:
+            raise InputError(f"--{name} is {value}: expected 1 or more.")
+    choose("task", settings.task, TASKS, importable=True)
+    choose("criterion", settings.criterion, CRITERIA, importable=True)
+    choose_agent(settings.agent)
+    reward_function(reward_name(settings), settings.macs_budget)
+    choose_device(settings.device)
+    seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
+    if min(seeds) < 0:
+        raise InputError(f"The seed {min(seeds)} is negative: expected 0 or more.")
+    folder = Path(settings.out) if settings.out else free_folder(settings)
+    check_free(folder)
+    return seeds, folder
+
+
+def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
+    """The environment that the settings describe."""
+    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, settings.task_seed)
+    batches = task.fidelity.batches if settings.kd_batches is None else settings.kd_batches
+    return dsfp_env.parallel_env(
+        task=task,
+        actions=choose_agent(settings.agent).actions,
+        reward=reward_name(settings),
+        macs_budget=settings.macs_budget,
+        horizon=settings.horizon,
+        observation=settings.observation,
+        criterion=settings.criterion,
+        fidelity=dataclasses.replace(task.fidelity, batches=batches),
+    )
+
+
+def run(
+    settings: Settings, env: dsfp_env.LayerPruningEnv, pool: EvaluationPool, record: RunFolder
+) -> dict[str, Any]:
+    """One seed: learn, compare, print, write; returns the result."""
+    evaluator, score = env.evaluator, score_of(settings, env)
+    entry = choose_agent(settings.agent)
+    baselines = Baselines(evaluator, pool, settings.evaluations, entry.actions, score, settings.seed)
+
+    team = agents.Independent(entry.for_budget(settings.evaluations), env, settings.seed)
+    learn(settings, env, team, record)
+    best, greedy = record.best_so_far()["ratios"], ratios_of(agents.play(env, team))
+
+    plans = baselines.finish(best, greedy)
+    seeds = fresh_seeds(settings.seed)
+    result = {
+        **summary_of(settings),
+        "original": measure_original(evaluator, score),
+        "best": measure(evaluator, best, score, seeds),
+        "greedy": measure(evaluator, greedy, score, seeds),
+        "baselines": {name: measure(evaluator, plan, score, seeds) for name, plan in plans.items()},
+    }
+    write(record, result, env, baselines, seeds[0])
+    print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
+    print(f"{report.table(result)}\n\nwritten to {record.folder}", flush=True)
+    return result
+
+
+def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder) -> None:
+    """Spend the budget of evaluations, writing each one down."""
+    progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
+
+    def note(evaluation: agents.Evaluation) -> None:
+        record.add(evaluation)
+        progress.advance(evaluation.score)
+
+    try:
+        agents.train(env, team, settings.evaluations, seed=settings.seed, on_evaluation=note)
+    finally:
+        progress.close()
+
+
+def write(
+    record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines, seed: int
+) -> None:
+    """Fill the run folder; the result comes last, so that a folder with a result is whole."""
+    evaluator, ratios = env.evaluator, result["best"]["ratios"]
+    network = evaluator.build(ratios, seed)
+    about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
+    path = record.folder / "pruned.safetensors"
+    dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
+    report.draw(
+        record.folder / "summary.png",
+        result,
+        record.evaluations,
+        baselines.random_scores,
+        baselines.uniform_outcomes,
+    )
+    record.write_result(result)
+
+
+def leave(settings: Settings, record: RunFolder) -> int:
+    """After Ctrl-C: write the best of the evaluations so far, as the search saw it; returns the exit status."""
+    done = len(record.evaluations)
+    if done == 0:
+        raise KeyboardInterrupt
+    best = record.best_so_far()
+    found = {**best, "test_accuracy": None}
+    record.write_result({**summary_of(settings), "evaluations": done, "interrupted": True, "best": found})
+    print(
+        f"\ninterrupted after {done} of {settings.evaluations} evaluations; the best of them (reward "
+        f"{best['reward']:.4f}) and all others are in {record.folder}",
+        file=sys.stderr,
+    )
+    return INTERRUPTED
+
+
+def summary_of(settings: Settings) -> dict[str, Any]:
+    """The settings that a result depends on and names."""
+    names = ("task", "agent", "seed", "evaluations", "horizon", "criterion", "macs_budget", "task_seed")
+    return {name: getattr(settings, name) for name in names} | {"reward": reward_name(settings)}
+
+
+def score_of(settings: Settings, env: dsfp_env.LayerPruningEnv) -> Callable[[Outcome], float]:
+    """What an outcome is worth, as the environment sees it."""
+    function, original = reward_function(reward_name(settings), settings.macs_budget), env.evaluator.original
+    return lambda outcome: float(function(outcome, original))
+
+
+def reward_name(settings: Settings) -> str:
+    """The reward that was asked for, or the one that fits the budget."""
+    return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
+
+
+def ratios_of(evaluation: agents.Evaluation) -> dict[str, float]:
+    """The joint action of an evaluation, in percent by agent."""
+    return {agent: info["ratio"] for agent, info in evaluation.infos.items()}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from ``0-4``, ``3`` or ``0,2,5-7``.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise InputError(f"--seeds is {text!r}: expected for example 0-4, or 0,3,7.")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds is {text!r}: a seed is named twice.")
+    return seeds
+
+
+def free_folder(settings: Settings) -> Path:
+    """The first folder below ``runs`` that does not exist."""
+    seeds = f"seed{settings.seed}" if settings.seeds is None else f"seeds{settings.seeds}"
+    name = f"{settings.task}-{settings.agent}-{seeds}".replace(":", "-").replace("/", "-")
+    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
