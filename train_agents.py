@@ -22,7 +22,7 @@ import tyro
 import agents
 import dsfp_env
 from agents import report
-from agents.comparison import Baselines, fresh_seeds, measure, measure_original
+from agents.comparison import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.progress import Progress
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
@@ -168,10 +168,12 @@ def run(
 
     team = agents.Independent(entry.for_budget(settings.evaluations), env, settings.seed)
     learn(settings, env, team, record)
-    best, greedy = record.best_so_far()["ratios"], ratios_of(agents.play(env, team))
+    tried = [line["ratios"] for line in record.evaluations]
+    best = choose_best(tried, [line["reward"] for line in record.evaluations], score, pool, settings.seed)
+    greedy = ratios_of(agents.play(env, team))
 
     plans = baselines.finish(best, greedy)
-    seeds = fresh_seeds(settings.seed)
+    seeds = measuring_seeds(settings.seed)
     result = {
         **summary_of(settings),
         "original": measure_original(evaluator, score),
@@ -179,7 +181,7 @@ def run(
         "greedy": measure(evaluator, greedy, score, seeds),
         "baselines": {name: measure(evaluator, plan, score, seeds) for name, plan in plans.items()},
     }
-    write(record, result, env, baselines, seeds[0])
+    write(record, result, env, baselines, score)
     print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
     print(f"{report.table(result)}\n\nwritten to {record.folder}", flush=True)
     return result
@@ -200,20 +202,21 @@ def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiA
 
 
 def write(
-    record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines, seed: int
+    record: RunFolder,
+    result: dict[str, Any],
+    env: dsfp_env.LayerPruningEnv,
+    baselines: Baselines,
+    score: Callable[[Outcome], float],
 ) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
-    evaluator, ratios = env.evaluator, result["best"]["ratios"]
+    evaluator, ratios, seed = env.evaluator, result["best"]["ratios"], measuring_seeds(result["seed"])[0]
     network = evaluator.build(ratios, seed)
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
+    random_scores = [score(outcome) for outcome in baselines.random_outcomes]
     report.draw(
-        record.folder / "summary.png",
-        result,
-        record.evaluations,
-        baselines.random_scores,
-        baselines.uniform_outcomes,
+        record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
     record.write_result(result)
 

@@ -1,13 +1,14 @@
-"""The end of a run: what was learned, beside the baselines, all measured in the same way.
+"""The end of a run: what was learned, beside the baselines, all chosen and measured in the same way.
 
-The search has seen one fine-tuning seed and the validation split, and has picked the luckiest of many. So every
-network of the comparison is fine-tuned anew with seeds that no search has seen, and the means over these seeds are
-reported. This is the only place where the test split is used.
+A search sees one fine-tuning seed and the validation split, and the highest reward of many is partly luck. So the
+highest-rewarded plans of every search are evaluated again with fresh seeds, and the best on average is taken; then
+that one is measured with seeds that are fresh again, and the means are reported. This is the only place where the
+test split is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from dsfp_env.evaluator import Evaluator
 from dsfp_env.rewards import Outcome
 from dsfp_env.workers import EvaluationPool
 
-FRESH_SEEDS = 3
+FINALISTS = 10
+CHOOSING_SEEDS = 2  # fine-tunings of each finalist
+MEASURING_SEEDS = 3  # fine-tunings of each reported network
 
-Score = Callable[[Outcome], float]
+Worth = Callable[[Outcome], float]
 
 
 class Baselines:
@@ -37,14 +40,15 @@ class Baselines:
     """
 
     def __init__(
-        self, evaluator: Evaluator, pool: EvaluationPool, evaluations: int, actions: str, score: Score, seed: int
+        self, evaluator: Evaluator, pool: EvaluationPool, evaluations: int, actions: str, score: Worth, seed: int
     ) -> None:
         self._evaluator, self._pool, self._evaluations = evaluator, pool, evaluations
         self._score, self._seed = score, seed
         self._random = random_plans(evaluator, evaluations, actions, np.random.default_rng([seed, 1]))
         self._uniform = uniform_plans(evaluator)
-        self._random_outcomes: Iterable[Outcome] = pool.evaluate_many(self._random, seed)
-        self._uniform_outcomes: Iterable[Outcome] = pool.evaluate_many(self._uniform, seed)
+        self._pending = pool.evaluate_many(self._random, seed), pool.evaluate_many(self._uniform, seed)
+        self.random_outcomes: list[Outcome] = []  # in order, when finished
+        self.uniform_outcomes: list[Outcome] = []  # the sweep from 10 to 90 %, when finished
 
     def finish(self, best: Plan, greedy: Plan) -> dict[str, Plan]:
         """Plans to compare the best and the greedy joint action with.
@@ -58,30 +62,48 @@ class Baselines:
         evaluator = self._evaluator
         macs = evaluator.costs(best).macs
         equal = random_plans_of(evaluator, self._evaluations, macs, np.random.default_rng([self._seed, 2]))
-        pending = self._pool.evaluate_many(equal, self._seed)
-        self._random_outcomes = list(shown("random search", self._random_outcomes, len(self._random)))
-        self._uniform_outcomes = list(self._uniform_outcomes)
-        equal_outcomes = list(shown("random search at equal MACs", pending, len(equal)))
+        pending_equal = self._pool.evaluate_many(equal, self._seed)
+        pending_random, pending_uniform = self._pending
+        self.random_outcomes = list(shown("random search", pending_random, len(self._random)))
+        self.uniform_outcomes = list(pending_uniform)
+        equal_outcomes = list(shown("random search at equal MACs", pending_equal, len(equal)))
         return {
             "uniform": uniform_plan_of(evaluator, macs),
             "uniform_at_greedy": uniform_plan_of(evaluator, evaluator.costs(greedy).macs),
-            "uniform_best_reward": _best(self._uniform, self._uniform_outcomes, self._score),
-            "random_search": _best(self._random, self._random_outcomes, self._score),
-            "random_search_equal_macs": _best(equal, equal_outcomes, lambda outcome: outcome.accuracy),
+            "uniform_best_reward": self._choose(self._uniform, self.uniform_outcomes, self._score),
+            "random_search": self._choose(self._random, self.random_outcomes, self._score),
+            "random_search_equal_macs": self._choose(equal, equal_outcomes, lambda outcome: outcome.accuracy),
         }
 
-    @property
-    def random_scores(self) -> list[float]:
-        """The rewards of random search in order, when finished."""
-        return [self._score(outcome) for outcome in self._random_outcomes]
-
-    @property
-    def uniform_outcomes(self) -> list[Outcome]:
-        """The outcomes of the uniform sweep, when finished."""
-        return list(self._uniform_outcomes)
+    def _choose(self, plans: Sequence[Plan], outcomes: Iterable[Outcome], worth: Worth) -> Plan:
+        return choose_best(plans, [worth(outcome) for outcome in outcomes], worth, self._pool, self._seed)
 
 
-def measure(evaluator: Evaluator, plan: Plan, score: Score, seeds: Iterable[int]) -> dict[str, Any]:
+def choose_best(
+    plans: Sequence[Plan], found: Sequence[float], worth: Worth, pool: EvaluationPool, seed: int
+) -> Plan:
+    """The best plan of a search: of its finalists, the one worth most on average with fresh seeds.
+
+    Args:
+        plans: What was tried.
+        found: What each was worth to the search.
+        worth: What an outcome is worth.
+        pool: Evaluates the finalists.
+        seed: Of the run.
+    """
+    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
+    finalists = list({tuple(plan.items()): plan for plan in ranked}.values())[:FINALISTS]
+    again = [pool.evaluate_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
+    worths = np.array([[worth(outcome) for outcome in outcomes] for outcomes in again])  # [seeds, finalists]
+    return finalists[int(np.argmax(worths.mean(0)))]
+
+
+def measuring_seeds(seed: int) -> list[int]:
+    """Fine-tuning seeds of the reported networks."""
+    return _fresh_seeds(seed)[CHOOSING_SEEDS:]
+
+
+def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]) -> dict[str, Any]:
     """An entry of `result.json`: means over networks fine-tuned with these seeds."""
     task = evaluator.task
     networks = [evaluator.build(plan, seed) for seed in seeds]
@@ -90,23 +112,19 @@ def measure(evaluator: Evaluator, plan: Plan, score: Score, seeds: Iterable[int]
     return _entry(plan, evaluator.outcome(evaluator.keep(plan), validation), test, score)
 
 
-def measure_original(evaluator: Evaluator, score: Score) -> dict[str, Any]:
+def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     """The entry of the unpruned network, as it is."""
     task = evaluator.task
     test = measure_accuracy(task.network, task.test)
     return _entry(dict.fromkeys(task.agents, 0.0), evaluator.original, test, score)
 
 
-def fresh_seeds(seed: int) -> list[int]:
-    """Fine-tuning seeds that the search with this seed does not use."""
-    return [int(fresh) for fresh in np.random.SeedSequence([seed, 3]).generate_state(FRESH_SEEDS)]
+def _fresh_seeds(seed: int) -> list[int]:
+    """Fine-tuning seeds that no search with this seed uses."""
+    return np.random.SeedSequence([seed, 3]).generate_state(CHOOSING_SEEDS + MEASURING_SEEDS).tolist()
 
 
-def _best(plans: list[Plan], outcomes: Iterable[Outcome], worth: Score) -> Plan:
-    return plans[int(np.argmax([worth(outcome) for outcome in outcomes]))]
-
-
-def _entry(plan: Plan, outcome: Outcome, test_accuracy: float, score: Score) -> dict[str, Any]:
+def _entry(plan: Plan, outcome: Outcome, test_accuracy: float, score: Worth) -> dict[str, Any]:
     return {
         "ratios": plan,
         "validation_accuracy": outcome.accuracy,
