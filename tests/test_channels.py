@@ -191,7 +191,9 @@ def test_costs_by_hand():
     network = digits_net()
     graph = ChannelGraph.trace(network, torch.randn(1, 1, 8, 8))
     layers = list(graph.layers)
-    keep = graph.keep(dict.fromkeys(layers, 0.5), {p: torch.arange(n.out_channels) for p, n in graph.layers.items()})
+    keep = graph.keep(
+        dict.fromkeys(layers, 0.5), {p: torch.arange(n.out_channels) for p, n in graph.layers.items()}
+    )
     assert [len(keep[path]) for path in layers] == [8, 16, 16, 32]
     macs = 64 * 9 * (1 * 8 + 8 * 16) + 16 * 9 * (16 * 16 + 16 * 32) + 32 * 10
     params = 9 * (8 + 8 * 16 + 16 * 16 + 16 * 32) + 2 * (8 + 16 + 16 + 32) + 32 * 10 + 10

@@ -22,7 +22,18 @@ def test_networks_have_the_parameters_of_the_table():
 def test_digits_are_split_1000_400_397_without_overlap():
     splits = digits_splits(seed=3)
     assert [len(split.labels) for split in splits] == [1000, 400, 397]
-    assert sorted(torch.cat([s.labels for s in splits]).bincount().tolist()) == [174, 177, 178, 179, 180, 181, 181, 182, 182, 183]
+    assert sorted(torch.cat([s.labels for s in splits]).bincount().tolist()) == [
+        174,
+        177,
+        178,
+        179,
+        180,
+        181,
+        181,
+        182,
+        182,
+        183,
+    ]
     assert splits.train.images.mean().abs() < 1e-5
     assert not torch.equal(splits.train.labels, digits_splits(seed=4).train.labels)
 
@@ -43,7 +54,9 @@ def test_a_cached_network_is_the_one_that_training_gives(tmp_path, monkeypatch, 
     (file,) = tmp_path.iterdir()
     monkeypatch.setattr(pretraining, "pretrain", None)  # must not be called again
     cached = pretraining.pretrained(network, tiny.train, recipe, seed=0)
-    assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), cached.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained.state_dict().values(), cached.state_dict().values(), strict=True)
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(TypeError):  # another seed is another key, so it would be trained
         pretraining.pretrained(network, tiny.train, recipe, seed=1)
