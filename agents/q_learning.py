@@ -1,9 +1,11 @@
 """Tabular Q-learning with epsilon-greedy exploration and experience replay (DSFP section III-C and figure 1).
 
-    td_error = r + discount * max_a Q(s', a) - Q(s, a)          (without the second term at the end of an episode)
-    Q(s, a) <- Q(s, a) + step_size * td_error
+    td_error = r + discount * max_a Q(s', a) - Q(s, a)        (discount = 0 at the end of an episode)
+    Q(s, a) <- Q(s, a) + step_size * td_error                 (Watkins 1989)
 
-(Watkins 1989.) The table starts at an optimistic value, so every action is tried before any is believed bad.
+The learners share a reward, so an action that is good is often punished for what the others explored. Therefore
+a negative td_error is weighed less, by ``negative_step_size`` (hysteretic Q-learning, Matignon et al. 2007); equal
+step sizes give plain Q-learning. The paper leaves all of this open.
 """
 
 from __future__ import annotations
@@ -43,12 +45,13 @@ class QLearning:
         observation_space: A bounded Box.
         action_space: Discrete.
         rng: Draws the exploration, the replay and the ties.
-        step_size: Of an update.
+        step_size: Of an update upwards; 1 is right where equal joint actions give equal rewards.
+        negative_step_size: Of an update downwards.
         discount: Of the next state's value; 1, since returns are undiscounted scores.
         epsilon: Probability of a random action at first; it falls linearly ...
         final_epsilon: ... to this ...
         exploration_steps: ... over so many actions.
-        initial_value: Of the table; optimistic if no reward is higher.
+        initial_value: Of the table.
         replays: Past transitions that each update learns from again.
         memory: Transitions that are remembered.
         bins: Values that a feature is rounded to.
@@ -61,12 +64,13 @@ class QLearning:
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        step_size: float = 0.2,
+        step_size: float = 1.0,
+        negative_step_size: float = 0.02,
         discount: float = 1.0,
-        epsilon: float = 0.3,
+        epsilon: float = 1.0,
         final_epsilon: float = 0.02,
         exploration_steps: int = 200,
-        initial_value: float = 1.0,
+        initial_value: float = 0.0,
         replays: int = 4,
         memory: int = 64,
         bins: int = 4,
@@ -79,7 +83,7 @@ class QLearning:
         self._low, self._range = observation_space.low, observation_space.high - observation_space.low
         self._num_actions = int(action_space.n)
         self._rng = rng
-        self.step_size, self.discount = step_size, discount
+        self.step_size, self.negative_step_size, self.discount = step_size, negative_step_size, discount
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
         self.initial_value, self.replays, self.bins = initial_value, replays, bins
         self.q_values: dict[bytes, np.ndarray] = {}  # state -> [actions]
@@ -115,7 +119,7 @@ class QLearning:
     def _learn(self, state: bytes, action: int, reward: float, next_state: bytes, terminated: bool) -> float:
         discount = 0.0 if terminated else self.discount
         error = td_error(self._values(state), action, reward, discount, self._values(next_state))
-        self._values(state)[action] += self.step_size * error
+        self._values(state)[action] += (self.step_size if error >= 0 else self.negative_step_size) * error
         return error
 
     def _values(self, state: bytes) -> np.ndarray:

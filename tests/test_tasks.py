@@ -5,10 +5,10 @@ import warnings
 
 import pytest
 import torch
+from conftest import TinyNet
 from torch.utils.data import TensorDataset
 
 import dsfp_env
-from conftest import TinyNet
 from dsfp_env import InputError, Task, load_task, pretraining
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.data import digits as digits_splits
