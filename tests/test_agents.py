@@ -90,7 +90,7 @@ def test_uniform_finds_the_best_common_ratio():
     """The best common ratio of the toy is near the middle of the targets."""
     history, greedy = solve("uniform", 129, 0)
     ratios = [e.infos["conv_0"]["ratio"] for e in history]
-    assert all(len(set(info["ratio"] for info in e.infos.values())) == 1 for e in history)
+    assert all(len({info["ratio"] for info in e.infos.values()}) == 1 for e in history)
     assert ratios[:11] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 15, 25]
     grid = np.arange(10, 90.01, 0.1)
     worth = np.prod([1 - ((grid - target) / 100) ** 2 for target in TARGETS.values()], axis=0)
