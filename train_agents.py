@@ -83,6 +83,7 @@ class Settings:
 def main() -> int:
     """Run from the command line; returns the exit status."""
     settings = tyro.cli(Settings, description=__doc__)
+    sys.path.insert(0, os.getcwd())  # where package.module:attribute is looked for first
     try:
         return train(settings)
     except InputError as error:

@@ -1,8 +1,8 @@
 """The channel graph of a network: pruning ratios -> kept filters -> a physically smaller network.
 
-Traced once per network (see `probe`). Channels belong to one *class* when none can be removed without the
-others: a filter's output, the positions that read it, and all filters that meet it in a sum. A class is kept or
-removed as a whole, so a step is boolean masks and index-selects from the immutable original weights.
+Traced once per network (see `probe` and `coupling`). Channels that cannot be removed without each other make a
+class, which is kept or removed as a whole; so a step is boolean masks and index-selects from the immutable
+original weights.
 
 Coupled convolutions (those that share classes, as the two sides of a residual sum do) keep one common set:
 its pruning ratio is the mean of its layers' ratios, the score of a class is the mean of its filters' scores, and
@@ -14,72 +14,34 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dsfp_env.costs import Costs
+from dsfp_env.coupling import (
+    LabelledTensor,
+    Node,
+    PrunableLayer,
+    channel_classes,
+    coupled_sets,
+    prunable_layers,
+)
 from dsfp_env.errors import InputError
-from dsfp_env.probe import CONVOLUTIONS, INPUT, OUTPUT, WEIGHTED, Probe, is_depthwise, probe_channels
+from dsfp_env.probe import CONVOLUTIONS, is_depthwise, probe_channels
 
 Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
-
-
-@dataclass(frozen=True)
-class PrunableLayer:
-    """A convolution that can lose filters."""
-
-    path: str  # module path in the network
-    out_channels: int
-    in_channels: int
-    kernel_size: tuple[int, ...]
-    macs: int  # of this layer in the original network, per image
-    params: int  # of this layer in the original network
-    norm: str | None = None  # path of the normalisation that takes this layer's output directly
-    coupled_with: tuple[str, ...] = ()  # layers that keep the same set of filters
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A parameter or buffer, and the classes of the channels along its leading dimensions."""
-
-    shape: torch.Size  # in the original network
-    axes: tuple[torch.Tensor, ...]  # one [shape[dim]] int64 for each dimension that is cut
-    is_parameter: bool
-
-    def kept(self, alive: torch.Tensor) -> list[torch.Tensor]:
-        """Boolean masks of what stays, one for each dimension that is cut."""
-        return [alive[classes] for classes in self.axes]
-
-    def size(self, alive: torch.Tensor) -> int:
-        """Elements that stay."""
-        rest = math.prod(self.shape[len(self.axes) :])
-        return math.prod(int(kept.sum()) for kept in self.kept(alive)) * rest
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A module, with the class of every channel that it writes and reads."""
-
-    out_class: torch.Tensor  # [output channels], int64
-    in_class: torch.Tensor  # [input positions], int64
-    tensors: dict[str, _Tensor]  # by name in the module
-    positions: int  # output positions per image, summed over calls; 0 where no multiply-add is counted
-    is_convolution: bool
 
 
 class _CoupledSet:
     """Layers that share classes, and the choice of the classes that go."""
 
-    def __init__(self, paths: tuple[str, ...], nodes: Mapping[str, _Node], pinned: torch.Tensor) -> None:
+    def __init__(self, paths: tuple[str, ...], nodes: Mapping[str, Node], pinned: torch.Tensor) -> None:
         self.paths = paths
         self._class_of_layer = {path: nodes[path].out_class for path in paths}
         of_filter = torch.cat(list(self._class_of_layer.values()))
@@ -116,17 +78,18 @@ class ChannelGraph:
 
     def __init__(
         self,
-        nodes: Mapping[str, _Node],
+        nodes: Mapping[str, Node],
         layers: Mapping[str, PrunableLayer],
         excluded: Mapping[str, str],
         pinned: Iterable[int],
         other_params: int,
     ) -> None:
         self._nodes = dict(nodes)
-        self._pinned = torch.tensor(sorted(pinned), dtype=torch.int64)  # classes that always stay
+        stay = torch.tensor(sorted(pinned), dtype=torch.int64)  # classes
         self._other_params = other_params  # parameters that never change
-        self._num_classes = 1 + max(int(c.max()) for n in nodes.values() for c in (n.out_class, n.in_class))
-        self._coupled_sets = [_CoupledSet(paths, nodes, self._pinned) for paths in _coupled_paths(nodes, layers)]
+        classes = (int(c.max()) for node in nodes.values() for c in (node.out_class, node.in_class))
+        self._num_classes = 1 + max(classes, default=0)
+        self._coupled_sets = [_CoupledSet(paths, nodes, stay) for paths in coupled_sets(nodes, layers, pinned)]
         self.layers: dict[str, PrunableLayer] = {}
         self.excluded = dict(excluded)
         for path, layer in layers.items():
@@ -148,14 +111,17 @@ class ChannelGraph:
             InputError: If the network cannot be traced, or has no convolution that can lose filters.
         """
         probe = probe_channels(network, example_input)
-        nodes, pinned = _classes(probe)
-        layers, excluded = _prunable(network, probe, nodes, pinned)
+        nodes, pinned = channel_classes(probe)
+        layers, excluded = prunable_layers(network, probe, nodes, pinned)
         traced = sum(t.shape.numel() for node in nodes.values() for t in node.tensors.values() if t.is_parameter)
         other_params = sum(parameter.numel() for parameter in network.parameters()) - traced
         graph = cls(nodes, layers, excluded, pinned, other_params)
-        if faulty := graph._faulty_layers(network, example_input[:1]):
+        if layers and graph._fault(network, example_input, layers) is not None:
+            faulty = graph._faulty_layers(network, example_input)
             layers = {path: layer for path, layer in layers.items() if path not in faulty}
             graph = cls(nodes, layers, excluded | faulty, pinned, other_params)
+            if layers and (fault := graph._fault(network, example_input, layers)):
+                raise InputError(f"{type(network).__name__} cannot be pruned: {fault}.")
         if not graph.layers:
             reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items()) or "it has none"
             raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
@@ -227,7 +193,7 @@ class ChannelGraph:
 
     def costs(self, keep: Keep | None = None) -> Costs:
         """Costs with these filters kept (all, if none are given), from the structure alone."""
-        alive = self._alive(keep or {path: torch.arange(n.out_channels) for path, n in self.layers.items()})
+        alive = self._alive(keep or {})
         macs, params, filters = 0, self._other_params, 0
         for node in self._nodes.values():
             params += sum(t.size(alive) for t in node.tensors.values() if t.is_parameter)
@@ -235,7 +201,7 @@ class ChannelGraph:
             filters += int(alive[node.out_class].sum()) if node.is_convolution else 0
         return Costs(macs, params, filters)
 
-    def _tensors_of(self, network: nn.Module) -> Iterator[tuple[torch.Tensor, _Tensor]]:
+    def _tensors_of(self, network: nn.Module) -> Iterator[tuple[torch.Tensor, LabelledTensor]]:
         """Every traced tensor of a network, which must have the shapes of the one that was traced."""
         for path, node in self._nodes.items():
             for name, traced in node.tensors.items():
@@ -293,8 +259,6 @@ class ChannelGraph:
 
     def _faulty_layers(self, network: nn.Module, image: torch.Tensor) -> dict[str, str]:
         """Layers whose removal of filters does not give what masking gives, with the reason."""
-        if self._fault(network, image, self.layers) is None:
-            return {}
         faults = [(coupled, self._fault(network, image, coupled.paths)) for coupled in self._coupled_sets]
         return {path: fault for coupled, fault in faults if fault is not None for path in coupled.paths}
 
@@ -303,7 +267,7 @@ class ChannelGraph:
         rng = torch.Generator().manual_seed(0)
         scores = {path: torch.rand(self.layers[path].out_channels, generator=rng) for path in self.layers}
         keep = self.keep(dict.fromkeys(paths, 0.5), scores)
-        image = image.to(next(network.parameters()).device)
+        image = image[:1].to(next(network.parameters()).device)
         try:
             with torch.no_grad():
                 slim = self.slim(network, keep).eval()(image)
@@ -322,124 +286,6 @@ def _mask_of(keep: Keep, layer: PrunableLayer) -> torch.Tensor:
     mask = torch.zeros(layer.out_channels, dtype=torch.bool)
     mask[keep[layer.path].cpu()] = True
     return mask
-
-
-def _classes(probe: Probe) -> tuple[dict[str, _Node], dict[int, str]]:
-    """Join channels that stay or go together, and say which must stay.
-
-    Vertices are the channels that producers write and the positions that consumers read; what was heard joins
-    them; a class is a connected component.
-
-    Returns:
-        The nodes by module path, and class -> the reason that it must stay.
-    """
-    writes = {INPUT: probe.widths[INPUT]}
-    reads = {OUTPUT: probe.widths[OUTPUT]}
-    for path, module in probe.modules.items():
-        reads[path] = probe.widths[path]
-        if isinstance(module, WEIGHTED):
-            writes[path] = module.weight.shape[0]
-    starts = np.cumsum([0, *writes.values(), *reads.values()])
-    written = {path: torch.arange(*starts[i : i + 2]) for i, path in enumerate(writes)}
-    read = {path: torch.arange(*starts[i : i + 2]) for i, path in enumerate(reads, start=len(writes))}
-
-    edges = [torch.empty(2, 0, dtype=torch.int64)]
-    for link in probe.links:
-        reached = link.channels >= 0
-        edges.append(torch.stack([read[link.consumer][reached], written[link.producer][link.channels[reached]]]))
-    for path, module in probe.modules.items():
-        if is_depthwise(module):
-            edges.append(torch.stack([read[path], written[path]]))
-    rows, columns = torch.cat(edges, 1).numpy()
-    vertices = int(starts[-1])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(vertices, vertices))
-    class_of = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
-
-    nodes = {
-        path: _node(
-            module, class_of[written.get(path, read[path])], class_of[read[path]], probe.output_shapes[path]
-        )
-        for path, module in probe.modules.items()
-    }
-    pinned: dict[int, str] = {}
-    for vertices_of, reason in _must_stay(probe, written, read):
-        for one in class_of[vertices_of].unique().tolist():
-            pinned.setdefault(one, reason)
-    return nodes, pinned
-
-
-def _must_stay(
-    probe: Probe, written: Mapping[str, torch.Tensor], read: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[torch.Tensor, str]]:
-    """Vertices that cannot be removed, with the reason."""
-    yield read[OUTPUT], "its filters are the outputs of the network"
-    yield written[INPUT], "its filters are joined with the input of the network"
-    for producer, consumer in probe.mixed.items():
-        where = "the output" if consumer == OUTPUT else repr(consumer)
-        yield written[producer], f"its filters are mixed with one another before they reach {where}"
-    for path, module in probe.modules.items():
-        grouped = isinstance(module, CONVOLUTIONS) and module.groups > 1 and not is_depthwise(module)
-        computed = "weight" not in module._parameters and isinstance(module, WEIGHTED)
-        if grouped or computed:
-            why = f"is a convolution in {module.groups} groups" if grouped else "computes its weight"
-            yield torch.cat([read[path], written[path]]), f"{path!r}, which it is or is tied to, {why}"
-
-
-def _node(
-    module: nn.Module, out_class: torch.Tensor, in_class: torch.Tensor, output_shapes: Sequence[torch.Size]
-) -> _Node:
-    weighted = isinstance(module, WEIGHTED)
-    reads_all = weighted and getattr(module, "groups", 1) == 1
-    tensors = {}
-    for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-        if tensor is None or tensor.dim() == 0 or tensor.shape[0] != len(out_class):
-            continue  # a counter, or the one slope of a PReLU
-        axes = (out_class, in_class) if reads_all and name == "weight" else (out_class,)
-        tensors[name] = _Tensor(tensor.shape, axes, name in module._parameters)
-    positions = sum(shape.numel() for shape in output_shapes) // len(out_class) if weighted else 0
-    return _Node(out_class, in_class, tensors, positions, isinstance(module, CONVOLUTIONS))
-
-
-def _prunable(
-    network: nn.Module, probe: Probe, nodes: Mapping[str, _Node], pinned: Mapping[int, str]
-) -> tuple[dict[str, PrunableLayer], dict[str, str]]:
-    """Sort the convolutions of a network into those that can lose filters and those that cannot."""
-    layers: dict[str, PrunableLayer] = {}
-    excluded = {
-        path: "it does not run on the example input in evaluation mode"
-        for path, module in network.named_modules()
-        if isinstance(module, CONVOLUTIONS) and path not in nodes
-    }
-    for path, node in nodes.items():
-        module = probe.modules[path]
-        if not isinstance(module, CONVOLUTIONS):
-            continue
-        reasons = [pinned.get(one) for one in node.out_class.tolist()]
-        if all(reasons):
-            excluded[path] = str(reasons[0])
-        else:
-            layers[path] = PrunableLayer(
-                path=path,
-                out_channels=module.out_channels,
-                in_channels=module.in_channels,
-                kernel_size=tuple(module.kernel_size),
-                macs=module.weight.numel() * node.positions,
-                params=sum(parameter.numel() for parameter in module.parameters()),
-                norm=probe.norms.get(path),
-            )
-    return layers, excluded
-
-
-def _coupled_paths(nodes: Mapping[str, _Node], layers: Iterable[str]) -> list[tuple[str, ...]]:
-    """Group the layers that share classes."""
-    sets: list[tuple[set[int], list[str]]] = []
-    for path in layers:
-        classes, paths = set(nodes[path].out_class.tolist()), [path]
-        for other in [entry for entry in sets if entry[0] & classes]:
-            sets.remove(other)
-            classes, paths = classes | other[0], other[1] + paths
-        sets.append((classes, paths))
-    return [tuple(paths) for _, paths in sets]
 
 
 def _set_widths(module: nn.Module, out_channels: int, in_channels: int) -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.channels import PrunableLayer
+from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
 from dsfp_env.errors import InputError, choose

@@ -299,6 +299,7 @@ class Branching(nn.Module):
     ("network", "shape", "sentence"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), (1, 1, 8, 8), "no convolution that can lose filters"),
+        (nn.Flatten(), (1, 1, 8, 8), r"no convolution that can lose filters \(it has none\)"),
         (digits_net(), (1, 3, 8, 8), r"failed on the example input of shape \(1, 3, 8, 8\)"),
         (nn.Sequential(nn.Flatten(0)), (1, 1, 8, 8), "expected logits"),
         (Branching(), (1, 1, 8, 8), "cannot be traced: it failed after 'conv'"),
