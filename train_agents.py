@@ -48,7 +48,7 @@ class Settings:
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
     seed: int = 0
-    """Of the agents and of the fine-tuning."""
+    """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
     seeds: str | None = None
     """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
     reward: str | None = None
@@ -66,8 +66,8 @@ class Settings:
     package.module:function."""
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
-    task_seed: int = 0
-    """Splits the data and trains the original network."""
+    task_seed: int | None = None
+    """Splits the data and trains the original network; the seed of the run unless given."""
     data_root: str | None = None
     """Where data sets lie (digits needs none)."""
     device: str = "auto"
@@ -102,16 +102,16 @@ def train(settings: Settings) -> int:
     """
     seeds, folder = check(settings)
     torch.set_num_threads(settings.threads)
-    env = make_env(settings)
     results = []
-    with EvaluationPool(env.evaluator, settings.workers if env.evaluator.task.device.type == "cpu" else 1) as pool:
-        for seed in seeds:
-            one = dataclasses.replace(settings, seed=seed, seeds=None)
-            record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
-            try:
-                results.append(run(one, env, pool, record))
-            except KeyboardInterrupt:
-                return leave(one, record)
+    for seed in seeds:
+        task_seed = seed if settings.task_seed is None else settings.task_seed
+        one = dataclasses.replace(settings, seed=seed, seeds=None, task_seed=task_seed)
+        env = make_env(one)
+        record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
+        try:
+            results.append(run(one, env, record))
+        except KeyboardInterrupt:
+            return leave(one, record)
     if settings.seeds is not None:
         write_json(folder / "summary.json", {"seeds": seeds, "summary": report.summary(results)})
         print(f"\n{report.summary_table(results)}\n\nwritten to {folder}")
@@ -145,7 +145,7 @@ def check(settings: Settings) -> tuple[list[int], Path]:
 
 def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
-    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, settings.task_seed)
+    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, settings.task_seed or 0)
     batches = task.fidelity.batches if settings.kd_batches is None else settings.kd_batches
     return dsfp_env.parallel_env(
         task=task,
@@ -159,21 +159,18 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     )
 
 
-def run(
-    settings: Settings, env: dsfp_env.LayerPruningEnv, pool: EvaluationPool, record: RunFolder
-) -> dict[str, Any]:
+def run(settings: Settings, env: dsfp_env.LayerPruningEnv, record: RunFolder) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score = env.evaluator, score_of(settings, env)
     entry = choose_agent(settings.agent)
-    baselines = Baselines(evaluator, pool, settings.evaluations, entry.actions, score, settings.seed)
-
     team = agents.Independent(entry.for_budget(settings.evaluations), env, settings.seed)
-    learn(settings, env, team, record)
-    tried = [line["ratios"] for line in record.evaluations]
-    best = choose_best(tried, [line["reward"] for line in record.evaluations], score, pool, settings.seed)
-    greedy = ratios_of(agents.play(env, team))
-
-    plans = baselines.finish(best, greedy)
+    with EvaluationPool(evaluator, settings.workers if evaluator.task.device.type == "cpu" else 1) as pool:
+        baselines = Baselines(evaluator, pool, settings.evaluations, entry.actions, score, settings.seed)
+        learn(settings, env, team, record)
+        tried = [line["ratios"] for line in record.evaluations]
+        best = choose_best(tried, [line["reward"] for line in record.evaluations], score, pool, settings.seed)
+        greedy = ratios_of(agents.play(env, team))
+        plans = baselines.finish(best, greedy)
     seeds = measuring_seeds(settings.seed)
     result = {
         **summary_of(settings),
