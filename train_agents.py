@@ -104,8 +104,7 @@ def train(settings: Settings) -> int:
     torch.set_num_threads(settings.threads)
     results = []
     for seed in seeds:
-        task_seed = seed if settings.task_seed is None else settings.task_seed
-        one = dataclasses.replace(settings, seed=seed, seeds=None, task_seed=task_seed)
+        one = dataclasses.replace(settings, seed=seed, seeds=None)
         env = make_env(one)
         record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
         try:
@@ -145,7 +144,7 @@ def check(settings: Settings) -> tuple[list[int], Path]:
 
 def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
-    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, settings.task_seed or 0)
+    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, task_seed(settings))
     batches = task.fidelity.batches if settings.kd_batches is None else settings.kd_batches
     return dsfp_env.parallel_env(
         task=task,
@@ -237,14 +236,30 @@ def leave(settings: Settings, record: RunFolder) -> int:
 
 def summary_of(settings: Settings) -> dict[str, Any]:
     """The settings that a result depends on and names."""
-    names = ("task", "agent", "seed", "evaluations", "horizon", "criterion", "macs_budget", "task_seed")
-    return {name: getattr(settings, name) for name in names} | {"reward": reward_name(settings)}
+    names = (
+        "task",
+        "agent",
+        "seed",
+        "evaluations",
+        "horizon",
+        "observation",
+        "criterion",
+        "macs_budget",
+        "kd_batches",
+    )
+    shown = {name: getattr(settings, name) for name in names}
+    return {**shown, "reward": reward_name(settings), "task_seed": task_seed(settings)}
 
 
 def score_of(settings: Settings, env: dsfp_env.LayerPruningEnv) -> Callable[[Outcome], float]:
     """What an outcome is worth, as the environment sees it."""
     function, original = reward_function(reward_name(settings), settings.macs_budget), env.evaluator.original
     return lambda outcome: float(function(outcome, original))
+
+
+def task_seed(settings: Settings) -> int:
+    """The seed of the task that was asked for, or the seed of the run."""
+    return settings.seed if settings.task_seed is None else settings.task_seed
 
 
 def reward_name(settings: Settings) -> str:

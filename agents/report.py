@@ -20,6 +20,7 @@ LABELS = {
     "uniform_best_reward": "uniform, best reward",
     "random_search": "random search, best reward",
 }
+RED, PINK, BLUE, GREY = "#d62728", "#ff9896", "#1f77b4", "#cccccc"
 COLUMNS = ("test_accuracy", "validation_accuracy", "relative_macs", "params", "filters", "reward")
 
 
@@ -89,60 +90,71 @@ def draw(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(16, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     filters, rewards, tradeoff = figure.subplots(1, 3)
+    best, original = result["best"], result["original"]
     figure.suptitle(
-        f"{result['task']}, {result['agent']}, seed {result['seed']}: "
-        f"{result['best']['test_accuracy']:.1%} test accuracy with {result['best']['relative_macs']:.1%} of the "
-        f"MACs (original {result['original']['test_accuracy']:.1%})"
+        f"{result['task']}, {result['agent']}, seed {result['seed']}: {best['test_accuracy']:.1%} test accuracy with "
+        f"{best['relative_macs']:.1%} of the MACs (original {original['test_accuracy']:.1%})"
     )
+    _draw_filters(filters, result)
+    _draw_rewards(rewards, result["agent"], [line["reward"] for line in evaluations], random_scores)
+    _draw_tradeoff(tradeoff, result, evaluations, uniform_outcomes)
+    figure.savefig(path)
 
+
+def _draw_filters(axes: Any, result: Mapping[str, Any]) -> None:
     agents = list(result["original"]["ratios"])
-    shown = {"original": "#dddddd", "best": "#d62728", "greedy": "#ff9896", "uniform": "#1f77b4"}
+    places = np.arange(len(agents))
+    entries = entries_of(result)
+    shown = {"original": GREY, "best": RED, "greedy": PINK, "uniform": BLUE}
     width = 0.8 / len(shown)
     for offset, (name, colour) in enumerate(shown.items()):
-        kept = [entries_of(result)[name]["filters_kept"][agent] for agent in agents]
+        kept = [entries[name]["filters_kept"][agent] for agent in agents]
         label = "uniform at the MACs of best" if name == "uniform" else name
-        filters.bar(np.arange(len(agents)) + offset * width, kept, width, color=colour, label=label)
-    filters.set_xticks(np.arange(len(agents)) + 0.3, agents, rotation=90 if len(agents) > 8 else 0)
-    filters.set(title="filters kept", ylabel="filters")
-    filters.legend(frameon=False)
+        axes.bar(places + offset * width, kept, width, color=colour, label=label)
+    axes.set_xticks(places + (len(shown) - 1) / 2 * width, agents, rotation=90 if len(agents) > 8 else 0)
+    axes.set(title="filters kept")
+    axes.legend(frameon=False)
 
-    scores = [line["reward"] for line in evaluations]
-    rewards.plot(np.arange(1, len(scores) + 1), scores, ".", color="#ff9896", label=result["agent"])
-    rewards.plot(*_best_so_far(scores), color="#d62728", label=f"{result['agent']}, best so far")
-    rewards.plot(*_best_so_far(random_scores), color="#7f7f7f", linestyle="--", label="random search, best so far")
-    rewards.set(title="reward", xlabel="evaluations")
-    rewards.legend(frameon=False)
 
-    tradeoff.plot(
-        [line["relative_macs"] for line in evaluations],
-        [line["validation_accuracy"] for line in evaluations],
-        ".",
-        color="#cccccc",
-        label="evaluated",
-    )
-    tradeoff.plot(
-        [outcome.relative_macs for outcome in uniform_outcomes],
-        [outcome.accuracy for outcome in uniform_outcomes],
-        "o-",
-        color="#1f77b4",
-        markersize=4,
-        label="uniform",
-    )
-    for name, marker, colour in (("original", "s", "black"), ("best", "*", "#d62728"), ("greedy", "P", "#ff9896")):
+def _draw_rewards(axes: Any, agent: str, scores: Sequence[float], random_scores: Sequence[float]) -> None:
+    axes.plot(np.arange(1, len(scores) + 1), scores, ".", color=PINK, label=agent)
+    axes.plot(*_best_so_far(scores), color=RED, label=f"{agent}, best so far")
+    axes.plot(*_best_so_far(random_scores), color="black", linestyle="--", label="random search, best so far")
+    axes.set(title="reward", xlabel="evaluations")
+    axes.legend(frameon=False)
+
+
+def _draw_tradeoff(
+    axes: Any,
+    result: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]],
+    uniform_outcomes: Sequence[Outcome],
+) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    evaluated = [(line["relative_macs"], line["validation_accuracy"]) for line in evaluations]
+    uniform = [(outcome.relative_macs, outcome.accuracy) for outcome in uniform_outcomes]
+    axes.plot(*zip(*evaluated, strict=True), ".", color=GREY, label="evaluated")
+    axes.plot(*zip(*uniform, strict=True), "o-", color=BLUE, markersize=4, label="uniform")
+    for name, marker, colour in (("original", "s", "black"), ("best", "*", RED), ("greedy", "P", PINK)):
         entry = result[name]
-        tradeoff.plot(
-            entry["relative_macs"], entry["validation_accuracy"], marker, color=colour, markersize=12, label=name
+        axes.plot(
+            entry["relative_macs"],
+            entry["validation_accuracy"],
+            marker,
+            color=colour,
+            markersize=12,
+            markeredgecolor="black",
+            label=f"{name}, mean of fresh seeds" if name != "original" else name,
         )
-    tradeoff.set(title="validation accuracy", xlabel="MACs of the original's", xscale="log")
-    tradeoff.xaxis.set_major_formatter(PercentFormatter(1))
-    tradeoff.yaxis.set_major_formatter(PercentFormatter(1))
-    tradeoff.legend(frameon=False)
-    figure.savefig(path)
+    axes.set(title="validation accuracy", xlabel="MACs of the original's", xscale="log")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(frameon=False)
 
 
 def _best_so_far(scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
