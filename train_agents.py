@@ -90,7 +90,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before the first evaluation; nothing was learned", file=sys.stderr)
+        print("ended before the first evaluation; nothing was written", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -109,8 +109,11 @@ def train(settings: Settings) -> int:
         record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
         try:
             results.append(run(one, env, record))
-        except KeyboardInterrupt:
-            return leave(one, record)
+        except BaseException as error:
+            leave(one, record)
+            if isinstance(error, KeyboardInterrupt):
+                return INTERRUPTED
+            raise
     if settings.seeds is not None:
         write_json(folder / "summary.json", {"seeds": seeds, "summary": report.summary(results)})
         print(f"\n{report.summary_table(results)}\n\nwritten to {folder}")
@@ -218,20 +221,15 @@ def write(
     record.write_result(result)
 
 
-def leave(settings: Settings, record: RunFolder) -> int:
-    """After Ctrl-C: write the best of the evaluations so far, as the search saw it; returns the exit status."""
+def leave(settings: Settings, record: RunFolder) -> None:
+    """After Ctrl-C or a failure: write the best of the evaluations so far, as the search saw it."""
     done = len(record.evaluations)
-    if done == 0:
-        raise KeyboardInterrupt
-    best = record.best_so_far()
-    found = {**best, "test_accuracy": None}
-    record.write_result({**summary_of(settings), "evaluations": done, "interrupted": True, "best": found})
-    print(
-        f"\ninterrupted after {done} of {settings.evaluations} evaluations; the best of them (reward "
-        f"{best['reward']:.4f}) and all others are in {record.folder}",
-        file=sys.stderr,
-    )
-    return INTERRUPTED
+    said = f"\nended after {done} of {settings.evaluations} evaluations"
+    if done:
+        best = {**record.best_so_far(), "test_accuracy": None}
+        record.write_result({**summary_of(settings), "evaluations": done, "interrupted": True, "best": best})
+        said += f"; the best of them (reward {best['reward']:.4f}) and all others are in {record.folder}"
+    print(said, file=sys.stderr)
 
 
 def summary_of(settings: Settings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from agents.base import Transition
+from dsfp_env.errors import InputError
 
 
 def td_error(
@@ -76,7 +77,7 @@ class QLearning:
         bins: int = 4,
     ) -> None:
         if not isinstance(action_space, Discrete) or not isinstance(observation_space, Box):
-            raise ValueError(
+            raise InputError(
                 f"Q-learning for {agent} got the action space {action_space} and the observation space "
                 f"{observation_space}: expected Discrete and Box. Make the environment with actions='levels'."
             )

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from agents.base import Transition
+from dsfp_env.errors import InputError
 
 
 def features(context: float, action: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ class RegressionBandit:
         ridge: float = 1e-3,
     ) -> None:
         if not isinstance(action_space, Box) or action_space.shape != (1,):
-            raise ValueError(
+            raise InputError(
                 f"The regression bandit for {agent} got the action space {action_space}: expected a Box of one "
                 "number. Make the environment with actions='box'."
             )

@@ -96,8 +96,8 @@ def draw(
     filters, rewards, tradeoff = figure.subplots(1, 3)
     best, original = result["best"], result["original"]
     figure.suptitle(
-        f"{result['task']}, {result['agent']}, seed {result['seed']}: {best['test_accuracy']:.1%} test accuracy with "
-        f"{best['relative_macs']:.1%} of the MACs (original {original['test_accuracy']:.1%})"
+        f"{result['task']}, {result['agent']}, seed {result['seed']}: {best['test_accuracy']:.1%} test accuracy "
+        f"with {best['relative_macs']:.1%} of the MACs (original {original['test_accuracy']:.1%})"
     )
     _draw_filters(filters, result)
     _draw_rewards(rewards, result["agent"], [line["reward"] for line in evaluations], random_scores)
@@ -140,17 +140,12 @@ def _draw_tradeoff(
     uniform = [(outcome.relative_macs, outcome.accuracy) for outcome in uniform_outcomes]
     axes.plot(*zip(*evaluated, strict=True), ".", color=GREY, label="evaluated")
     axes.plot(*zip(*uniform, strict=True), "o-", color=BLUE, markersize=4, label="uniform")
-    for name, marker, colour in (("original", "s", "black"), ("best", "*", RED), ("greedy", "P", PINK)):
+    marks = {"original": ("s", "black", 8), "greedy": ("P", PINK, 12), "best": ("*", RED, 18)}
+    for name, (marker, colour, size) in marks.items():
         entry = result[name]
-        axes.plot(
-            entry["relative_macs"],
-            entry["validation_accuracy"],
-            marker,
-            color=colour,
-            markersize=12,
-            markeredgecolor="black",
-            label=f"{name}, mean of fresh seeds" if name != "original" else name,
-        )
+        label = name if name == "original" else f"{name}, mean of fresh seeds"
+        place = entry["relative_macs"], entry["validation_accuracy"]
+        axes.plot(*place, marker, color=colour, markersize=size, markeredgecolor="black", label=label)
     axes.set(title="validation accuracy", xlabel="MACs of the original's", xscale="log")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -115,15 +115,20 @@ def load_task(
         seed: Splits the data and trains the original network.
 
     Raises:
-        InputError: If there is no such task or device.
+        InputError: If there is no such task or device, or the seed is negative.
     """
+    if seed < 0:
+        raise InputError(f"The seed of the task is {seed}: expected 0 or more.")
     return name if isinstance(name, Task) else _load(name, data_root, str(choose_device(device)), seed)
 
 
 @lru_cache(maxsize=8)
 def _load(name: str, data_root: str | Path | None, device: str, seed: int) -> Task:
     build: Callable[[str | Path | None, str, int], Task] = choose("task", name, TASKS, importable=True)
-    return build(data_root, device, seed)
+    task = build(data_root, device, seed)
+    if not isinstance(task, Task):
+        raise InputError(f"The task {name!r} gave a {type(task).__name__}: expected a dsfp_env.Task.")
+    return task
 
 
 def digits(data_root: str | Path | None, device: str, seed: int) -> Task:

@@ -108,6 +108,10 @@ def test_unknown_names_and_devices_get_a_sentence():
         load_task("digit")
     with pytest.raises(InputError, match="Could not import the task"):
         load_task("no_such_module:task")
+    with pytest.raises(InputError, match="gave a OrderedDict: expected a dsfp_env.Task"):
+        load_task("test_tasks:make_nonsense")
+    with pytest.raises(InputError, match="seed of the task is -1"):
+        load_task("digits", seed=-1)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="Device 'cuda' cannot be used here"):
             load_task("digits", device="cuda")
@@ -116,6 +120,10 @@ def test_unknown_names_and_devices_get_a_sentence():
 def test_a_task_of_ones_own_by_name():
     with warnings.catch_warnings():
         assert load_task("test_tasks:make_task", device="cpu").name == "by name"
+
+
+def make_nonsense(data_root, device, seed):
+    return TinyNet().state_dict()
 
 
 def make_task(data_root, device, seed):

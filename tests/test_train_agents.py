@@ -208,7 +208,7 @@ def test_ctrl_c_leaves_the_evaluations_so_far_and_the_best_of_them(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted after" in errors
+    assert "ended after" in errors
     assert "Traceback" not in errors
     evaluations = [json.loads(line) for line in lines.read_text().splitlines()]
     result = json.loads((out / "result.json").read_text())
@@ -217,3 +217,17 @@ def test_ctrl_c_leaves_the_evaluations_so_far_and_the_best_of_them(tmp_path):
     best = max(evaluations, key=lambda line: line["reward"])
     assert result["best"]["ratios"] == best["ratios"]
     assert result["best"]["reward"] == best["reward"]
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_failure_loses_nothing(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(train_agents, "write", fail)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        train_agents.train(settings(out=str(tmp_path / "out")))
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["interrupted"]
+    assert result["evaluations"] == 3
+    assert "ended after 3 of 3 evaluations; the best of them" in capsys.readouterr().err
