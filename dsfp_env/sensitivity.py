@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -33,9 +33,6 @@ from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
 from dsfp_env.errors import InputError, choose
 from dsfp_env.replay import Replay
-
-if TYPE_CHECKING:
-    from dsfp_env.tasks import Task
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
 
@@ -52,38 +49,27 @@ class Evidence(NamedTuple):
 Criterion = Callable[[Evidence], Mapping[str, torch.Tensor]]
 
 
-def score_filters(
-    task: Task,
-    criterion: str | Criterion = "dsfp",
+def score_network(
+    network: nn.Module,
+    layers: Mapping[str, PrunableLayer],
+    train: LabelledImages,
+    criterion: str | Criterion,
     *,
     num_batches: int = 8,
     batch_size: int = 128,
     seed: int = 0,
 ) -> Scores:
-    """Score every filter of every prunable layer of a task.
-
-    Args:
-        task: Gives the network, its channel graph and the training split.
-        criterion: A name in `CRITERIA`, ``"package.module:function"``, or a function from `Evidence` to
-            module path -> scores ``[out_channels]``, higher = keep.
-        num_batches: Batches of training images to look at (fewer, if the split has fewer).
-        batch_size: Images in a batch.
-        seed: Chooses the batches, and drives ``random``.
-
-    Raises:
-        InputError: If the criterion is unknown, or returns scores of the wrong shape or not finite.
-    """
+    """Score every filter of some layers; for the arguments see `tasks.score_filters`."""
     function: Criterion = (
         choose("criterion", criterion, CRITERIA, importable=True) if isinstance(criterion, str) else criterion
     )
-    images, labels = task.train
+    images, labels = train
     size = min(batch_size, len(labels))
     indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)
     batches = [LabelledImages(images[i], labels[i]) for i in indices]
-    evidence = Evidence(task.network, task.graph.layers, batches, torch.Generator().manual_seed(seed))
-    scores = function(evidence)
+    scores = function(Evidence(network, layers, batches, torch.Generator().manual_seed(seed)))
     name = getattr(function, "__name__", repr(function))
-    return {path: _checked(name, layer, scores) for path, layer in task.graph.layers.items()}
+    return {path: _checked(name, layer, scores) for path, layer in layers.items()}
 
 
 def dsfp(evidence: Evidence) -> Scores:

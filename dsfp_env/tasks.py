@@ -20,7 +20,7 @@ from dsfp_env.devices import choose_device
 from dsfp_env.distillation import Fidelity
 from dsfp_env.errors import InputError, choose
 from dsfp_env.pretraining import Recipe, pretrained
-from dsfp_env.sensitivity import Criterion, Scores, score_filters
+from dsfp_env.sensitivity import Criterion, Scores, score_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,38 @@ class Task:
     def teacher_logits(self) -> torch.Tensor:
         """The original network's logits on the training split, ``[N, classes]``."""
         return compute_logits(self.network, self.train.images)
+
+
+def score_filters(
+    task: Task,
+    criterion: str | Criterion = "dsfp",
+    *,
+    num_batches: int = 8,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> Scores:
+    """Score every filter of every prunable layer of a task.
+
+    Args:
+        task: Gives the network, its channel graph and the training split.
+        criterion: A name in `sensitivity.CRITERIA`, ``"package.module:function"``, or a function from
+            `sensitivity.Evidence` to module path -> scores ``[out_channels]``, higher = keep.
+        num_batches: Batches of training images to look at (fewer, if the split has fewer).
+        batch_size: Images in a batch.
+        seed: Chooses the batches, and drives ``random``.
+
+    Raises:
+        InputError: If the criterion is unknown, or its scores have the wrong shape or are not finite.
+    """
+    return score_network(
+        task.network,
+        task.graph.layers,
+        task.train,
+        criterion,
+        num_batches=num_batches,
+        batch_size=batch_size,
+        seed=seed,
+    )
 
 
 def load_task(
