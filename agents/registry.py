@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 AGENTS = {
     "q_learning": Entry("levels", lambda budget: partial(QLearning, exploration_steps=max(1, 2 * budget // 3))),
-    "regression_bandit": Entry("box", lambda budget: partial(RegressionBandit, warm_up=max(5, budget // 10))),
+    "regression_bandit": Entry("box", lambda budget: partial(RegressionBandit, warm_up=max(5, budget // 5))),
     "random_search": Entry("levels", lambda budget: RandomSearch),
     "uniform": Entry("box", lambda budget: Uniform),
 }

@@ -60,8 +60,8 @@ class RegressionBandit:
         rng: np.random.Generator,
         *,
         warm_up: int = 20,
-        epsilon: float = 0.5,
-        window: float = 15.0,
+        epsilon: float = 0.9,
+        window: float = 20.0,
         ridge: float = 1e-3,
     ) -> None:
         if not isinstance(action_space, Box) or action_space.shape != (1,):
