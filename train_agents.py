@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
 from dsfp_env.devices import choose_device
 from dsfp_env.errors import InputError, choose
-from dsfp_env.rewards import Outcome, reward_function
+from dsfp_env.rewards import reward_function
 from dsfp_env.sensitivity import CRITERIA
 from dsfp_env.tasks import TASKS
 from dsfp_env.workers import EvaluationPool
@@ -90,7 +89,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ended before the first evaluation; nothing was written", file=sys.stderr)
+        print("ended before the first evaluation of a run; nothing was written for it", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -106,9 +105,10 @@ def train(settings: Settings) -> int:
     for seed in seeds:
         one = dataclasses.replace(settings, seed=seed, seeds=None)
         env = make_env(one)
+        team = make_team(one, env)
         record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
         try:
-            results.append(run(one, env, record))
+            results.append(run(one, env, team, record))
         except BaseException as error:
             leave(one, record)
             if isinstance(error, KeyboardInterrupt):
@@ -161,13 +161,20 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     )
 
 
-def run(settings: Settings, env: dsfp_env.LayerPruningEnv, record: RunFolder) -> dict[str, Any]:
+def make_team(settings: Settings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
+    """The learners that the settings name."""
+    make_agent = choose_agent(settings.agent).for_budget(settings.evaluations)
+    return agents.Independent(make_agent, env, settings.seed)
+
+
+def run(
+    settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
-    evaluator, score = env.evaluator, score_of(settings, env)
-    entry = choose_agent(settings.agent)
-    team = agents.Independent(entry.for_budget(settings.evaluations), env, settings.seed)
+    evaluator, score = env.evaluator, env.score
+    actions = choose_agent(settings.agent).actions
     with EvaluationPool(evaluator, settings.workers if evaluator.task.device.type == "cpu" else 1) as pool:
-        baselines = Baselines(evaluator, pool, settings.evaluations, entry.actions, score, settings.seed)
+        baselines = Baselines(evaluator, pool, settings.evaluations, actions, score, settings.seed)
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
         best = choose_best(tried, [line["reward"] for line in record.evaluations], score, pool, settings.seed)
@@ -181,7 +188,7 @@ def run(settings: Settings, env: dsfp_env.LayerPruningEnv, record: RunFolder) ->
         "greedy": measure(evaluator, greedy, score, seeds),
         "baselines": {name: measure(evaluator, plan, score, seeds) for name, plan in plans.items()},
     }
-    write(record, result, env, baselines, score)
+    write(record, result, env, baselines)
     print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
     print(f"{report.table(result)}\n\nwritten to {record.folder}", flush=True)
     return result
@@ -201,20 +208,14 @@ def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiA
         progress.close()
 
 
-def write(
-    record: RunFolder,
-    result: dict[str, Any],
-    env: dsfp_env.LayerPruningEnv,
-    baselines: Baselines,
-    score: Callable[[Outcome], float],
-) -> None:
+def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
     evaluator, ratios, seed = env.evaluator, result["best"]["ratios"], measuring_seeds(result["seed"])[0]
     network = evaluator.build(ratios, seed)
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
-    random_scores = [score(outcome) for outcome in baselines.random_outcomes]
+    random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
     report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
@@ -247,12 +248,6 @@ def summary_of(settings: Settings) -> dict[str, Any]:
     )
     shown = {name: getattr(settings, name) for name in names}
     return {**shown, "reward": reward_name(settings), "task_seed": task_seed(settings)}
-
-
-def score_of(settings: Settings, env: dsfp_env.LayerPruningEnv) -> Callable[[Outcome], float]:
-    """What an outcome is worth, as the environment sees it."""
-    function, original = reward_function(reward_name(settings), settings.macs_budget), env.evaluator.original
-    return lambda outcome: float(function(outcome, original))
 
 
 def task_seed(settings: Settings) -> int:

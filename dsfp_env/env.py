@@ -179,7 +179,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             return {}, {}, {}, {}, {}
         ratios = action_kinds.decode(actions, self.agents, self._action_kind)
         outcome = self.evaluator.evaluate(ratios, self.evaluation_seed)
-        score = self._score_of(outcome)
+        score = self.score(outcome)
         reward = score - self._now.score
         self._now = _Situation(ratios, outcome, score, self._now.time + 1)
         over = self._now.time >= self._horizon
@@ -192,6 +192,17 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             dict.fromkeys(acted, False),
             self._infos(),
         )
+
+    def score(self, outcome: Outcome) -> float:
+        """What an outcome is worth by the reward function.
+
+        Raises:
+            InputError: If a function of the user's own gives no finite number.
+        """
+        score = float(self._reward_function(outcome, self.evaluator.original))
+        if not math.isfinite(score):
+            raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
+        return score
 
     def state(self) -> np.ndarray:
         """The state of the environment, for centralised critics; see `observations`."""
@@ -221,12 +232,6 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
     def _original(self) -> _Situation:
         """Before anything is pruned."""
         return _Situation(dict.fromkeys(self.possible_agents, 0.0), self.evaluator.original, 0.0, 0)
-
-    def _score_of(self, outcome: Outcome) -> float:
-        score = float(self._reward_function(outcome, self.evaluator.original))
-        if not math.isfinite(score):
-            raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
-        return score
 
     def _progress(self) -> observations.Progress:
         return observations.Progress(self._now.outcome, self._macs_budget, self._now.time / self._horizon)

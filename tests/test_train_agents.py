@@ -13,6 +13,7 @@ import matplotlib.image
 import pytest
 import torch
 
+import agents
 import dsfp_env
 import train_agents
 from dsfp_env.accuracy import measure_accuracy
@@ -128,6 +129,10 @@ def test_seeds_and_default_folders(tmp_path, monkeypatch):
     assert str(train_agents.free_folder(train_agents.Settings())) == "runs/digits-q_learning-seed0-2"
 
 
+class BoxedQLearning(agents.QLearning):
+    actions = "box"
+
+
 BAD = [
     ({"task": "digit"}, "Did you mean 'digits'"),
     ({"agent": "q-learning"}, "Did you mean 'q_learning'"),
@@ -144,6 +149,7 @@ BAD = [
     ({"seeds": "1,1"}, "named twice"),
     ({"device": "cdua"}, "Device 'cdua' cannot be used here"),
     ({"agent": "nowhere:Agent"}, "Could not import the agent"),
+    ({"agent": "test_train_agents:BoxedQLearning"}, "actions='levels'"),
 ]
 if not torch.cuda.is_available():
     BAD.append(({"device": "cuda"}, "Device 'cuda' cannot be used here"))
