@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 import agents
 import dsfp_env
 from agents.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
-from agents.comparison import choose_best
+from agents.comparison import choose_best, measuring_seeds
 from agents.q_learning import td_error
 from agents.registry import AGENTS, choose_agent
 from agents.regression_bandit import features, fit
@@ -136,6 +136,14 @@ def test_q_table_by_hand():
     assert learner.act(np.zeros(2, np.float32), {}, deterministic=True) == 1
 
 
+def test_nothing_is_expected_after_the_end():
+    learner = make_learner(step_size=1.0, discount=1.0)
+    learner.update(transition(0, 5.0, observation=1.0))  # so the next state below is worth 5
+    learner.update(transition(0, 1.0, terminated=True, observation=0.0, next_observation=1.0))
+    learner.update(transition(1, 1.0, terminated=False, observation=0.0, next_observation=1.0))
+    assert learner.q_values[learner._state(np.zeros(2))].tolist() == [1, 6, 0]
+
+
 def test_replay_learns_again_from_what_is_remembered():
     learner = make_learner(step_size=0.5)
     learner.replays = 3
@@ -217,8 +225,16 @@ def test_the_best_of_a_search_is_chosen_with_fresh_seeds(tiny):
     def worth(outcome):  # fresh seeds say that the least of the finalists is the best
         return -outcome.accuracy
 
-    with EvaluationPool(evaluator, 1) as pool:
+    seeds = []
+
+    class Pool(EvaluationPool):
+        def evaluate_many(self, plans, seed):
+            seeds.append(seed)
+            return super().evaluate_many(plans, seed)
+
+    with Pool(evaluator, 1) as pool:
         chosen = choose_best(plans * 2, found * 2, worth, pool, seed=0)
+    assert len({0, *seeds, *measuring_seeds(0)}) == 1 + 2 + 3  # no seed is used twice
     assert chosen in plans
     assert chosen != plans[int(np.argmax(found))]
 

@@ -133,6 +133,12 @@ def test_slim_equals_masked(traced, ratio):
     assert not torch.allclose(masked, network(image))  # something was removed
 
 
+def test_every_convolution_of_these_networks_can_be_pruned(traced):
+    network, _, graph = traced
+    assert graph.excluded == {}
+    assert set(graph.layers) == {p for p, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+
+
 def test_costs_equal_an_independent_count(traced):
     network, image, graph = traced
     keep = random_keep(graph, None)
@@ -212,6 +218,16 @@ def test_coupled_layers_share_the_mean_ratio():
     assert keep["conv1"].tolist() == keep["conv3"].tolist() == [4, 5, 6, 7]
     with pytest.raises(InputError, match="coupled"):
         graph.slim(Residual(), {"conv1": torch.arange(4)})
+
+
+def test_a_depthwise_convolution_keeps_what_its_input_keeps():
+    torch.manual_seed(0)
+    graph = ChannelGraph.trace(Depthwise(), torch.randn(1, 3, 8, 8))
+    assert graph.layers["conv"].coupled_with == ("depthwise",)
+    keep = random_keep(graph, 0.5)
+    assert keep["conv"].tolist() == keep["depthwise"].tolist()
+    slim = graph.slim(Depthwise(), keep)
+    assert (slim.depthwise.groups, slim.depthwise.in_channels, slim.excite.out_features) == (4, 4, 4)
 
 
 class Padded(nn.Module):
