@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
-from agents.base import Transition
+from agents.keep_best import KeepBest
 
 
-class Uniform:
+class Uniform(KeepBest):
     """Sweeps the range of ratios, ever finer, in step with its peers; keeps the one that was rewarded best.
 
     With nine levels it plays them in turn. With Box(10, 90) it plays 10, 20, ... 90, then the midpoints, then
@@ -20,17 +20,12 @@ class Uniform:
     """
 
     def __init__(self, agent: str, observation_space: Space[Any], action_space: Space[Any], rng: object) -> None:
+        super().__init__(next(_sweep(action_space)))
         self._actions = _sweep(action_space)
-        self._best: tuple[float, Any] = (-np.inf, next(_sweep(action_space)))
 
-    def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> Any:
-        """The next ratio of the sweep, or the best so far."""
-        return self._best[1] if deterministic else next(self._actions)
-
-    def update(self, transition: Transition) -> None:
-        """Remember the ratio if it was rewarded best."""
-        if transition.score > self._best[0]:
-            self._best = (transition.score, transition.action)
+    def propose(self) -> Any:
+        """The next ratio of the sweep."""
+        return next(self._actions)
 
 
 def _sweep(space: Space[Any]) -> Iterator[Any]:

@@ -86,16 +86,13 @@ def _decode_box(agent: str, action: Any) -> float:
 
 
 def _checked_ratio(agent: str, ratio: Any) -> float:
-    if not isinstance(ratio, (int, float, np.integer, np.floating)) or not LOWEST <= ratio <= HIGHEST:
-        advice = "fraction? Multiply by 100" if 0 < _number(ratio) < 1 else "clip it"
+    number = float(ratio) if isinstance(ratio, (int, float, np.integer, np.floating)) else math.nan
+    if not LOWEST <= number <= HIGHEST:
+        advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
         raise InputError(
             f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [10, 90] ({advice})."
         )
-    return float(ratio)
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else math.nan
+    return number
 
 
 def _decode_level(agent: str, action: Any) -> float:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -70,11 +69,11 @@ def probe_channels(network: nn.Module, example_input: torch.Tensor) -> Probe:
     image = example_input[:1].to(device)
     with torch.no_grad():
         probe = _record(skeleton, image)
-        with _stubs(probe) as stage:
-            _listen(skeleton, image, probe, stage, INPUT, image.shape[1])
-            for path, module in probe.modules.items():
-                if isinstance(module, WEIGHTED):
-                    _listen(skeleton, image, probe, stage, path, module.weight.shape[0])
+        stage = _stub_out(probe)
+        _listen(skeleton, image, probe, stage, INPUT, image.shape[1])
+        for path, module in probe.modules.items():
+            if isinstance(module, WEIGHTED):
+                _listen(skeleton, image, probe, stage, path, module.weight.shape[0])
     return probe
 
 
@@ -151,19 +150,14 @@ class _Stage:
     heard: list[tuple[str, torch.Tensor]] = field(default_factory=list)  # consumer, [batch, positions] bool
 
 
-@contextmanager
-def _stubs(probe: Probe) -> Iterator[_Stage]:
-    """Replace every forward of the skeleton's layers by a stub, and put them back."""
+def _stub_out(probe: Probe) -> _Stage:
+    """Replace every forward of the skeleton's layers by a stub; the skeleton is the probe's own."""
     stage = _Stage()
     for path, module in probe.modules.items():
         weighted = isinstance(module, WEIGHTED)
         stub: Callable[..., torch.Tensor] = partial(_absorb if weighted else _pass_on, stage, path, module)
-        module.forward = partial(stub, _on_meta(module)) if weighted else stub
-    try:
-        yield stage
-    finally:
-        for module in probe.modules.values():
-            del module.forward
+        vars(module)["forward"] = partial(stub, _on_meta(module)) if weighted else stub
+    return stage
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

@@ -74,7 +74,7 @@ def score_network(
 
 def dsfp(evidence: Evidence) -> Scores:
     """Differential Sensitivity Fusion: log Imp(F), as at the top of this file."""
-    gradients, taylors = grad(evidence), taylor(evidence)
+    gradients, taylors = _of_gradients(evidence, _mean_gradient, _summed_effect)
     divergences = output_kl(evidence)
     return {path: fuse(gradients[path], taylors[path], divergences[path]) for path in evidence.layers}
 
@@ -87,12 +87,12 @@ def fuse(gradient: torch.Tensor, taylor: torch.Tensor, divergence: torch.Tensor)
 
 def grad(evidence: Evidence) -> Scores:
     """Grad(F): mean over the filter's elements of |gradient| (DSFP, section III-A.1)."""
-    return _of_gradients(evidence, lambda gradient, weight: gradient.abs().mean(1))
+    return _of_gradients(evidence, _mean_gradient)[0]
 
 
 def taylor(evidence: Evidence) -> Scores:
     """Taylor(F): sum over the filter's elements of |gradient * weight| (DSFP, section III-A.2)."""
-    return _of_gradients(evidence, lambda gradient, weight: (gradient * weight).abs().sum(1))
+    return _of_gradients(evidence, _summed_effect)[0]
 
 
 def output_kl(evidence: Evidence, num_images: int = 256, max_batch: int = 1024) -> Scores:
@@ -174,18 +174,35 @@ def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Ten
     return {path: function(weight.detach().double().flatten(1)).cpu() for path, weight in weights.items()}
 
 
-def _of_gradients(evidence: Evidence, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Scores:
-    """A function of each layer's gradients and weights ``[filters, elements]``, averaged over the batches."""
-    scores = {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
+def _mean_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return gradient.abs().mean(1)
+
+
+def _summed_effect(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return (gradient * weight).abs().sum(1)
+
+
+def _of_gradients(
+    evidence: Evidence, *functions: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> list[Scores]:
+    """Functions of each layer's gradients and weights ``[filters, elements]``, averaged over the batches.
+
+    All of them share one forward and backward pass per batch.
+    """
+    scores: list[Scores] = [
+        {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
+        for _ in functions
+    ]
     for images, labels in evidence.batches:
         logits, parameters = _differentiable(evidence, images)
         gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
         by_name = dict(zip(parameters, gradients, strict=True))
-        for path in scores:
+        for path, filters in ((path, layer.out_channels) for path, layer in evidence.layers.items()):
             names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
-            gradient = torch.cat([by_name[name].double().flatten(1) for name in names], 1)
-            weight = torch.cat([parameters[name].detach().double().flatten(1) for name in names], 1)
-            scores[path] += function(gradient, weight).cpu() / len(evidence.batches)
+            gradient = torch.cat([by_name[name].double().reshape(filters, -1) for name in names], 1)
+            weight = torch.cat([parameters[name].detach().double().reshape(filters, -1) for name in names], 1)
+            for function, total in zip(functions, scores, strict=True):
+                total[path] += function(gradient, weight).cpu() / len(evidence.batches)
     return scores
 
 

@@ -53,6 +53,21 @@ def test_by_hand(two_filters, criterion, expected):
     assert scores.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_bias_is_an_element_of_its_filter():
+    """One pixel x = 2, w = (ln 2 / 4, 0), b = (ln 2 / 2, 0): again p = (2/3, 1/3); dL/dw = 2 dL/db = 2 (p - (1, 0))."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([LN2 / 4, 0.0]).view(2, 1, 1, 1))
+        network[0].bias.copy_(torch.tensor([LN2 / 2, 0.0]))
+        network[2].weight.copy_(torch.eye(2))
+    images = torch.full((4, 1, 1, 1), 2.0), torch.zeros(4, dtype=torch.int64)
+    task = Task.from_network(network, images, images, images, device="cpu")
+    assert score_filters(task, "grad")["0"].tolist() == pytest.approx([1 / 2, 1 / 2])
+    assert score_filters(task, "taylor")["0"].tolist() == pytest.approx([LN2 / 6 + LN2 / 6, 0])
+    assert score_filters(task, "output_kl")["0"].tolist() == pytest.approx(KL, abs=1e-6)
+    assert score_filters(task, "dsfp")["0"].isfinite().all()
+
+
 def test_gradients_are_averaged_as_absolute_values_over_batches(two_filters):
     """With labels 0 and 1 in separate batches, dL/dw is p - (1, 0) and p - (0, 1): |.| averages to (1/2, 1/2)."""
     images = torch.ones(2, 1, 1, 1), torch.tensor([0, 1])
