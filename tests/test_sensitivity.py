@@ -54,7 +54,7 @@ def test_by_hand(two_filters, criterion, expected):
 
 
 def test_a_bias_is_an_element_of_its_filter():
-    """One pixel x = 2, w = (ln 2 / 4, 0), b = (ln 2 / 2, 0): again p = (2/3, 1/3); dL/dw = 2 dL/db = 2 (p - (1, 0))."""
+    """One pixel x = 2, w = (ln 2 / 4, 0), b = (ln 2 / 2, 0): again p = (2/3, 1/3), and dL/dw = 2 dL/db."""
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2, 2, bias=False))
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([LN2 / 4, 0.0]).view(2, 1, 1, 1))
