@@ -1,14 +1,23 @@
 """What a network costs.
 
 Convention: one **MAC** is one multiply-add of a convolution or a linear layer; biases, normalisation,
-activations and pooling are not counted. The field prints MACs and calls them "FLOPs" as often as not; where
-this package says FLOPs, it means 2 x MACs. Parameters are counted all, biases and normalisation included.
-Everything is per image and follows from the structure alone: no network is run.
+activations, pooling and products of activations (attention) are not counted. The field prints MACs and calls them
+"FLOPs" as often as not; where this package says FLOPs, it means 2 x MACs. Parameters are counted all, biases and
+normalisation included. Both are per image and follow from the structure alone: no network is run.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from dsfp_env.coupling import Node
 
 
 @dataclass(frozen=True)
@@ -18,3 +27,48 @@ class Costs:
     macs: int  # multiply-adds per image, convolutions and linear layers
     params: int  # all parameters
     filters: int  # output channels of all convolutions
+
+
+class CostCounter:
+    """Counts what stays of a network, all layers at once.
+
+    Args:
+        nodes: Module path -> the classes along its tensors.
+        params: Of the whole network, uncut.
+        other_macs: Multiply-adds that never change.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], params: int, other_macs: int) -> None:
+        places: dict[int, int] = {}  # id of an axis -> its place
+        axes = [np.zeros(1, np.int64)]  # class + 1 of every index; place 0: one index that always stays
+
+        def place(classes: torch.Tensor) -> int:
+            if id(classes) not in places:
+                places[id(classes)] = len(axes)
+                axes.append(classes.numpy() + 1)
+            return places[id(classes)]
+
+        rows, convolutions = [], []
+        for node in nodes.values():
+            for name, tensor in node.tensors.items():
+                cut = [classes for classes in tensor.axes if classes is not None]
+                first, second = ([place(classes) for classes in cut] + [0, 0])[:2]
+                rest = math.prod(tensor.shape) // math.prod(map(len, cut))
+                rows.append((first, second, rest * tensor.counts, rest * node.positions * (name == "weight")))
+            if node.is_convolution:
+                convolutions.append(place(node.out_class))
+        self._first, self._second, self._params, self._macs = np.array(rows, np.int64).reshape(-1, 4).T
+        self._convolutions = np.array(convolutions, np.int64)
+        self._axes, self._starts = np.concatenate(axes), np.cumsum([0, *map(len, axes[:-1])])
+        self._other_macs, self._other_params = other_macs, 0
+        self._other_params = params - self.count(np.ones(int(self._axes.max()), bool)).params
+
+    def count(self, alive: np.ndarray) -> Costs:
+        """Costs if these classes stay, ``[classes]`` bool."""
+        widths = np.add.reduceat(np.concatenate([[True], alive])[self._axes], self._starts, dtype=np.int64)
+        sizes = widths[self._first] * widths[self._second]
+        return Costs(
+            macs=self._other_macs + int(sizes @ self._macs),
+            params=self._other_params + int(sizes @ self._params),
+            filters=int(widths[self._convolutions].sum()),
+        )

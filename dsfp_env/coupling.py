@@ -8,16 +8,15 @@ it; whoever removes classes then needs to know nothing else about the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from dsfp_env.probe import CONVOLUTIONS, INPUT, OUTPUT, WEIGHTED, Probe, is_depthwise
+from dsfp_env.labels import components
+from dsfp_env.layers import CONVOLUTIONS, WEIGHTED, Axes, axes, ties
+from dsfp_env.tracing import INPUT, Trace
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,9 @@ class LabelledTensor:
     """A parameter or buffer, and the classes of the channels along its leading dimensions."""
 
     shape: torch.Size  # in the original network
-    axes: tuple[torch.Tensor, ...]  # one [shape[dim]] int64 for each dimension that is cut
+    axes: Axes  # one [shape[dim]] int64 for each leading dimension, None for one that is never cut
     is_parameter: bool
-
-    def kept(self, alive: torch.Tensor) -> list[torch.Tensor]:
-        """Boolean masks of what stays, one for each dimension that is cut."""
-        return [alive[classes] for classes in self.axes]
-
-    def size(self, alive: torch.Tensor) -> int:
-        """Elements that stay."""
-        rest = math.prod(self.shape[len(self.axes) :])
-        return math.prod(int(kept.sum()) for kept in self.kept(alive)) * rest
+    counts: bool  # among the parameters; once, if modules share it
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,8 @@ class Node:
     out_class: torch.Tensor  # [output channels], int64
     in_class: torch.Tensor  # [input positions], int64
     tensors: dict[str, LabelledTensor]  # by name in the module
-    positions: int  # output positions per image, summed over calls; 0 where no multiply-add is counted
-    is_convolution: bool
+    positions: int = 0  # uses of each weight per image; 0 where no multiply-add is counted
+    is_convolution: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,100 +51,114 @@ class PrunableLayer:
     macs: int  # of this layer in the original network, per image
     params: int  # of this layer in the original network
     norm: str | None = None  # path of the normalisation that takes this layer's output directly
-    coupled_with: tuple[str, ...] = ()  # layers that keep the same set of filters
+    coupled_with: tuple[str, ...] = ()  # layers that share filters' fate with this one, in whole or in part
+    pinned: int = 0  # filters that always stay
 
 
-def channel_classes(probe: Probe) -> tuple[dict[str, Node], dict[int, str]]:
-    """Join channels that stay or go together, and say which must stay.
+@dataclass
+class Classes:
+    """The classes of a network's channels."""
 
-    Vertices are the channels that producers write and the positions that consumers read; what was heard joins
-    them; a class is a connected component.
+    of_label: torch.Tensor  # [labels], int64: the class of every label of the trace
+    nodes: dict[str, Node]  # by module path
+    pinned: dict[int, str]  # class -> the reason that it must stay
 
-    Returns:
-        The nodes by module path, and class -> the reason that it must stay.
-    """
-    writes = {INPUT: probe.widths[INPUT]}
-    reads = {OUTPUT: probe.widths[OUTPUT]}
-    for path, module in probe.modules.items():
-        reads[path] = probe.widths[path]
-        if isinstance(module, WEIGHTED):
-            writes[path] = module.weight.shape[0]
-    starts = np.cumsum([0, *writes.values(), *reads.values()])
-    written = {path: torch.arange(*starts[i : i + 2]) for i, path in enumerate(writes)}
-    read = {path: torch.arange(*starts[i : i + 2]) for i, path in enumerate(reads, start=len(writes))}
 
-    edges = [torch.empty(2, 0, dtype=torch.int64)]
-    for link in probe.links:
-        reached = link.channels >= 0
-        edges.append(torch.stack([read[link.consumer][reached], written[link.producer][link.channels[reached]]]))
-    for path, module in probe.modules.items():
-        if is_depthwise(module):
-            edges.append(torch.stack([read[path], written[path]]))
-    rows, columns = torch.cat(edges, 1).numpy()
-    vertices = int(starts[-1])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(vertices, vertices))
-    class_of = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
-
+def channel_classes(trace: Trace) -> Classes:
+    """Join channels that stay or go together (connected components of what met), and say which must stay."""
+    edges = [join for event in trace.events for join in event.joins]
+    for path, module in trace.modules.items():
+        edges += ties(module, *_sides(trace, path))
+    count = 1 + max(int(labels.max()) for labels in trace.vertices.values())
+    joined = components(torch.cat([torch.empty(2, 0, dtype=torch.int64), *edges], 1), count)
+    of_label = joined.unique(return_inverse=True)[1]
+    seen: set[int] = set()
     nodes = {
-        path: _node(
-            module, class_of[written.get(path, read[path])], class_of[read[path]], probe.output_shapes[path]
-        )
-        for path, module in probe.modules.items()
+        path: _node(module, *(of_label[side] for side in _sides(trace, path)), trace.positions.get(path, 0), seen)
+        for path, module in trace.modules.items()
     }
     pinned: dict[int, str] = {}
-    for vertices_of, reason in _must_stay(probe, written, read):
-        for one in class_of[vertices_of].unique().tolist():
+    for labels, reason in _must_stay(trace, of_label):
+        for one in of_label[labels].unique().tolist():
             pinned.setdefault(one, reason)
-    return nodes, pinned
+    return Classes(of_label, nodes, pinned)
 
 
-def _must_stay(
-    probe: Probe, written: Mapping[str, torch.Tensor], read: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[torch.Tensor, str]]:
-    """Vertices that cannot be removed, with the reason."""
-    yield read[OUTPUT], "its filters are the outputs of the network"
-    yield written[INPUT], "its filters are joined with the input of the network"
-    for producer, consumer in probe.mixed.items():
-        where = "the output" if consumer == OUTPUT else repr(consumer)
-        yield written[producer], f"its filters are mixed with one another before they reach {where}"
-    for path, module in probe.modules.items():
-        grouped = isinstance(module, CONVOLUTIONS) and module.groups > 1 and not is_depthwise(module)
-        computed = "weight" not in module._parameters and isinstance(module, WEIGHTED)
-        if grouped or computed:
-            why = f"is a convolution in {module.groups} groups" if grouped else "computes its weight"
-            yield torch.cat([read[path], written[path]]), f"{path!r}, which it is or is tied to, {why}"
+def vector_nodes(trace: Trace, network: nn.Module, of_label: torch.Tensor) -> dict[str, Node]:
+    """Nodes for tensors of the user's own modules that hold one number per channel."""
+    nodes: dict[str, Node] = {}
+    nothing = torch.empty(0, dtype=torch.int64)
+    for (path, name), dim in trace.vectors.items():
+        module = network.get_submodule(path)
+        tensor = getattr(module, name)
+        one_axis = (None,) * dim + (of_label[trace.vertices[path, name]],)
+        node = nodes.setdefault(path, Node(nothing, nothing, {}))
+        is_parameter = name in module._parameters
+        node.tensors[name] = LabelledTensor(tensor.shape, one_axis, is_parameter, is_parameter)
+    return nodes
+
+
+def _sides(trace: Trace, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of what a layer reads and what it writes."""
+    reads = trace.vertices[path, "in"]
+    return reads, trace.vertices.get((path, "out"), reads)
+
+
+def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Tensor, str]]:
+    """Labels that cannot be removed, with the reason."""
+    yield trace.outputs, "its filters are the outputs of the network"
+    yield trace.vertices[INPUT, "out"], "its filters are joined with the input of the network"
+    for event in trace.events:
+        for labels, reason in event.stays:
+            yield labels, reason
+    for path, module in trace.modules.items():
+        if isinstance(module, WEIGHTED) and "weight" not in module._parameters:
+            yield torch.cat(_sides(trace, path)), f"{path!r}, which it is or is tied to, computes its weight"
+    mixed = {
+        int(one): event.operation
+        for event in reversed(trace.events)
+        if event.mixes
+        for join in event.joins
+        for one in of_label[join[0]].unique()
+    }
+    for path, module in trace.modules.items():
+        reads, writes = _sides(trace, path)
+        if isinstance(module, WEIGHTED) and len(of_label[writes].unique()) == 1:
+            if len(writes) == 1:
+                yield writes, f"{path!r}, which it is or is tied to, has a single filter"
+            elif (operation := mixed.get(int(of_label[writes[0]]))) is not None:
+                yield writes, f"all filters of {path!r}, which it is or is tied to, are mixed by {operation}"
+            else:
+                yield writes, f"all filters of {path!r}, which it is or is tied to, can only go together"
 
 
 def _node(
-    module: nn.Module, out_class: torch.Tensor, in_class: torch.Tensor, output_shapes: Sequence[torch.Size]
+    module: nn.Module, reads: torch.Tensor, writes: torch.Tensor, positions: int, seen: set[int]
 ) -> Node:
-    weighted = isinstance(module, WEIGHTED)
-    reads_all = weighted and getattr(module, "groups", 1) == 1
-    tensors = {}
+    tensors: dict[str, LabelledTensor] = {}
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-        if tensor is None or tensor.dim() == 0 or tensor.shape[0] != len(out_class):
-            continue  # a counter, or the one slope of a PReLU
-        axes = (out_class, in_class) if reads_all and name == "weight" else (out_class,)
-        tensors[name] = LabelledTensor(tensor.shape, axes, name in module._parameters)
-    positions = sum(shape.numel() for shape in output_shapes) // len(out_class) if weighted else 0
-    return Node(out_class, in_class, tensors, positions, isinstance(module, CONVOLUTIONS))
+        if tensor is not None and (along := axes(module, name, tensor, writes, reads)):
+            is_parameter = name in module._parameters
+            tensors[name] = LabelledTensor(tensor.shape, along, is_parameter, is_parameter and id(tensor) not in seen)
+            seen.add(id(tensor))
+    return Node(writes, reads, tensors, positions, isinstance(module, CONVOLUTIONS))
 
 
 def prunable_layers(
-    network: nn.Module, probe: Probe, nodes: Mapping[str, Node], pinned: Mapping[int, str]
+    network: nn.Module, trace: Trace, classes: Classes
 ) -> tuple[dict[str, PrunableLayer], dict[str, str]]:
     """Sort the convolutions of a network into those that can lose filters and those that cannot."""
     layers: dict[str, PrunableLayer] = {}
     excluded = {
         path: "it does not run on the example input in evaluation mode"
         for path, module in network.named_modules()
-        if isinstance(module, CONVOLUTIONS) and path not in nodes
+        if isinstance(module, CONVOLUTIONS) and path not in trace.positions
     }
-    for path, node in nodes.items():
-        module = probe.modules[path]
+    for path, positions in trace.positions.items():
+        module, node = trace.modules[path], classes.nodes[path]
         if not isinstance(module, CONVOLUTIONS):
             continue
-        reasons = [pinned.get(one) for one in node.out_class.tolist()]
+        reasons = [classes.pinned.get(one) for one in node.out_class.tolist()]
         if all(reasons):
             excluded[path] = str(reasons[0])
         else:
@@ -162,21 +167,21 @@ def prunable_layers(
                 out_channels=module.out_channels,
                 in_channels=module.in_channels,
                 kernel_size=tuple(module.kernel_size),
-                macs=module.weight.numel() * node.positions,
+                macs=math.prod(node.tensors["weight"].shape) * positions,
                 params=sum(parameter.numel() for parameter in module.parameters()),
-                norm=probe.norms.get(path),
+                norm=trace.norms.get(path),
+                pinned=sum(reason is not None for reason in reasons),
             )
     return layers, excluded
 
 
-def coupled_sets(nodes: Mapping[str, Node], layers: Iterable[str], pinned: Iterable[int]) -> list[tuple[str, ...]]:
+def coupled_sets(classes: Classes, layers: dict[str, PrunableLayer]) -> list[tuple[str, ...]]:
     """Group the layers that share classes which can be removed."""
-    staying = set(pinned)
     sets: list[tuple[set[int], list[str]]] = []
     for path in layers:
-        classes, paths = set(nodes[path].out_class.tolist()) - staying, [path]
-        for other in [entry for entry in sets if entry[0] & classes]:
+        own, paths = set(classes.nodes[path].out_class.tolist()) - classes.pinned.keys(), [path]
+        for other in [entry for entry in sets if entry[0] & own]:
             sets.remove(other)
-            classes, paths = classes | other[0], other[1] + paths
-        sets.append((classes, paths))
+            own, paths = own | other[0], other[1] + paths
+        sets.append((own, paths))
     return [tuple(paths) for _, paths in sets]

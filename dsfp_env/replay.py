@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.probe import CHANNELWISE, WEIGHTED, share_tensors
+from dsfp_env.layers import CHANNELWISE, WEIGHTED
+from dsfp_env.tracing import share_tensors
 
 
 class Replay:

@@ -1,0 +1,76 @@
+"""Labels on tensors: which channel each element belongs to, kept beside the memory that the tensor lies in.
+
+Because labels shadow the storage and not the tensor object, views share labels without any rule, and what is
+written in place through one view is seen through all of them. A label is a whole number > 0 (kept as float32, so
+that any operation which moves numbers can move labels); 0 means that the element belongs to no channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+class Labels:
+    """The labels of all tensors that are alive."""
+
+    def __init__(self) -> None:
+        self._shadows: dict[StorageWeakRef, torch.Tensor] = {}  # flat, one number per element of the storage
+        self._next_cleaning = 256
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Labels of a tensor, in its shape; None if it never had any."""
+        if tensor.layout != torch.strided:
+            return None
+        shadow = self._shadows.get(StorageWeakRef(tensor.untyped_storage()))
+        if shadow is None:
+            return None
+        return shadow.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    def put(self, tensor: torch.Tensor, labels: torch.Tensor) -> None:
+        """Label a tensor, and with it every other view of its memory. ``labels`` is broadcast to its shape."""
+        storage = tensor.untyped_storage()
+        key = StorageWeakRef(storage)
+        if key not in self._shadows:
+            self._shadows[key] = torch.zeros(storage.nbytes() // tensor.element_size())
+            self._forget_the_dead()
+        self._shadows[key].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).copy_(labels)
+
+    def _forget_the_dead(self) -> None:
+        if len(self._shadows) >= self._next_cleaning:
+            self._shadows = {key: shadow for key, shadow in self._shadows.items() if not key.expired()}
+            self._next_cleaning = 2 * len(self._shadows) + 256
+
+
+def distinct(labels: torch.Tensor) -> torch.Tensor:
+    """The different labels of a tensor, ascending, int64, without 0."""
+    found = runs(labels).unique()
+    return found[found > 0]
+
+
+def runs(labels: torch.Tensor) -> torch.Tensor:
+    """The flattened labels with repetitions in a row dropped, int64."""
+    return labels.flatten().unique_consecutive().long()
+
+
+def pairs(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The different pairs of labels that stand at the same place: ``[2, n]`` int64."""
+    base = 1 << 24  # float32 counts no farther
+    both = (first.double() * base + second.double()).flatten().unique_consecutive().unique().long()
+    return torch.stack([both // base, both % base])
+
+
+def components(joins: torch.Tensor, count: int) -> torch.Tensor:
+    """For each of ``count`` labels the lowest that it is joined with, directly or not: ``[count]`` int64.
+
+    Args:
+        joins: Pairs of labels ``[2, n]``.
+        count: Labels there are, with 0.
+    """
+    rows, columns = joins.numpy()
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    return torch.from_numpy(np.unique(component, return_index=True)[1][component].astype(np.int64))

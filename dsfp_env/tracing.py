@@ -1,0 +1,275 @@
+"""Which filter writes which channel of which layer: found out by running the network, not by reading it.
+
+Every output channel of every convolution and linear layer gets a label of its own, and so does every input
+position of every layer. The network runs once on the example input while a `Follower` passes labels on; what
+arrives at a layer's input is joined with the positions that read it. Layers themselves are opaque: what is inside
+of them is known (see `layers`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from dsfp_env.errors import InputError
+from dsfp_env.follower import Event, Follower, ReadsValues
+from dsfp_env.labels import distinct, runs
+from dsfp_env.layers import (
+    CHANNELWISE,
+    CONVOLUTIONS,
+    NORMALISATIONS,
+    WEIGHTED,
+    channel_dim,
+    multiply_adds,
+    out_width,
+)
+
+INPUT = "<input>"  # of the network; no module path looks like this
+Vertices = dict[tuple[str, str], torch.Tensor]  # (module path, "in" | "out" | name of a tensor) -> labels, int64
+
+
+@dataclass
+class Trace:
+    """What was seen while a network ran on one image."""
+
+    modules: dict[str, nn.Module] = field(default_factory=dict)  # layers that ran, in order of execution
+    vertices: Vertices = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)  # path -> uses of each weight, per image
+    norms: dict[str, str] = field(default_factory=dict)  # convolution -> normalisation that takes its output
+    vectors: dict[tuple[str, str], int] = field(default_factory=dict)  # other tensors, one number per channel: dim
+    events: list[Event] = field(default_factory=list)
+    outputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # labels that reach the logits
+    other_macs: int = 0  # of convolutions and linear maps that are no layer's
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # in evaluation mode
+    modes: tuple[bool, ...] = (False,)  # it ran in evaluation mode, and (True) in training mode
+    failed: Event | None = None
+    error: Exception | None = None
+
+
+def trace_network(network: nn.Module, example_input: torch.Tensor) -> Trace:
+    """Find out where every channel goes.
+
+    Layers that only run in training, such as auxiliary classifiers, are followed there.
+
+    Args:
+        network: Maps an image batch to logits. It is neither changed nor moved: what runs is a copy of its
+            structure that shares its tensors.
+        example_input: One or more images ``[N, C, ...]``; only the first is used.
+
+    Raises:
+        InputError: If the network fails on the example input, does not answer one tensor ``[N, ...]``, or reads
+            the value of an activation into Python.
+    """
+    image = example_input[:1].to(next(network.parameters(), example_input).device)
+    trace = run_labelled(network, image, {}, (False,))
+    if trace.error is None and any(
+        isinstance(module, (*WEIGHTED, *CHANNELWISE)) and path not in trace.modules
+        for path, module in network.named_modules()
+    ):
+        also_trained = run_labelled(network, image, {}, (False, True))
+        trace = trace if also_trained.error else also_trained
+    name = type(network).__name__
+    if isinstance(trace.error, ReadsValues):
+        raise InputError(
+            f"{name} cannot be traced: {trace.error}. Which filters can be removed then depends on the data; "
+            "expected a forward pass without control flow on activations."
+        ) from trace.error
+    if trace.error is not None:
+        where = f", in {trace.failed.operation}" if trace.failed else ""
+        raise InputError(
+            f"The network {name} failed on the example input of shape {tuple(image.shape)}{where}: {trace.error}. "
+            "Expected an image batch that it maps to logits."
+        ) from trace.error
+    return trace
+
+
+def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, modes: tuple[bool, ...]) -> Trace:
+    """Run a network on one image, labelled, and write down what happens.
+
+    Args:
+        network: The network; it is not changed.
+        image: One image ``[1, C, ...]`` on its device.
+        vertices: Labels that are given; what is not named gets labels of its own.
+        modes: Of the runs: False for evaluation, True for training.
+
+    Returns:
+        What was seen until the end, or until an exception, which is in ``error``.
+
+    Raises:
+        InputError: If the network cannot be copied.
+    """
+    trace = Trace(vertices=dict(vertices), modes=modes)
+    follower = Follower()
+    skeleton = share_tensors(network)
+    run = _Run(follower, trace)
+    _label_vectors(skeleton, run)
+    for path, module in skeleton.named_modules():
+        vars(module)["forward"] = partial(run.forward, path, module, module.forward)
+    devices = [image.device] if image.is_cuda else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices), _slow_attention():
+            for training in modes:
+                skeleton.train(training)
+                run_image = image.clone()
+                follower.labels.put(run_image, _along(run.labels(INPUT, "out", image.shape[1]), 1, image))
+                with follower:
+                    output = skeleton(run_image)
+                    run.finish(output, training)
+    except Exception as error:
+        trace.error = error
+    trace.events, trace.failed = follower.events, follower.failed
+    trace.other_macs = run.other_macs
+    return trace
+
+
+def share_tensors(network: nn.Module) -> nn.Module:
+    """A copy of a network's structure that shares its tensors, in evaluation mode.
+
+    Raises:
+        InputError: If the network cannot be copied.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    try:
+        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+    except Exception as error:
+        raise InputError(
+            f"The network {type(network).__name__} cannot be copied ({error}): expected an nn.Module that "
+            "copy.deepcopy accepts; for a scripted or compiled network, pass the original module."
+        ) from error
+
+
+class _Run:
+    """Stands between the modules of a skeleton and the follower."""
+
+    def __init__(self, follower: Follower, trace: Trace) -> None:
+        self.follower = follower
+        self.trace = trace
+        self.other_macs = 0
+        self._next = follower.num_labels = 1 + max((int(labels.max()) for labels in trace.vertices.values() if len(labels)), default=0)
+        self._writers: dict[int, tuple[str, torch.Tensor, int]] = {}  # id of an output -> path, itself, version
+
+    def labels(self, path: str, side: str, count: int) -> torch.Tensor:
+        """Labels of the channels on one side of a layer ``[count]``; given now if it has none."""
+        vertices = self.trace.vertices
+        if (path, side) not in vertices:
+            vertices[path, side] = torch.arange(self._next, self._next + count)
+            self.follower.owners = torch.cat([self.follower.owners, torch.tensor([self._next])])
+            self._next += count
+            self.follower.num_labels = self._next
+        return vertices[path, side]
+
+    def forward(
+        self, path: str, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
+    ) -> Any:
+        """Instead of a module's own forward."""
+        if self.follower.sleeps:
+            return forward(*inputs, **kwargs)
+        with self.follower.inside(path):
+            if not isinstance(module, (*WEIGHTED, *CHANNELWISE)):
+                return forward(*inputs, **kwargs)
+            with self.follower.opaque():
+                return self._layer(path, module, forward, *inputs, **kwargs)
+
+    def finish(self, output: Any, training: bool) -> None:
+        """After a run."""
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        found = [distinct(labels) for t in tensors if (labels := self.follower.labels.of(t)) is not None]
+        self.trace.outputs = torch.cat([self.trace.outputs.long(), *found])
+        if training:
+            return
+        self.other_macs = self.follower.multiply_adds
+        if not (torch.is_tensor(output) and output.dim() >= 2 and output.shape[0] == 1):
+            came = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+            raise TypeError(f"it answered {came}, not logits [1, classes] for one image")
+        self.trace.logits = output
+
+    def _layer(
+        self, path: str, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        image = inputs[0] if inputs else next(iter(kwargs.values()))
+        arrived = self.follower.labels.of(image)
+        event = Event(f"the forward pass in {path!r}", torch.empty(0, dtype=torch.int64))
+        if arrived is not None:
+            event.labels = runs(arrived)
+        self.follower.failed = event
+        if isinstance(module, NORMALISATIONS) and module.training:
+            output = image.clone()  # one image has no statistics, and buffers are not ours
+        else:
+            output = forward(*inputs, **kwargs)
+        self.follower.failed = None
+        dim = channel_dim(module)
+        reads = self.labels(path, "in", image.shape[dim])
+        if arrived is not None:
+            event.joins.append(_arriving(arrived.movedim(dim, 0).flatten(1), reads))
+            self.follower.events.append(event)
+        writes = self.labels(path, "out", out_width(module)) if isinstance(module, WEIGHTED) else reads
+        self.follower.labels.put(output, _along(writes, dim, output))
+        self._note(path, module, image, output)
+        return output
+
+    def _note(self, path: str, module: nn.Module, image: torch.Tensor, output: torch.Tensor) -> None:
+        trace = self.trace
+        trace.modules.setdefault(path, module)
+        if isinstance(module, WEIGHTED) and not module.training:
+            trace.positions[path] = trace.positions.get(path, 0) + multiply_adds(module, image, output)
+        if isinstance(module, CONVOLUTIONS):
+            self._writers[id(output)] = (path, output, output._version)  # held, so that its id stays its own
+        elif isinstance(module, NORMALISATIONS) and id(image) in self._writers:
+            writer, _, version = self._writers[id(image)]
+            if version == image._version:
+                trace.norms[writer] = path
+
+
+def _label_vectors(skeleton: nn.Module, run: _Run) -> None:
+    """Label parameters and buffers, of no known layer, that hold one number for each of some channels."""
+    known: tuple[str, ...] = ()
+    for path, module in skeleton.named_modules():
+        if isinstance(module, (*WEIGHTED, *CHANNELWISE)):
+            known += (f"{path}.",)
+        if f"{path}.".startswith(known) or type(module).__module__.startswith("torch.nn."):
+            continue  # those of torch's own other modules, LayerNorm and attention, are of channels that are mixed
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or not tensor.is_floating_point() or run.follower.labels.of(tensor) is not None:
+                continue
+            long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+            if len(long) == 1:
+                run.trace.vectors[path, name] = long[0]
+                labels = run.labels(path, name, tensor.numel())
+                run.follower.labels.put(tensor, labels.view(tensor.shape).float())
+
+
+def _along(labels: torch.Tensor, dim: int, like: torch.Tensor) -> torch.Tensor:
+    """Labels ``[channels]`` laid along one dimension, float32, to be broadcast to a tensor's shape."""
+    shape = [1] * like.dim()
+    shape[dim] = len(labels)
+    return labels.float().view(shape)
+
+
+def _arriving(labels: torch.Tensor, reads: torch.Tensor) -> torch.Tensor:
+    """Pairs (position, label) ``[2, n]`` of what arrives ``[positions, elements]`` at the positions of a layer."""
+    highest = labels.amax(1)
+    lowest = labels.masked_fill(labels == 0, torch.inf).amin(1)
+    if not (highest > lowest).any():
+        both = torch.stack([reads, highest.long()])
+    else:
+        both = torch.cat([torch.stack([v.expand(len(f)), f]) for v, f in zip(reads, map(distinct, labels))], 1)
+    return both[:, both[1] > 0]
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Without the fused attention of evaluation mode, whose inside cannot be followed or counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

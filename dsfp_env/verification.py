@@ -1,0 +1,65 @@
+"""Is a slim network what its channel graph says? Followed operation by operation, like the original.
+
+The slim network's channels are labelled with their classes. Every operation must then write what the original's
+wrote, less the classes that are gone, and must let only channels of one class meet. The first operation that
+does not tells which classes cannot be removed, and why.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dsfp_env.coupling import Classes
+from dsfp_env.follower import Event
+from dsfp_env.tracing import Trace, Vertices, run_labelled
+
+
+def find_fault(
+    trace: Trace, classes: Classes, alive: torch.Tensor, slim: nn.Module, image: torch.Tensor
+) -> tuple[dict[int, str], Trace]:
+    """Compare the way of channels through a slim network with that through the original.
+
+    Args:
+        trace: Of the original network.
+        classes: Of its channels.
+        alive: Which classes the slim network kept, ``[classes]`` bool.
+        slim: The slim network.
+        image: One image.
+
+    Returns:
+        Classes whose removal was at fault, with the reason (none, if all is well), and the slim network's trace.
+    """
+    vertices: Vertices = {}
+    for key, labels in trace.vertices.items():
+        own = classes.of_label[labels]
+        vertices[key] = own[alive[own]] + 1
+    after = run_labelled(slim, image, vertices, trace.modes)
+    number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
+    stays = torch.cat([torch.ones(1, dtype=torch.bool), alive])
+    for before, now in zip(trace.events, after.events, strict=False):
+        wrote = number[before.labels]
+        if before.operation != now.operation:
+            return _blame(before, wrote, "is not what runs after removal"), after
+        if not torch.equal(wrote[stays[wrote]].unique_consecutive(), now.labels.unique_consecutive()):
+            reason = "takes channels by their position, and would take others after removal"
+            return _blame(before, torch.cat([wrote, now.labels]), reason), after
+        if any((number_of[0] != number_of[1]).any() for number_of in now.joins):
+            return _blame(before, wrote, "would combine other channels after removal"), after
+    if after.error is not None:
+        event = after.failed or Event("the forward pass", torch.empty(0, dtype=torch.int64))
+        return _blame(event, event.labels, f"fails after removal ({_one_line(after.error)})"), after
+    return {}, after
+
+
+def same_logits(slim: torch.Tensor, masked: torch.Tensor) -> bool:
+    """Whether two outputs are equal but for rounding."""
+    return torch.allclose(slim, masked, rtol=0, atol=1e-4 * float(masked.abs().max() + 1e-6))
+
+
+def _blame(event: Event, numbers: torch.Tensor, what: str) -> dict[int, str]:
+    return {int(one) - 1: f"{event.operation} {what}" for one in numbers.unique() if one > 0}
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
