@@ -4,16 +4,12 @@ Traced once per network (see `tracing` and `coupling`). Channels that cannot be 
 class, which is kept or removed as a whole; so a step is boolean masks and index-selects from the immutable
 original weights.
 
-Coupled convolutions (those that share classes, as the two sides of a residual sum do) keep one common set:
-its pruning ratio is the mean of its layers' ratios, the score of a class is the mean of its filters' scores, and
-the lowest classes go. ``ratio * classes that can go``, rounded half up, is how many; ties go by index. Then every
-layer gets back the best of what it lost until it has ``min_filters`` and a multiple of ``round_to``.
+Coupled convolutions keep one common set; `selection` has the rule.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,59 +24,16 @@ from dsfp_env.coupling import (
     LabelledTensor,
     PrunableLayer,
     channel_classes,
-    coupled_sets,
     prunable_layers,
     vector_nodes,
 )
 from dsfp_env.errors import InputError
-from dsfp_env.layers import CONVOLUTIONS, WEIGHTED, set_widths
+from dsfp_env.layers import CONVOLUTIONS, set_widths
+from dsfp_env.selection import Selector
 from dsfp_env.tracing import Trace, trace_network
 from dsfp_env.verification import find_fault, same_logits
 
 Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
-
-
-class _CoupledSet:
-    """Layers that share classes, and the choice of the classes that go."""
-
-    def __init__(self, paths: tuple[str, ...], classes: Classes) -> None:
-        self.paths = paths
-        out_classes = [classes.nodes[path].out_class.numpy() for path in paths]
-        self._classes, self._class_of_filter = np.unique(np.concatenate(out_classes), return_inverse=True)
-        self._filters_of_class = np.bincount(self._class_of_filter)
-        self._stays = np.array([one in classes.pinned for one in self._classes.tolist()])
-        followers = [  # layers without an agent that lose outputs along with these
-            node.out_class.numpy()
-            for path, node in classes.nodes.items()
-            if path not in paths and "weight" in node.tensors and len(node.in_class) and node.positions
-        ]
-        followers = [own for own in followers if np.isin(own, self._classes[~self._stays]).any()]
-        self._least = np.array([0] * len(paths) + [1] * len(followers))  # filters, whatever is asked for
-        self._widths = np.array([len(own) for own in (*out_classes, *followers)])
-        self._loses = np.array(  # [layers, classes]: filters that a layer loses with each class
-            [[int(n) for n in _count(own, self._classes)] for own in (*out_classes, *followers)]
-        )
-
-    def remove(
-        self, alive: np.ndarray, ratio: float, scores: Mapping[str, np.ndarray], min_filters: int, round_to: int
-    ) -> None:
-        """Clear the lowest classes in ``alive`` ``[classes of the graph]``, in place."""
-        of_filter = np.concatenate([scores[path] for path in self.paths])
-        of_class = np.bincount(self._class_of_filter, of_filter) / self._filters_of_class
-        order = np.where(self._stays, np.inf, of_class).argsort(kind="stable")
-        count = math.floor(ratio * int((~self._stays).sum()) + 0.5)
-        lost = order[:count].tolist()
-        least = np.minimum(np.where(self._least > 0, 1, max(min_filters, 1)), self._widths)
-        multiple = np.where(self._least > 0, 1, round_to)
-        kept = self._widths - self._loses[:, lost].sum(1)
-        while lost:
-            lacking = (kept < least) | ((kept % multiple > 0) & (kept < self._widths))
-            helpful = [one for one in lost if self._loses[lacking, one].any()] if lacking.any() else []
-            if not helpful:
-                break
-            lost.remove(helpful[-1])
-            kept = kept + self._loses[:, helpful[-1]]
-        alive[self._classes[lost]] = False
 
 
 class ChannelGraph:
@@ -97,8 +50,8 @@ class ChannelGraph:
         self._nodes = classes.nodes
         self._counter = counter
         self._num_classes = 1 + int(classes.of_label.max())
-        self._sets = [_CoupledSet(paths, classes) for paths in coupled_sets(classes, dict(layers))]
-        set_of = {path: coupled.paths for coupled in self._sets for path in coupled.paths}
+        self._selector = Selector(classes, layers)
+        set_of = {path: paths for paths in self._selector.sets for path in paths}
         self.layers: dict[str, PrunableLayer] = {
             path: replace(layer, coupled_with=tuple(other for other in set_of[path] if other != path))
             for path, layer in layers.items()
@@ -170,11 +123,9 @@ class ChannelGraph:
             raise InputError(
                 f"min_filters is {min_filters} and round_to is {round_to}: expected whole numbers, 1 or more."
             )
-        alive = np.ones(self._num_classes, bool)
-        for coupled in self._sets:
-            ratio = sum(ratios.get(path, 0.0) for path in coupled.paths) / len(coupled.paths)
-            if ratio > 0:
-                coupled.remove(alive, ratio, self._checked_scores(coupled.paths, scores), min_filters, round_to)
+        pruned = {path for path, ratio in ratios.items() if ratio > 0}
+        pruned |= {other for path in pruned for other in self.layers[path].coupled_with}
+        alive = self._selector.alive(ratios, self._checked_scores(pruned, scores), min_filters, round_to)
         kept = alive[self._out_classes]
         return {
             path: torch.from_numpy(kept[start : start + self.layers[path].out_channels].nonzero()[0])
@@ -194,9 +145,12 @@ class ChannelGraph:
         Raises:
             InputError: If the network or the kept filters do not belong to this graph.
         """
+        return self._cut(network, keep, {})
+
+    def _cut(self, network: nn.Module, keep: Keep, cut: dict[int, torch.Tensor]) -> nn.Module:
+        """Cut a network; ``cut``: id of one of its tensors -> what takes its place, completed here."""
         alive = torch.from_numpy(self._alive(keep))
         indices = _Indices(alive)
-        cut: dict[int, torch.Tensor] = {}  # id of an original tensor -> what stays of it
         for tensor, traced in self._tensors_of(network):
             piece = tensor.detach()
             for dim, classes in enumerate(traced.axes):
@@ -297,10 +251,11 @@ class ChannelGraph:
         for path in paths:
             expected = (self.layers[path].out_channels,)
             came = scores.get(path)
-            if came is None or tuple(came.shape) != expected or torch.isnan(came).any():
+            if came is not None and came.shape == expected:
+                checked[path] = came.detach().to("cpu", torch.float64).numpy()
+            if came is None or came.shape != expected or np.isnan(checked[path]).any():
                 what = "are missing" if came is None else f"have shape {tuple(came.shape)} or hold NaN"
                 raise InputError(f"The scores of {path!r} {what}: expected one number per filter, {expected}.")
-            checked[path] = came.detach().to("cpu", torch.float64).numpy()
         return checked
 
     def _faults(self, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes) -> dict[int, str]:
@@ -309,7 +264,8 @@ class ChannelGraph:
             return {}
         for keep in self._trials():
             alive = torch.from_numpy(self._alive(keep))
-            faults, after = find_fault(trace, classes, alive, self.slim(network, keep), image)
+            shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+            faults, after = find_fault(trace, classes, alive, self._cut(network, keep, shared), image)
             if faults.keys() - classes.pinned.keys():
                 return faults
             if faults:
@@ -321,12 +277,11 @@ class ChannelGraph:
         return self._faults_by_set(network, image) or self._give_up(faults)
 
     def _trials(self) -> Iterator[Keep]:
-        """Kept filters that make mistakes come to light: the first ones, the last ones, some, nearly none."""
-        rng = torch.Generator().manual_seed(0)
+        """Kept filters that bring mistakes to light: not the first ones, and some at random in every layer."""
         first = {path: torch.arange(layer.out_channels) for path, layer in self.layers.items()}
-        some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
         yield self.keep(dict.fromkeys(self.layers, 0.4), first)
-        yield self.keep(dict.fromkeys(self.layers, 0.9), {path: -one for path, one in first.items()})
+        rng = torch.Generator().manual_seed(0)
+        some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
         ratios = 0.1 + 0.8 * torch.rand(len(self.layers), generator=rng)
         yield self.keep(dict(zip(self.layers, ratios.tolist(), strict=True)), some)
 
@@ -335,8 +290,8 @@ class ChannelGraph:
         faults: dict[int, str] = {}
         rng = torch.Generator().manual_seed(0)
         scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
-        for coupled in self._sets:
-            keep = self.keep(dict.fromkeys(coupled.paths, 0.5), scores)
+        for paths in self._selector.sets:
+            keep = self.keep(dict.fromkeys(paths, 0.5), scores)
             why = "removing its filters is not the same as masking them: something depends on their number"
             try:
                 with torch.no_grad():
@@ -345,7 +300,7 @@ class ChannelGraph:
             except Exception as error:
                 exact, why = False, f"the forward pass fails when it loses filters ({error})"
             if not exact:
-                own = torch.cat([self._nodes[path].out_class for path in coupled.paths])
+                own = torch.cat([self._nodes[path].out_class for path in paths])
                 faults |= dict.fromkeys(own.unique().tolist(), why)
         return faults
 
@@ -368,9 +323,3 @@ class _Indices:
             kept = self._alive[classes]
             self._known[id(classes)] = None if kept.all() else kept.nonzero().flatten().to(device)
         return self._known[id(classes)]
-
-
-def _count(own: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """How many of a layer's filters are in each of some ascending classes."""
-    places = np.searchsorted(classes, own).clip(max=len(classes) - 1)
-    return np.bincount(places[classes[places] == own], minlength=len(classes))

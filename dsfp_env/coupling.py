@@ -8,7 +8,7 @@ it; whoever removes classes then needs to know nothing else about the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -175,7 +175,7 @@ def prunable_layers(
     return layers, excluded
 
 
-def coupled_sets(classes: Classes, layers: dict[str, PrunableLayer]) -> list[tuple[str, ...]]:
+def coupled_sets(classes: Classes, layers: Iterable[str]) -> list[tuple[str, ...]]:
     """Group the layers that share classes which can be removed."""
     sets: list[tuple[set[int], list[str]]] = []
     for path in layers:

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from dsfp_env.labels import Labels, components, distinct, pairs, runs
+from dsfp_env.labels import Labels, compact, components, distinct, pairs
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {
@@ -42,12 +42,20 @@ class ReadsValues(Exception):
     """The forward pass reads the value of a labelled element into Python."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The labels of one tensor."""
+
+    compact: torch.Tensor  # one index for every dimension along which nothing changes
+    shape: torch.Size  # of the tensor
+
+
 @dataclass
 class Event:
     """What one operation did to labels."""
 
     operation: str  # with the module that it ran in, for people
-    labels: torch.Tensor  # of what it wrote, repetitions in a row dropped, int64
+    labels: list[Seen] = field(default_factory=list)  # of what it wrote; of what it read, if it failed
     joins: list[torch.Tensor] = field(default_factory=list)  # [2, n]: channels that it lets meet
     stays: list[tuple[torch.Tensor, str]] = field(default_factory=list)  # channels that must stay, and why
     mixes: bool = False  # one element reads several channels of one tensor
@@ -102,20 +110,18 @@ class Follower(TorchDispatchMode):
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         labelled = [tensor for tensor in inputs if self.labels.of(tensor) is not None]
         name = func._schema.name.split("::")[1]
-        event = Event(f"{name} in {self.where!r}" if self.where else name, torch.empty(0, dtype=torch.int64))
+        event = Event(f"{name} in {self.where!r}" if self.where else name)
         try:
             result = func(*args, **kwargs)
         except Exception:
             self.failed = event
-            event.labels = self._distinct(labelled)
+            event.labels = self.seen(labelled)
             raise
         if name in LINEAR:
             self.multiply_adds += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if labelled:
             if not outputs and len(self._distinct(labelled)):
-                self.failed = event
-                event.labels = self._distinct(labelled)
                 raise ReadsValues(f"{event.operation} reads the value of an activation into Python")
             self._pass_on(func, name, args, kwargs, inputs, labelled, outputs, event)
             self._write_down(event, outputs)
@@ -160,7 +166,7 @@ class Follower(TorchDispatchMode):
         fixed: list[torch.Size] = []  # shapes of operands without labels
         for operand in operands:
             labels = self.labels.of(operand)
-            if labels is None:
+            if labels is None or not labels.any():
                 if operand.numel() > 1:
                     fixed.append(operand.shape)
                 continue
@@ -168,10 +174,11 @@ class Follower(TorchDispatchMode):
                 result = labels
             elif result.shape != labels.shape or not torch.equal(result, labels):
                 result = self._join(result, labels, event)
-        assert result is not None
-        for other in fixed:
-            if _varies_where_whole(result, other):
-                event.stays.append((distinct(result), f"{event.operation} combines it with numbers of fixed width"))
+        if result is None:
+            return torch.zeros(1).expand(shape)
+        if any(_varies_where_whole(result, other) for other in fixed):
+            event.stays.append((distinct(result), f"{event.operation} combines it with numbers of fixed width"))
+            result = torch.zeros(1)  # from here on of fixed width itself
         return result.expand(shape)
 
     def _join(self, first: torch.Tensor, second: torch.Tensor, event: Event) -> torch.Tensor:
@@ -259,10 +266,14 @@ class Follower(TorchDispatchMode):
         return torch.cat(found).unique() if found else torch.empty(0, dtype=torch.int64)
 
     def _write_down(self, event: Event, outputs: Iterable[torch.Tensor]) -> None:
-        found = [runs(labels) for output in outputs if (labels := self.labels.of(output)) is not None]
-        if found or event.stays or event.joins:
-            event.labels = torch.cat(found) if found else event.labels
+        event.labels = self.seen(outputs)
+        if event.labels or event.stays or event.joins:
             self.events.append(event)
+
+    def seen(self, tensors: Iterable[torch.Tensor]) -> list[Seen]:
+        """The labels of those tensors that have any."""
+        found = [labels for tensor in tensors if (labels := self.labels.of(tensor)) is not None]
+        return [Seen(compact(labels)[0].clone(), labels.shape) for labels in found]
 
 
 class _Hearing:

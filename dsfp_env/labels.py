@@ -35,6 +35,8 @@ class Labels:
         storage = tensor.untyped_storage()
         key = StorageWeakRef(storage)
         if key not in self._shadows:
+            if not labels.any():
+                return
             self._shadows[key] = torch.zeros(storage.nbytes() // tensor.element_size())
             self._forget_the_dead()
         self._shadows[key].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).copy_(labels)
@@ -45,21 +47,27 @@ class Labels:
             self._next_cleaning = 2 * len(self._shadows) + 256
 
 
+def compact(*labels: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors of equal shape without repetition: one index is left of every dimension along which none changes."""
+    result = list(labels)
+    for dim in reversed(range(labels[0].dim())):
+        size = labels[0].shape[dim]
+        if size > 1 and all(torch.equal(one.narrow(dim, 1, size - 1), one.narrow(dim, 0, size - 1)) for one in result):
+            result = [one.narrow(dim, 0, 1) for one in result]
+    return result
+
+
 def distinct(labels: torch.Tensor) -> torch.Tensor:
     """The different labels of a tensor, ascending, int64, without 0."""
-    found = runs(labels).unique()
+    found = compact(labels)[0].unique().long()
     return found[found > 0]
-
-
-def runs(labels: torch.Tensor) -> torch.Tensor:
-    """The flattened labels with repetitions in a row dropped, int64."""
-    return labels.flatten().unique_consecutive().long()
 
 
 def pairs(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """The different pairs of labels that stand at the same place: ``[2, n]`` int64."""
     base = 1 << 24  # float32 counts no farther
-    both = (first.double() * base + second.double()).flatten().unique_consecutive().unique().long()
+    first, second = compact(first, second)
+    both = (first.double() * base + second.double()).unique().long()
     return torch.stack([both // base, both % base])
 
 

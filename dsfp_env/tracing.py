@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from dsfp_env.errors import InputError
 from dsfp_env.follower import Event, Follower, ReadsValues
-from dsfp_env.labels import distinct, runs
+from dsfp_env.labels import distinct
 from dsfp_env.layers import (
     CHANNELWISE,
     CONVOLUTIONS,
@@ -196,9 +196,7 @@ class _Run:
     ) -> torch.Tensor:
         image = inputs[0] if inputs else next(iter(kwargs.values()))
         arrived = self.follower.labels.of(image)
-        event = Event(f"the forward pass in {path!r}", torch.empty(0, dtype=torch.int64))
-        if arrived is not None:
-            event.labels = runs(arrived)
+        event = Event(f"the forward pass in {path!r}", self.follower.seen([image]))
         self.follower.failed = event
         if isinstance(module, NORMALISATIONS) and module.training:
             output = image.clone()  # one image has no statistics, and buffers are not ours

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dsfp_env.coupling import Classes
-from dsfp_env.follower import Event
+from dsfp_env.follower import Event, Seen
 from dsfp_env.tracing import Trace, Vertices, run_labelled
 
 
@@ -38,17 +38,20 @@ def find_fault(
     number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
     stays = torch.cat([torch.ones(1, dtype=torch.bool), alive])
     for before, now in zip(trace.events, after.events, strict=False):
-        wrote = number[before.labels]
-        if before.operation != now.operation:
+        wrote = [number[seen.compact.long()] for seen in before.labels]
+        if before.operation != now.operation or len(before.labels) != len(now.labels):
             return _blame(before, wrote, "is not what runs after removal"), after
-        if not torch.equal(wrote[stays[wrote]].unique_consecutive(), now.labels.unique_consecutive()):
-            reason = "takes channels by their position, and would take others after removal"
-            return _blame(before, torch.cat([wrote, now.labels]), reason), after
-        if any((number_of[0] != number_of[1]).any() for number_of in now.joins):
+        if not all(_same(one, seen, stays) for one, seen in zip(wrote, now.labels, strict=True)):
+            return _blame(before, wrote, "takes channels by their position, and would take others after removal"), after
+        if any((joined[0] != joined[1]).any() for joined in now.joins):
             return _blame(before, wrote, "would combine other channels after removal"), after
     if after.error is not None:
-        event = after.failed or Event("the forward pass", torch.empty(0, dtype=torch.int64))
-        return _blame(event, event.labels, f"fails after removal ({_one_line(after.error)})"), after
+        failed = after.failed or Event("the forward pass")
+        read = [seen.compact.long() for seen in failed.labels]
+        for before in trace.events[len(after.events) :][:1]:
+            if before.operation == failed.operation:
+                read += [number[seen.compact.long()] for seen in before.labels]  # also what is gone
+        return _blame(failed, read, f"fails after removal ({_one_line(after.error)})"), after
     return {}, after
 
 
@@ -57,8 +60,21 @@ def same_logits(slim: torch.Tensor, masked: torch.Tensor) -> bool:
     return torch.allclose(slim, masked, rtol=0, atol=1e-4 * float(masked.abs().max() + 1e-6))
 
 
-def _blame(event: Event, numbers: torch.Tensor, what: str) -> dict[int, str]:
-    return {int(one) - 1: f"{event.operation} {what}" for one in numbers.unique() if one > 0}
+def _same(before: torch.Tensor, now: Seen, stays: torch.Tensor) -> bool:
+    """Whether a tensor holds what the original's held ``before`` (compact), less what does not stay."""
+    if before.dim() != now.compact.dim():
+        return False
+    shape = []
+    for whole, size, full in zip(before.shape, now.compact.shape, now.shape, strict=True):
+        if whole == 1 and size > 1:
+            return False  # nothing changed along this dimension, and now something does
+        shape.append(1 if whole == 1 else full)
+    return torch.equal(before[stays[before]], now.compact.expand(shape).flatten().long())
+
+
+def _blame(event: Event, numbers: list[torch.Tensor], what: str) -> dict[int, str]:
+    every = torch.cat([torch.empty(0, dtype=torch.int64), *(one.flatten() for one in numbers)]).unique()
+    return {int(one) - 1: f"{event.operation} {what}" for one in every if one > 0}
 
 
 def _one_line(error: Exception) -> str:
