@@ -268,7 +268,7 @@ class ChannelGraph:
             faults, after = find_fault(trace, classes, alive, self._cut(network, keep, shared), image)
             if faults.keys() - classes.pinned.keys():
                 return faults
-            if faults:
+            if faults or after.error:
                 break
         else:
             with torch.no_grad():
@@ -277,11 +277,13 @@ class ChannelGraph:
         return self._faults_by_set(network, image) or self._give_up(faults)
 
     def _trials(self) -> Iterator[Keep]:
-        """Kept filters that bring mistakes to light: not the first ones, and some at random in every layer."""
+        """Kept filters that bring mistakes to light: without the first ones; and some at random, never the last."""
         first = {path: torch.arange(layer.out_channels) for path, layer in self.layers.items()}
         yield self.keep(dict.fromkeys(self.layers, 0.4), first)
         rng = torch.Generator().manual_seed(0)
         some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
+        for scores in some.values():
+            scores[-1] = -1
         ratios = 0.1 + 0.8 * torch.rand(len(self.layers), generator=rng)
         yield self.keep(dict(zip(self.layers, ratios.tolist(), strict=True)), some)
 

@@ -122,6 +122,9 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
         for one in of_label[join[0]].unique()
     }
     for path, module in trace.modules.items():
+        if isinstance(module, nn.GroupNorm):
+            mixed |= dict.fromkeys(of_label[trace.vertices[path, "in"]].tolist(), f"GroupNorm in {path!r}")
+    for path, module in trace.modules.items():
         reads, writes = _sides(trace, path)
         if isinstance(module, WEIGHTED) and len(of_label[writes].unique()) == 1:
             if len(writes) == 1:

@@ -69,6 +69,7 @@ class Follower(TorchDispatchMode):
         self.labels = Labels()
         self.owners = torch.empty(0, dtype=torch.int64)  # the first labels of all that were given together
         self.num_labels = 1  # with 0
+        self.of_image = torch.empty(0, dtype=torch.int64)  # labels that are the image's; its values may be read
         self.events: list[Event] = []
         self.failed: Event | None = None  # the operation that raised, with the labels that it read
         self.multiply_adds = 0  # of convolutions and matrix products with a weight, outside of what is opaque
@@ -121,7 +122,7 @@ class Follower(TorchDispatchMode):
             self.multiply_adds += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if labelled:
-            if not outputs and len(self._distinct(labelled)):
+            if not outputs and not torch.isin(self._distinct(labelled), self.of_image).all():
                 raise ReadsValues(f"{event.operation} reads the value of an activation into Python")
             self._pass_on(func, name, args, kwargs, inputs, labelled, outputs, event)
             self._write_down(event, outputs)
@@ -252,7 +253,7 @@ class Follower(TorchDispatchMode):
         except (TypeError, RuntimeError, ValueError, IndexError):
             event.stays.append((known, f"{event.operation} cannot be followed channel by channel"))
             audible = list(range(len(outputs)))
-            labels = [known[:1].float()] * len(outputs)  # still theirs
+            labels = [known[0].float()] * len(outputs)  # still theirs
         for index, found in zip(audible, labels, strict=True):
             self.labels.put(outputs[index], found)
 

@@ -119,7 +119,8 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
             for training in modes:
                 skeleton.train(training)
                 run_image = image.clone()
-                follower.labels.put(run_image, _along(run.labels(INPUT, "out", image.shape[1]), 1, image))
+                follower.of_image = run.labels(INPUT, "out", image.shape[1])
+                follower.labels.put(run_image, _along(follower.of_image, 1, image))
                 with follower:
                     output = skeleton(run_image)
                     run.finish(output, training)

@@ -36,7 +36,7 @@ def find_fault(
         vertices[key] = own[alive[own]] + 1
     after = run_labelled(slim, image, vertices, trace.modes)
     number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
-    stays = torch.cat([torch.ones(1, dtype=torch.bool), alive])
+    stays = torch.cat([torch.zeros(1, dtype=torch.bool), alive])
     for before, now in zip(trace.events, after.events, strict=False):
         wrote = [number[seen.compact.long()] for seen in before.labels]
         if before.operation != now.operation or len(before.labels) != len(now.labels):
@@ -46,11 +46,11 @@ def find_fault(
         if any((joined[0] != joined[1]).any() for joined in now.joins):
             return _blame(before, wrote, "would combine other channels after removal"), after
     if after.error is not None:
-        failed = after.failed or Event("the forward pass")
-        read = [seen.compact.long() for seen in failed.labels]
-        for before in trace.events[len(after.events) :][:1]:
-            if before.operation == failed.operation:
-                read += [number[seen.compact.long()] for seen in before.labels]  # also what is gone
+        expected = trace.events[len(after.events)] if len(after.events) < len(trace.events) else None
+        failed = after.failed or expected or Event("the forward pass")
+        read = [seen.compact.long() for seen in failed.labels] if after.failed else []
+        if expected is not None and expected.operation == failed.operation:
+            read += [number[seen.compact.long()] for seen in expected.labels]  # also what is gone
         return _blame(failed, read, f"fails after removal ({_one_line(after.error)})"), after
     return {}, after
 
@@ -69,7 +69,8 @@ def _same(before: torch.Tensor, now: Seen, stays: torch.Tensor) -> bool:
         if whole == 1 and size > 1:
             return False  # nothing changed along this dimension, and now something does
         shape.append(1 if whole == 1 else full)
-    return torch.equal(before[stays[before]], now.compact.expand(shape).flatten().long())
+    found = now.compact.expand(shape).flatten().long()
+    return torch.equal(before[stays[before]], found[found > 0])
 
 
 def _blame(event: Event, numbers: list[torch.Tensor], what: str) -> dict[int, str]:
