@@ -51,9 +51,10 @@ class Settings:
     seeds: str | None = None
     """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
     reward: str | None = None
-    """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), or package.module:function of (outcome,
-    original); a is the validation accuracy, f the relative MACs, F0 the budget. Unless given: budget if there is a
-    --macs-budget, else accuracy_x_saving."""
+    """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
+    package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the budget,
+    t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
+    accuracy_x_saving."""
     macs_budget: float | None = None
     """Relative MACs allowed, in (0, 1), for example 0.3."""
     horizon: int = 1
@@ -65,6 +66,10 @@ class Settings:
     package.module:function."""
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
+    min_filters: int = 1
+    """Filters that every layer keeps at least."""
+    round_to: int = 1
+    """Layers that lose filters keep a multiple of this, for hardware."""
     task_seed: int | None = None
     """Splits the data and trains the original network; the seed of the run unless given."""
     data_root: str | None = None
@@ -129,9 +134,9 @@ def check(settings: Settings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "horizon", "threads", "workers"):
+    for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
-            raise InputError(f"--{name} is {value}: expected 1 or more.")
+            raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
     choose("task", settings.task, TASKS, importable=True)
     choose("criterion", settings.criterion, CRITERIA, importable=True)
     choose_agent(settings.agent)
@@ -158,6 +163,8 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
         observation=settings.observation,
         criterion=settings.criterion,
         fidelity=dataclasses.replace(task.fidelity, batches=batches),
+        min_filters=settings.min_filters,
+        round_to=settings.round_to,
     )
 
 
@@ -173,7 +180,8 @@ def run(
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score = env.evaluator, env.score
     actions = choose_agent(settings.agent).actions
-    with EvaluationPool(evaluator, settings.workers if evaluator.task.device.type == "cpu" else 1) as pool:
+    alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
+    with EvaluationPool(evaluator, 1 if alone else settings.workers) as pool:
         baselines = Baselines(evaluator, pool, settings.evaluations, actions, score, settings.seed)
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
@@ -245,6 +253,8 @@ def summary_of(settings: Settings) -> dict[str, Any]:
         "criterion",
         "macs_budget",
         "kd_batches",
+        "min_filters",
+        "round_to",
     )
     shown = {name: getattr(settings, name) for name in names}
     return {**shown, "reward": reward_name(settings), "task_seed": task_seed(settings)}

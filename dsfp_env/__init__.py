@@ -16,6 +16,7 @@ from dsfp_env.distillation import Fidelity as Fidelity
 from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.errors import InputError as InputError
 from dsfp_env.evaluator import Evaluator as Evaluator
+from dsfp_env.latency import LatencyMeter as LatencyMeter
 from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env

@@ -1,13 +1,24 @@
-"""A pruned network in one file, without pickle.
+"""A pruned network in one file, without pickle, that anyone can load who has the code of the original.
 
-The file is safetensors: the weights, and under the metadata key ``dsfp_env`` a JSON text with which filters were
-kept. So it can be loaded into the original architecture, cut the same way.
+The file is safetensors: the weights, and under the metadata key ``dsfp_env`` a JSON text:
+
+    format      2
+    task        name of the task that the network was cut from
+    layers      module path -> {"filters", "of", "ratio", "kept"}: how many filters stayed, of how many, the
+                fraction that is gone, and which stayed
+    widths      module path -> attributes that say the new widths, for every module that has any
+    checksum    SHA-256 of the weights and of all of the above
+    versions    of the packages that wrote it
+    about       whatever the writer added
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +30,10 @@ from torch import nn
 
 from dsfp_env.channels import Keep
 from dsfp_env.errors import InputError
+from dsfp_env.layers import set_tensors, widths
 from dsfp_env.tasks import Task, load_task
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_pruned(
@@ -35,43 +47,93 @@ def save_pruned(
         keep: The filters it kept, by module path.
         task: The task whose original network it was cut from.
         about: More to store beside it; anything that JSON can say.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
-    header = {
+    layers = task.graph.layers
+    if unknown := keep.keys() - layers.keys():
+        raise InputError(f"Task {task.name!r} has no prunable layer {min(unknown)!r}: give the keep of this task.")
+    header: dict[str, Any] = {
         "format": FORMAT,
         "task": task.name,
-        "keep": {layer: kept.tolist() for layer, kept in keep.items()},
-        "about": dict(about or {}),
+        "layers": {
+            layer: {
+                "filters": len(kept),
+                "of": layers[layer].out_channels,
+                "ratio": 1 - len(kept) / layers[layer].out_channels,
+                "kept": kept.tolist(),
+            }
+            for layer, kept in keep.items()
+        },
+        "widths": {name: found for name, module in network.named_modules() if (found := widths(module))},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    safetensors.torch.save_file(tensors, path, {"dsfp_env": json.dumps(header)})
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    header["checksum"] = _checksum(header, tensors)
+    header["versions"] = {
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in ("dsfp_env", "torch")},
+    }
+    header["about"] = dict(about or {})
+    try:
+        safetensors.torch.save_file(tensors, path, {"dsfp_env": json.dumps(header)})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be written ({error}): expected a path in a folder that exists.") from error
 
 
-def load_pruned(path: str | Path, task: Task | None = None) -> nn.Module:
+def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module | None = None) -> nn.Module:
     """Read a pruned network, ready to use: on the CPU, in evaluation mode.
 
     Args:
         path: The file.
-        task: The task it was cut from; loaded by its name if not given.
+        task: The task it was cut from; loaded by its name if neither this nor ``network`` is given.
+        network: Instead of a task, a network of the original architecture, with any weights; it is left as it is.
 
     Raises:
-        InputError: If the file is absent, damaged or not one of these, or does not fit the task.
+        InputError: If the file is absent, damaged or not one of these, or does not fit the task or network.
+    """
+    header, tensors = read_pruned(path)
+    if network is None:
+        task = task or load_task(header["task"], device="cpu")
+        network = task.network
+        what = f"task {task.name!r}"
+    else:
+        what = f"this {type(network).__name__}"
+    slim = copy.deepcopy(network).cpu()
+    try:
+        set_tensors(slim, tensors, header["widths"])
+    except ValueError as error:
+        raise InputError(f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}.") from error
+    return slim.eval()
+
+
+def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The header (see the top of this file) and the weights of a pruned network.
+
+    Raises:
+        InputError: If the file is absent, damaged or not one of these.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["dsfp_env"])
-            keep = {layer: torch.tensor(kept, dtype=torch.int64) for layer, kept in header["keep"].items()}
-        tensors = safetensors.torch.load_file(path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT}")
+        if header["checksum"] != _checksum(header, tensors):
+            raise ValueError("its checksum does not match its content")
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is not a pruned network that can be read ({type(error).__name__}: {error}): expected a whole "
             "file written by dsfp_env.save_pruned."
         ) from error
-    task = task or load_task(header["task"], device="cpu")
-    try:
-        network = task.graph.slim(copy.deepcopy(task.network).cpu(), keep)
-        network.load_state_dict(tensors)
-    except (RuntimeError, IndexError, InputError) as error:
-        raise InputError(
-            f"{path} was cut from task {header['task']!r} and does not fit task {task.name!r}: {error}"
-        ) from error
-    return network.eval()
+    return header, tensors
+
+
+def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    content = {name: header[name] for name in ("format", "task", "layers", "widths")}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()

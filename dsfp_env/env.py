@@ -13,6 +13,10 @@
 measures it. Nothing is random but the fine-tuning, and that depends on the seed alone: within one seed, equal
 joint actions give equal outcomes.
 
+**Coupled layers** (the two sides of a residual sum, a depthwise convolution and its input) keep a common set of
+filters, so the mean of their agents' ratios is applied: ``infos[agent]["applied_ratio"]`` says what was, and agents
+with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_agents`` names them).
+
 **An episode** has ``horizon`` steps and then terminates: the task is over, so nothing is truncated. With
 ``horizon=1`` it is the paper's one-shot decision (DSFP section III-B). With more, every step revises all ratios,
 and observations carry the last ratios and their outcome. The reward of a step is the change in score, counted
@@ -38,6 +42,7 @@ from dsfp_env import observations, rendering
 from dsfp_env.distillation import Fidelity
 from dsfp_env.errors import InputError, choose
 from dsfp_env.evaluator import Evaluator
+from dsfp_env.latency import LatencyMeter
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.sensitivity import Criterion
 from dsfp_env.tasks import Task, load_task
@@ -73,6 +78,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         criterion: Which filters go first; see `score_filters`.
         fidelity: The work of one evaluation; the task's own if not given.
         device: For a task given by name.
+        min_filters: Filters that every layer keeps at least.
+        round_to: Layers that lose filters keep a multiple of this, for hardware.
+        latency: How to measure the time of a forward pass; for the reward ``"accuracy_x_speed"``, which measures
+            with `LatencyMeter()` unless this is given.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -99,10 +108,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         criterion: str | Criterion = "dsfp",
         fidelity: Fidelity | None = None,
         device: str = "auto",
+        min_filters: int = 1,
+        round_to: int = 1,
+        latency: LatencyMeter | None = None,
     ) -> None:
         EzPickle.__init__(
             self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
-            fidelity, device,
+            fidelity, device, min_filters, round_to, latency,
         )  # fmt: skip
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
@@ -119,9 +131,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         make_observation_space = choose("kind of observation", observation, spaces)
         action_kinds.action_space(actions)  # an unknown kind is refused before the task is loaded
 
-        self.evaluator = Evaluator(load_task(task, device=device), criterion, fidelity)
+        if reward == "accuracy_x_speed" and latency is None:
+            latency = LatencyMeter()
+        the_task = load_task(task, device=device)
+        self.evaluator = Evaluator(the_task, criterion, fidelity, min_filters, round_to, latency)
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
+        self.coupled_agents = the_task.coupled_agents  # agent -> agents whose layers are pruned with its own
+        self._coupled_sets = _numbered(self.coupled_agents)
         self.agents: list[str] = []
         self._action_spaces = {agent: action_kinds.action_space(actions) for agent in self.possible_agents}
         self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
@@ -252,6 +269,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 "score": self._now.score,
                 "ratio": self._now.ratios[agent],
                 "applied_ratio": outcome.applied_ratios[agent],
+                "coupled_set": self._coupled_sets[agent],
                 "filters_kept": outcome.filters_kept[agent],
             }
             for agent in self.possible_agents
@@ -264,8 +282,17 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
     def _frame(self) -> rendering.Frame:
         title = f"layer pruning, task {self.evaluator.task.name}, step {self._now.time} of {self._horizon}"
         return rendering.Frame(
-            title, self.layer_names, self._now.outcome, self.evaluator.original, self._now.score
+            title, self.layer_names, self._coupled_sets, self._now.outcome, self.evaluator.original, self._now.score
         )
+
+
+def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """A number for each coupled set of agents, in the order of their first members; alone is a set too."""
+    numbers: dict[str, int] = {}
+    for agent, others in coupled_agents.items():
+        known = [numbers[other] for other in others if other in numbers]
+        numbers[agent] = known[0] if known else 1 + max(numbers.values(), default=-1)
+    return numbers
 
 
 def _evaluation_seed(seed: int | None) -> int:

@@ -16,6 +16,7 @@ from dsfp_env.actions import as_fractions
 from dsfp_env.channels import Keep
 from dsfp_env.costs import Costs
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
+from dsfp_env.latency import LatencyMeter
 from dsfp_env.rewards import Outcome
 from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.tasks import Task
@@ -28,12 +29,24 @@ class Evaluator:
         task: The trained network and its data.
         criterion: Which filters go first; see `score_filters`.
         fidelity: The work of one evaluation; the task's own if not given.
+        min_filters: Filters that every layer keeps at least.
+        round_to: Layers that lose filters keep a multiple of this; see `ChannelGraph.keep`.
+        latency: How to measure the time of a forward pass, if that is to be part of outcomes.
     """
 
-    def __init__(self, task: Task, criterion: str | Criterion = "dsfp", fidelity: Fidelity | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        criterion: str | Criterion = "dsfp",
+        fidelity: Fidelity | None = None,
+        min_filters: int = 1,
+        round_to: int = 1,
+        latency: LatencyMeter | None = None,
+    ) -> None:
         self.task = task
         self.criterion = criterion
         self.fidelity = fidelity or task.fidelity
+        self.min_filters, self.round_to, self.latency = min_filters, round_to, latency
         self._outcomes: dict[tuple[int, tuple[tuple[int, ...], ...]], Outcome] = {}
 
     @property
@@ -45,7 +58,7 @@ class Evaluator:
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
         whole = self.task.graph.keep({}, self.scores)
-        return self.outcome(whole, measure_accuracy(self.task.network, self.task.validation))
+        return self._measured(self.task.network, whole)
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Measure the network pruned by these ratios.
@@ -60,8 +73,7 @@ class Evaluator:
         keep = self.keep(ratios)
         key = (seed, tuple(tuple(kept.tolist()) for kept in keep.values()))
         if key not in self._outcomes:
-            network = self._recovered(keep, seed)
-            self._outcomes[key] = self.outcome(keep, measure_accuracy(network, self.task.validation))
+            self._outcomes[key] = self._measured(self._recovered(keep, seed), keep)
         return self._outcomes[key]
 
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
@@ -70,14 +82,15 @@ class Evaluator:
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:
         """The filters that stay, by module path. Raises as `evaluate` does."""
-        return self.task.graph.keep(as_fractions(ratios, self.task.agents), self.scores)
+        fractions = as_fractions(ratios, self.task.agents)
+        return self.task.graph.keep(fractions, self.scores, self.min_filters, self.round_to)
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network, without making it. Raises as `evaluate` does."""
         return self.task.graph.costs(self.keep(ratios))
 
-    def outcome(self, keep: Keep, accuracy: float) -> Outcome:
-        """The outcome of keeping these filters, given the accuracy that was measured."""
+    def outcome(self, keep: Keep, accuracy: float, latency: float | None = None) -> Outcome:
+        """The outcome of keeping these filters, given what was measured."""
         graph = self.task.graph
         costs, whole = graph.costs(keep), graph.costs()
         kept = {agent: len(keep[path]) for agent, path in self.task.agents.items()}
@@ -93,7 +106,13 @@ class Evaluator:
                 agent: 100 * (1 - kept[agent] / graph.layers[path].out_channels)
                 for agent, path in self.task.agents.items()
             },
+            latency=latency,
         )
+
+    def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
+        accuracy = measure_accuracy(network, self.task.validation)
+        latency = self.latency and self.latency.measure(network, self.task.validation.images).seconds
+        return self.outcome(keep, accuracy, latency)
 
     def _recovered(self, keep: Keep, seed: int) -> nn.Module:
         task = self.task

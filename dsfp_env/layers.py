@@ -7,7 +7,7 @@ group. *Within groups*: the same places go in every group, and the number of gro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -120,6 +120,67 @@ def set_widths(module: nn.Module, out_channels: int, in_channels: int) -> None:
         module.num_channels = out_channels
     elif isinstance(module, NORMALISATIONS):
         module.num_features = out_channels
+
+
+def widths(module: nn.Module) -> dict[str, int]:
+    """The attributes of a layer that tell its widths; none for other modules."""
+    if isinstance(module, _ConvNd):
+        names: tuple[str, ...] = ("in_channels", "out_channels", "groups")
+    elif isinstance(module, nn.Linear):
+        names = ("in_features", "out_features")
+    elif isinstance(module, nn.GroupNorm):
+        names = ("num_channels", "num_groups")
+    elif isinstance(module, nn.PReLU):
+        names = ("num_parameters",)
+    else:
+        names = ("num_features",) if isinstance(module, NORMALISATIONS) else ()
+    return {name: getattr(module, name) for name in names}
+
+
+def set_tensors(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], widths_of: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Make a network of full width one of the widths and with the weights given, in place.
+
+    Args:
+        network: The network.
+        tensors: Its new state, by name.
+        widths_of: Module path -> what `widths` is to be.
+
+    Raises:
+        ValueError: If they do not fit the network.
+    """
+    modules = dict(network.named_modules())
+    state = network.state_dict(keep_vars=True)
+    if different := sorted(state.keys() ^ tensors.keys()):
+        raise ValueError(f"{different[0]!r} is in only one of the two")
+    for path, new in widths_of.items():
+        if path not in modules or widths(modules[path]).keys() != new.keys():
+            raise ValueError(f"{path!r} is no layer of the same kind")
+        for name, value in new.items():
+            setattr(modules[path], name, value)
+    replaced: dict[int, nn.Parameter] = {}  # id of a parameter -> its successor; modules may share it
+    for name, tensor in tensors.items():
+        old = state[name]
+        if tensor.dim() != old.dim() or any(new > size for new, size in zip(tensor.shape, old.shape, strict=True)):
+            raise ValueError(f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}")
+        path, _, attribute = name.rpartition(".")
+        if isinstance(old, nn.Parameter):
+            tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
+        setattr(modules[path], attribute, tensor)
+    for path, module in modules.items():
+        if isinstance(module, WEIGHTED) and tuple(module.weight.shape) != _weight_shape(module):
+            raise ValueError(f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {_weight_shape(module)}")
+
+
+def _weight_shape(module: nn.Module) -> tuple[int, ...]:
+    """What a weighted layer's own widths say of its weight."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    first, second = module.out_channels, module.in_channels
+    if isinstance(module, _ConvTransposeNd):
+        first, second = second, first
+    return (first, second // module.groups, *module.kernel_size)
 
 
 def _groups(module: nn.Module) -> int:

@@ -38,6 +38,11 @@ class Replay:
         for position, path in enumerate(self._answers):
             vars(modules[path])["forward"] = partial(self._forward, position, path, modules[path])
 
+    @property
+    def num_bytes(self) -> int:
+        """What the remembered answers take."""
+        return sum(tensor.nbytes for calls in self._answers.values() for tensor in calls)
+
     @torch.no_grad()
     def without(self, point: str, filters: torch.Tensor) -> torch.Tensor:
         """Logits ``[filters, images, classes]``: the output of module ``point`` is zero in one of its channels.

@@ -1,12 +1,17 @@
 """What an outcome is worth: a score that grows with accuracy and with what is saved.
 
 A reward function maps (outcome, original) to a float; higher is better. Named forms, with a the validation
-accuracy, f the MACs relative to the original network's, and F0 the budget ``macs_budget`` for f:
+accuracy, f the MACs relative to the original network's, F0 the budget ``macs_budget`` for f, and t the time of a
+forward pass relative to the original network's:
 
-| name                | score             | its optimum                                          |
-|---------------------|-------------------|------------------------------------------------------|
-| `accuracy_x_saving` | a * (1 - f)       | between the extremes, without a budget               |
-| `budget`            | a * min(1, F0/f)  | the most accurate network at about the budget        |
+| name                | score             | its optimum                                           |
+|---------------------|-------------------|-------------------------------------------------------|
+| `accuracy_x_saving` | a * (1 - f)       | between the extremes, without a budget                |
+| `budget`            | a * min(1, F0/f)  | the most accurate network at about the budget         |
+| `accuracy_x_speed`  | a * (1 - t)       | as the first, with the measured time in place of MACs |
+
+A time is measured on this device (see `latency`) and differs a little each time, so `accuracy_x_speed` is the one
+reward that is not the same for equal seeds.
 
 Forms that look as good and are traps, for which reason they are not offered: a/f and -error*log(f) send every
 agent to 90 %; a - c*f depends on c; a sharp penalty beyond the budget makes independent learners, who fear each
@@ -34,6 +39,7 @@ class Outcome:
     filters: int  # of all convolutions
     filters_kept: dict[str, int]  # by agent
     applied_ratios: dict[str, float]  # by agent: percent of its filters that are gone
+    latency: float | None = None  # seconds of one forward pass, if measured
 
 
 RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score
@@ -49,11 +55,26 @@ def within_budget(outcome: Outcome, original: Outcome, macs_budget: float) -> fl
     return outcome.accuracy * min(1.0, macs_budget / outcome.relative_macs)
 
 
+def accuracy_x_speed(outcome: Outcome, original: Outcome) -> float:
+    """Accuracy times the share of the time of a forward pass that is saved.
+
+    Raises:
+        InputError: If no latency was measured.
+    """
+    if outcome.latency is None or original.latency is None:
+        raise InputError(
+            "The reward 'accuracy_x_speed' needs measured times: give the evaluator or the environment "
+            "latency=dsfp_env.LatencyMeter()."
+        )
+    return outcome.accuracy * (1 - outcome.latency / original.latency)
+
+
 def reward_function(reward: str | RewardFunction, macs_budget: float | None = None) -> RewardFunction:
     """Make a reward function from its name.
 
     Args:
-        reward: ``"accuracy_x_saving"``, ``"budget"``, ``"package.module:function"``, or a function.
+        reward: ``"accuracy_x_saving"``, ``"budget"``, ``"accuracy_x_speed"``, ``"package.module:function"``, or a
+            function.
         macs_budget: For ``"budget"``: relative MACs allowed, in (0, 1).
 
     Raises:
@@ -70,5 +91,9 @@ def reward_function(reward: str | RewardFunction, macs_budget: float | None = No
         if macs_budget is None:
             raise InputError("The reward 'budget' needs a budget: give macs_budget, for example 0.3 of the MACs.")
         return partial(within_budget, macs_budget=macs_budget)
-    forms: dict[str, RewardFunction | None] = {"accuracy_x_saving": accuracy_x_saving, "budget": None}
+    forms: dict[str, RewardFunction | None] = {
+        "accuracy_x_saving": accuracy_x_saving,
+        "budget": None,
+        "accuracy_x_speed": accuracy_x_speed,
+    }
     return choose("reward", reward, forms, importable=True)

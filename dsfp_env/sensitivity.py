@@ -1,6 +1,6 @@
 """How much each filter matters: one function per criterion; higher = keep.
 
-A filter F of a convolution is the slice ``weight[i]`` with ``bias[i]``; its elements are F_1 ... F_N, and g is
+A filter F of a convolution is the slice ``weight[i]`` with ``bias[i]`` (``weight[:, i]`` of a transposed one); its elements are F_1 ... F_N, and g is
 the gradient of the mean cross entropy L, in evaluation mode and float32, averaged as |g| over batches.
 
 `dsfp`, Differential Sensitivity Fusion (DSFP, arXiv 2509.05446, section III-A), as printed:
@@ -32,6 +32,7 @@ from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
 from dsfp_env.errors import InputError, choose
+from dsfp_env.layers import filters_first
 from dsfp_env.replay import Replay
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
@@ -95,7 +96,9 @@ def taylor(evidence: Evidence) -> Scores:
     return _of_gradients(evidence, _summed_effect)[0]
 
 
-def output_kl(evidence: Evidence, num_images: int = 256, max_batch: int = 1024) -> Scores:
+def output_kl(
+    evidence: Evidence, num_images: int = 256, max_batch: int = 1024, max_memory: int = 2 << 30
+) -> Scores:
     """KL(F): divergence of the output distribution when the filter is silent (DSFP, section III-A.3).
 
     Exact: one forward pass per filter, several filters to a batch, the layers before the filter computed once.
@@ -104,19 +107,21 @@ def output_kl(evidence: Evidence, num_images: int = 256, max_batch: int = 1024) 
         evidence: The first ``num_images`` of its batches are used.
         num_images: Images to average over.
         max_batch: Images times filters in one pass.
+        max_memory: Bytes for what the layers answered; as many images as fit are looked at together.
     """
     images = torch.cat([batch.images for batch in evidence.batches])[:num_images]
-    filters_at_once = max(1, max_batch // len(images))
-    replay = Replay(evidence.network, images)
-    log_p = F.log_softmax(replay.logits, 1)  # [images, classes]
-    scores = {}
-    for path, layer in evidence.layers.items():
-        divergences = []
-        for filters in torch.arange(layer.out_channels).split(filters_at_once):
-            log_q = F.log_softmax(replay.without(layer.norm or path, filters), 2)  # [filters, images, classes]
-            divergences.append((log_p.exp() * (log_p - log_q)).sum(2).mean(1))
-        scores[path] = torch.cat(divergences).double().cpu().clamp(min=0)
-    return scores
+    at_once = max(1, min(len(images), max_memory // Replay(evidence.network, images[:1]).num_bytes))
+    scores = {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
+    for part in images.split(at_once):
+        replay = Replay(evidence.network, part)
+        log_p = F.log_softmax(replay.logits, 1)  # [images, classes]
+        for path, layer in evidence.layers.items():
+            divergences = []
+            for filters in torch.arange(layer.out_channels).split(max(1, max_batch // len(part))):
+                log_q = F.log_softmax(replay.without(layer.norm or path, filters), 2)  # [filters, images, classes]
+                divergences.append((log_p.exp() * (log_p - log_q)).sum(2).mean(1))
+            scores[path] += torch.cat(divergences).double().cpu() * (len(part) / len(images))
+    return {path: score.clamp(min=0) for path, score in scores.items()}
 
 
 def l1(evidence: Evidence) -> Scores:
@@ -170,8 +175,11 @@ CRITERIA: dict[str, Criterion] = {
 
 def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
     """A function of each layer's weights ``[filters, elements]``."""
-    weights = {path: evidence.network.get_parameter(f"{path}.weight") for path in evidence.layers}
-    return {path: function(weight.detach().double().flatten(1)).cpu() for path, weight in weights.items()}
+    modules = {path: evidence.network.get_submodule(path) for path in evidence.layers}
+    return {
+        path: function(filters_first(module, module.weight.detach()).double()).cpu()
+        for path, module in modules.items()
+    }
 
 
 def _mean_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -197,10 +205,11 @@ def _of_gradients(
         logits, parameters = _differentiable(evidence, images)
         gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
         by_name = dict(zip(parameters, gradients, strict=True))
-        for path, filters in ((path, layer.out_channels) for path, layer in evidence.layers.items()):
+        for path in evidence.layers:
             names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
-            gradient = torch.cat([by_name[name].double().reshape(filters, -1) for name in names], 1)
-            weight = torch.cat([parameters[name].detach().double().reshape(filters, -1) for name in names], 1)
+            filters = partial(filters_first, evidence.network.get_submodule(path))
+            gradient = torch.cat([filters(by_name[name]).double() for name in names], 1)
+            weight = torch.cat([filters(parameters[name].detach()).double() for name in names], 1)
             for function, total in zip(functions, scores, strict=True):
                 total[path] += function(gradient, weight).cpu() / len(evidence.batches)
     return scores

@@ -63,13 +63,17 @@ class Task:
             fidelity: The work of one evaluation, if not the default.
 
         Raises:
-            InputError: If a split cannot be read or does not fit the network, or the network cannot be traced.
+            InputError: If a split cannot be read or does not fit the network, the network cannot be traced, or
+                none of its convolutions can lose filters.
         """
         place = choose_device(device)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
         splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
         network = copy.deepcopy(network).to(place).eval()
         graph = ChannelGraph.trace(network, splits.train.images[:1])
+        if not graph.layers:
+            reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items())
+            raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
         num_classes = compute_logits(network, splits.train.images[:1]).shape[1]
         for split, (_, labels) in zip(Splits._fields, splits, strict=True):
             lowest, highest = int(labels.min()), int(labels.max())
@@ -84,6 +88,15 @@ class Task:
     def device(self) -> torch.device:
         """Where the network and the splits are."""
         return self.train.images.device
+
+    @cached_property
+    def coupled_agents(self) -> dict[str, tuple[str, ...]]:
+        """Agent -> the agents of the layers that are pruned together with its own."""
+        agent_of = {path: agent for agent, path in self.agents.items()}
+        return {
+            agent: tuple(agent_of[other] for other in self.graph.layers[path].coupled_with)
+            for agent, path in self.agents.items()
+        }
 
     @cached_property
     def agents(self) -> dict[str, str]:

@@ -230,42 +230,19 @@ def test_a_depthwise_convolution_keeps_what_its_input_keeps():
     assert (slim.depthwise.groups, slim.depthwise.in_channels, slim.excite.out_features) == (4, 4, 4)
 
 
-class Padded(nn.Module):
-    """A sum with zero channels that the forward pass adds: their number is written in the code."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
-        self.conv3, self.head = nn.Conv2d(8, 6, 1), nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = F.relu(self.conv1(x))
-        x = F.relu(self.conv2(x) + F.pad(x, (0, 0, 0, 0, 2, 2)))
-        return self.head(self.conv3(x).mean((2, 3)))
-
-
-def test_layers_whose_removal_fails_are_excluded_with_what_happened():
-    graph = ChannelGraph.trace(Padded(), torch.randn(1, 3, 8, 8))
-    assert list(graph.layers) == ["conv3"]
-    assert "fails when it loses filters" in graph.excluded["conv1"]
-    assert "fails when it loses filters" in graph.excluded["conv2"]
-
-
 class Excluded(nn.Module):
     """One of each kind that must stay whole."""
 
     def __init__(self):
         super().__init__()
         self.free = nn.Conv2d(3, 8, 3, padding=1)
-        self.before, self.grouped = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=2)
         self.normed, self.norm = nn.Conv2d(8, 8, 1), nn.GroupNorm(1, 8)
         self.added = nn.Conv2d(8, 3, 1)
         self.unused = nn.Conv2d(8, 8, 1)
         self.head = nn.Conv2d(3, 4, 1)
 
     def forward(self, image):
-        x = self.grouped(self.before(self.free(image)))
-        x = self.added(self.norm(self.normed(x)))
+        x = self.added(self.norm(self.normed(self.free(image))))
         return self.head(x + image).mean((2, 3))
 
 
@@ -273,9 +250,7 @@ def test_what_cannot_be_pruned_is_excluded_with_a_reason():
     graph = ChannelGraph.trace(Excluded(), torch.randn(1, 3, 8, 8))
     assert list(graph.layers) == ["free"]
     for path, word in {
-        "before": "2 groups",
-        "grouped": "2 groups",
-        "normed": "mixed",
+        "normed": "GroupNorm in 'norm'",
         "added": "input",
         "unused": "does not run",
         "head": "outputs",
@@ -285,40 +260,12 @@ def test_what_cannot_be_pruned_is_excluded_with_a_reason():
         graph.keep({"head": 0.5}, {})
 
 
-class Whitened(nn.Conv2d):
-    """Subtracts the mean over the input channels from its weights, as weight standardisation does."""
-
-    def forward(self, x):
-        return F.conv2d(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
-
-
-def test_a_layer_whose_removal_is_not_exact_is_found_out():
-    network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), Whitened(6, 4, 3), nn.Flatten(), nn.Linear(64, 2))
-    graph = ChannelGraph.trace(network, torch.randn(1, 1, 8, 8))
-    assert list(graph.layers) == ["2"]
-    assert "not the same as masking" in graph.excluded["0"]
-
-
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
-
-    def forward(self, x):
-        x = self.conv(x).mean((2, 3))
-        if not bool(x.isfinite().all()):
-            raise RuntimeError("not finite")
-        return self.head(x)
-
-
 @pytest.mark.parametrize(
     ("network", "shape", "sentence"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), (1, 1, 8, 8), "no convolution that can lose filters"),
-        (nn.Flatten(), (1, 1, 8, 8), r"no convolution that can lose filters \(it has none\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), (1, 1, 8, 8), "Sequential has no convolution"),
         (digits_net(), (1, 3, 8, 8), r"failed on the example input of shape \(1, 3, 8, 8\)"),
-        (nn.Sequential(nn.Flatten(0)), (1, 1, 8, 8), "expected logits"),
-        (Branching(), (1, 1, 8, 8), "cannot be traced: it failed after 'conv'"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(0)), (1, 1, 8, 8), r"answered \(72,\), not logits"),
     ],
 )
 def test_what_cannot_be_traced_gets_a_sentence(network, shape, sentence):

@@ -28,7 +28,7 @@ from dsfp_env.observations import FEATURES
 EVERY_KIND = pytest.mark.parametrize(
     "kwargs", [{"actions": kind, "horizon": horizon} for kind in ("box", "levels") for horizon in (1, 4)], ids=str
 )
-INFO_KEYS = {"accuracy", "relative_macs", "macs", "params", "applied_ratio", "filters_kept", "ratio", "score"}
+INFO_KEYS = {"accuracy", "relative_macs", "macs", "params", "applied_ratio", "coupled_set", "filters_kept", "ratio", "score"}
 
 
 @pytest.mark.usefixtures("digits")

@@ -1,0 +1,64 @@
+"""How long a forward pass takes, on the device at hand.
+
+MACs do not tell: a layer of 33 filters can be slower than one of 48, and small layers are bound by memory. A time is
+a property of network, device, batch size and threads together, so all four are recorded with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from dsfp_env.errors import InputError
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of one forward pass."""
+
+    seconds: float  # median
+    spread: float  # interquartile range, seconds
+    batch_size: int
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class LatencyMeter:
+    """How to measure: `torch.utils.benchmark` in blocks, after a warm-up, in evaluation mode without gradients.
+
+    Raises:
+        InputError: If a number is not positive.
+    """
+
+    batch_size: int = 1
+    threads: int = 1
+    min_run_time: float = 0.2  # seconds
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.threads < 1 or self.min_run_time <= 0:
+            raise InputError(f"{self}: expected a batch size and threads of 1 or more, and a time above 0 seconds.")
+
+    def measure(self, network: nn.Module, images: torch.Tensor) -> Latency:
+        """Time a network.
+
+        Args:
+            network: The network; its mode is the same afterwards.
+            images: ``[N, C, ...]`` on its device; repeated if there are fewer than a batch.
+        """
+        repeats = -(-self.batch_size // len(images))
+        batch = images.repeat(repeats, *[1] * (images.dim() - 1))[: self.batch_size]
+        modes = {module: module.training for module in network.modules()}
+        timer = Timer("network(batch)", globals={"network": network.eval(), "batch": batch}, num_threads=self.threads)
+        with torch.inference_mode():
+            measurement = timer.blocked_autorange(min_run_time=self.min_run_time)
+        for module, training in modes.items():
+            module.training = training
+        return Latency(measurement.median, measurement.iqr, self.batch_size, self.threads, _name(batch.device))
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
