@@ -52,8 +52,8 @@ class Settings:
     """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
     reward: str | None = None
     """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
-    package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the budget,
-    t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
+    package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
+    budget, t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
     accuracy_x_saving."""
     macs_budget: float | None = None
     """Relative MACs allowed, in (0, 1), for example 0.3."""

@@ -10,6 +10,7 @@ Coupled convolutions keep one common set; `selection` has the rule.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,7 +29,7 @@ from dsfp_env.coupling import (
     vector_nodes,
 )
 from dsfp_env.errors import InputError
-from dsfp_env.layers import CONVOLUTIONS, set_widths
+from dsfp_env.layers import CONVOLUTIONS, set_widths, weight_of
 from dsfp_env.selection import Selector
 from dsfp_env.tracing import Trace, trace_network
 from dsfp_env.verification import find_fault, same_logits
@@ -45,7 +46,11 @@ class ChannelGraph:
     """
 
     def __init__(
-        self, classes: Classes, layers: Mapping[str, PrunableLayer], excluded: Mapping[str, str], counter: CostCounter
+        self,
+        classes: Classes,
+        layers: Mapping[str, PrunableLayer],
+        excluded: Mapping[str, str],
+        counter: CostCounter,
     ) -> None:
         self._nodes = classes.nodes
         self._counter = counter
@@ -95,7 +100,7 @@ class ChannelGraph:
             everything.nodes[path] = node
         params = sum(parameter.numel() for parameter in network.parameters())
         uncut = [path for path, node in classes.nodes.items() if node.positions and "weight" not in node.tensors]
-        other_macs = sum(trace.modules[path].weight.numel() * trace.positions[path] for path in uncut)
+        other_macs = sum(math.prod(weight_of(trace.modules[p]).shape) * trace.positions[p] for p in uncut)
         counter = CostCounter(everything.nodes, params, trace.other_macs + other_macs)
         return cls(everything, layers, excluded, counter)
 
@@ -219,8 +224,8 @@ class ChannelGraph:
             indices = keep[path].cpu().numpy()
             if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < width:
                 raise InputError(
-                    f"The kept filters of {path!r} run from {indices.min()} to {indices.max()}: expected indices in "
-                    f"[0, {width - 1}]."
+                    f"The kept filters of {path!r} run from {indices.min()} to {indices.max()}: expected indices "
+                    f"in [0, {width - 1}]."
                 )
             kept[start + indices] = True
         alive[self._out_classes[~kept]] = False
@@ -277,7 +282,7 @@ class ChannelGraph:
         return self._faults_by_set(network, image) or self._give_up(faults)
 
     def _trials(self) -> Iterator[Keep]:
-        """Kept filters that bring mistakes to light: without the first ones; and some at random, never the last."""
+        """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last."""
         first = {path: torch.arange(layer.out_channels) for path, layer in self.layers.items()}
         yield self.keep(dict.fromkeys(self.layers, 0.4), first)
         rng = torch.Generator().manual_seed(0)

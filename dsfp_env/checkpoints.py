@@ -72,13 +72,15 @@ def save_pruned(
     header["checksum"] = _checksum(header, tensors)
     header["versions"] = {
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in ("dsfp_env", "torch")},
+        **{package: _version(package) for package in ("dsfp_env", "torch")},
     }
     header["about"] = dict(about or {})
     try:
         safetensors.torch.save_file(tensors, path, {"dsfp_env": json.dumps(header)})
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} cannot be written ({error}): expected a path in a folder that exists.") from error
+        raise InputError(
+            f"{path} cannot be written ({error}): expected a path in a folder that exists."
+        ) from error
 
 
 def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module | None = None) -> nn.Module:
@@ -103,7 +105,9 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
     try:
         set_tensors(slim, tensors, header["widths"])
     except ValueError as error:
-        raise InputError(f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}.") from error
+        raise InputError(
+            f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
+        ) from error
     return slim.eval()
 
 
@@ -127,6 +131,13 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
             "file written by dsfp_env.save_pruned."
         ) from error
     return header, tensors
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # run from a checkout
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:

@@ -61,7 +61,8 @@ class CostCounter:
         self._convolutions = np.array(convolutions, np.int64)
         self._axes, self._starts = np.concatenate(axes), np.cumsum([0, *map(len, axes[:-1])])
         self._other_macs, self._other_params = other_macs, 0
-        self._other_params = params - self.count(np.ones(int(self._axes.max()), bool)).params
+        everything = np.ones(max(map(int, self._axes)), bool)
+        self._other_params = params - self.count(everything).params
 
     def count(self, alive: np.ndarray) -> Costs:
         """Costs if these classes stay, ``[classes]`` bool."""

@@ -74,8 +74,9 @@ def channel_classes(trace: Trace) -> Classes:
     of_label = joined.unique(return_inverse=True)[1]
     seen: set[int] = set()
     nodes = {
-        path: _node(module, *(of_label[side] for side in _sides(trace, path)), trace.positions.get(path, 0), seen)
+        path: _node(module, (of_label[reads], of_label[writes]), trace.positions.get(path, 0), seen)
         for path, module in trace.modules.items()
+        for reads, writes in [_sides(trace, path)]
     }
     pinned: dict[int, str] = {}
     for labels, reason in _must_stay(trace, of_label):
@@ -109,8 +110,7 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
     yield trace.outputs, "its filters are the outputs of the network"
     yield trace.vertices[INPUT, "out"], "its filters are joined with the input of the network"
     for event in trace.events:
-        for labels, reason in event.stays:
-            yield labels, reason
+        yield from event.stays
     for path, module in trace.modules.items():
         if isinstance(module, WEIGHTED) and "weight" not in module._parameters:
             yield torch.cat(_sides(trace, path)), f"{path!r}, which it is or is tied to, computes its weight"
@@ -125,7 +125,7 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
         if isinstance(module, nn.GroupNorm):
             mixed |= dict.fromkeys(of_label[trace.vertices[path, "in"]].tolist(), f"GroupNorm in {path!r}")
     for path, module in trace.modules.items():
-        reads, writes = _sides(trace, path)
+        _, writes = _sides(trace, path)
         if isinstance(module, WEIGHTED) and len(of_label[writes].unique()) == 1:
             if len(writes) == 1:
                 yield writes, f"{path!r}, which it is or is tied to, has a single filter"
@@ -135,14 +135,15 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
                 yield writes, f"all filters of {path!r}, which it is or is tied to, can only go together"
 
 
-def _node(
-    module: nn.Module, reads: torch.Tensor, writes: torch.Tensor, positions: int, seen: set[int]
-) -> Node:
+def _node(module: nn.Module, sides: tuple[torch.Tensor, torch.Tensor], positions: int, seen: set[int]) -> Node:
+    reads, writes = sides
     tensors: dict[str, LabelledTensor] = {}
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
         if tensor is not None and (along := axes(module, name, tensor, writes, reads)):
             is_parameter = name in module._parameters
-            tensors[name] = LabelledTensor(tensor.shape, along, is_parameter, is_parameter and id(tensor) not in seen)
+            tensors[name] = LabelledTensor(
+                tensor.shape, along, is_parameter, is_parameter and id(tensor) not in seen
+            )
             seen.add(id(tensor))
     return Node(writes, reads, tensors, positions, isinstance(module, CONVOLUTIONS))
 

@@ -14,8 +14,8 @@ measures it. Nothing is random but the fine-tuning, and that depends on the seed
 joint actions give equal outcomes.
 
 **Coupled layers** (the two sides of a residual sum, a depthwise convolution and its input) keep a common set of
-filters, so the mean of their agents' ratios is applied: ``infos[agent]["applied_ratio"]`` says what was, and agents
-with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_agents`` names them).
+filters, so the mean of their agents' ratios is applied: ``infos[agent]["applied_ratio"]`` says what was, and
+agents with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_agents`` names them).
 
 **An episode** has ``horizon`` steps and then terminates: the task is over, so nothing is truncated. With
 ``horizon=1`` it is the paper's one-shot decision (DSFP section III-B). With more, every step revises all ratios,
@@ -282,7 +282,12 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
     def _frame(self) -> rendering.Frame:
         title = f"layer pruning, task {self.evaluator.task.name}, step {self._now.time} of {self._horizon}"
         return rendering.Frame(
-            title, self.layer_names, self._coupled_sets, self._now.outcome, self.evaluator.original, self._now.score
+            title,
+            self.layer_names,
+            self._coupled_sets,
+            self._now.outcome,
+            self.evaluator.original,
+            self._now.score,
         )
 
 

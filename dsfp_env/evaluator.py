@@ -111,7 +111,8 @@ class Evaluator:
 
     def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
         accuracy = measure_accuracy(network, self.task.validation)
-        latency = self.latency and self.latency.measure(network, self.task.validation.images).seconds
+        images = self.task.validation.images
+        latency = self.latency.measure(network, images).seconds if self.latency else None
         return self.outcome(keep, accuracy, latency)
 
     def _recovered(self, keep: Keep, seed: int) -> nn.Module:

@@ -25,14 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from dsfp_env.labels import Labels, compact, components, distinct, pairs
+from dsfp_env.labels import Labels, compact, components, distinct, is_constant, pairs
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {
-    "cat", "stack", "constant_pad_nd", "roll", "flip", "repeat", "index_select", "index", "gather", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "reflection_pad1d", "reflection_pad2d",
-    "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "upsample_nearest1d",
-    "upsample_nearest2d", "upsample_nearest3d", "_unsafe_view", "clone",
+    "cat", "stack", "constant_pad_nd", "roll", "flip", "repeat", "index_select", "index", "gather", "clone",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "_unsafe_view",
+    "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+    "replication_pad3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
 }  # fmt: skip
 MOST_WORK = 1 << 25  # elements: of an operation's outputs, times channels
 LINEAR = {"convolution", "addmm", "mm"}  # what convolutions and linear layers are made of
@@ -102,7 +102,7 @@ class Follower(TorchDispatchMode):
         """Whether operations are not looked at now."""
         return self._opaque
 
-    def __torch_dispatch__(  # noqa: D105
+    def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -230,7 +230,7 @@ class Follower(TorchDispatchMode):
         event: Event,
     ) -> None:
         """Find out by NaN which channels each element of the outputs reads."""
-        read = {id(tensor): self.labels.of(tensor).long() for tensor in labelled}
+        read = {id(tensor): found.long() for tensor in labelled if (found := self.labels.of(tensor)) is not None}
         audible = [index for index, output in enumerate(outputs) if output.is_floating_point()]
         if not len(known := self._distinct(labelled)):
             return
@@ -376,15 +376,12 @@ def _varies_where_single(labels: torch.Tensor, other: torch.Size) -> bool:
 
 def _varies_where_whole(labels: torch.Tensor, other: torch.Size) -> bool:
     """Whether labels change along a dimension in which another operand has more than one element."""
-    return any(
-        _varies(labels, -dim) for dim in range(1, min(labels.dim(), len(other)) + 1) if other[-dim] > 1
-    )
+    return any(_varies(labels, -dim) for dim in range(1, min(labels.dim(), len(other)) + 1) if other[-dim] > 1)
 
 
 def _varies(labels: torch.Tensor, dim: int) -> bool:
     """Whether different channels follow one another along a dimension."""
-    size = labels.shape[dim]
-    if size == 1 or torch.equal(labels.narrow(dim, 1, size - 1), labels.narrow(dim, 0, size - 1)):
+    if is_constant(labels, dim):
         return False
     lowest = labels.masked_fill(labels == 0, torch.inf).amin(dim)
     return bool((labels.amax(dim) > lowest).any())

@@ -51,10 +51,15 @@ def compact(*labels: torch.Tensor) -> list[torch.Tensor]:
     """Tensors of equal shape without repetition: one index is left of every dimension along which none changes."""
     result = list(labels)
     for dim in reversed(range(labels[0].dim())):
-        size = labels[0].shape[dim]
-        if size > 1 and all(torch.equal(one.narrow(dim, 1, size - 1), one.narrow(dim, 0, size - 1)) for one in result):
+        if labels[0].shape[dim] > 1 and all(is_constant(one, dim) for one in result):
             result = [one.narrow(dim, 0, 1) for one in result]
     return result
+
+
+def is_constant(labels: torch.Tensor, dim: int) -> bool:
+    """Whether labels are the same all along a dimension."""
+    size = labels.shape[dim]
+    return torch.equal(labels.narrow(dim, 1, size - 1), labels.narrow(dim, 0, size - 1))
 
 
 def distinct(labels: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """How long a forward pass takes, on the device at hand.
 
-MACs do not tell: a layer of 33 filters can be slower than one of 48, and small layers are bound by memory. A time is
-a property of network, device, batch size and threads together, so all four are recorded with it.
+MACs do not tell: small layers are bound by memory and by overheads, and kernels like some widths better than
+others. A time is a property of network, device, batch size and threads together, so these are recorded with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class LatencyMeter:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.threads < 1 or self.min_run_time <= 0:
-            raise InputError(f"{self}: expected a batch size and threads of 1 or more, and a time above 0 seconds.")
+            raise InputError(
+                f"{self}: expected a batch size and threads of 1 or more, and a time above 0 seconds."
+            )
 
     def measure(self, network: nn.Module, images: torch.Tensor) -> Latency:
         """Time a network.
@@ -52,7 +54,9 @@ class LatencyMeter:
         repeats = -(-self.batch_size // len(images))
         batch = images.repeat(repeats, *[1] * (images.dim() - 1))[: self.batch_size]
         modes = {module: module.training for module in network.modules()}
-        timer = Timer("network(batch)", globals={"network": network.eval(), "batch": batch}, num_threads=self.threads)
+        timer = Timer(
+            "network(batch)", globals={"network": network.eval(), "batch": batch}, num_threads=self.threads
+        )
         with torch.inference_mode():
             measurement = timer.blocked_autorange(min_run_time=self.min_run_time)
         for module, training in modes.items():

@@ -37,7 +37,14 @@ def filter_dim(module: nn.Module) -> int:
 
 def out_width(module: nn.Module) -> int:
     """Output channels of a weighted layer."""
-    return module.out_channels if isinstance(module, _ConvNd) else module.weight.shape[0]
+    return module.out_channels if isinstance(module, _ConvNd) else weight_of(module).shape[0]
+
+
+def weight_of(module: nn.Module) -> torch.Tensor:
+    """The weight of a weighted layer, be it a parameter or computed."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
 
 
 def filters_first(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
@@ -82,7 +89,7 @@ def loses_whole_groups(module: nn.Module) -> bool:
     """Whether a layer in groups loses whole groups, and not the same places in every group."""
     if isinstance(module, nn.GroupNorm):
         return True
-    return isinstance(module, _ConvNd) and 1 < module.groups and module.groups**2 > module.in_channels
+    return isinstance(module, _ConvNd) and module.groups > 1 and module.groups**2 > module.in_channels
 
 
 def axes(module: nn.Module, name: str, tensor: torch.Tensor, writes: torch.Tensor, reads: torch.Tensor) -> Axes:
@@ -163,17 +170,21 @@ def set_tensors(
     for name, tensor in tensors.items():
         old = state[name]
         if tensor.dim() != old.dim() or any(new > size for new, size in zip(tensor.shape, old.shape, strict=True)):
-            raise ValueError(f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}")
+            raise ValueError(
+                f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}"
+            )
         path, _, attribute = name.rpartition(".")
         if isinstance(old, nn.Parameter):
             tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
         setattr(modules[path], attribute, tensor)
     for path, module in modules.items():
         if isinstance(module, WEIGHTED) and tuple(module.weight.shape) != _weight_shape(module):
-            raise ValueError(f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {_weight_shape(module)}")
+            raise ValueError(
+                f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {_weight_shape(module)}"
+            )
 
 
-def _weight_shape(module: nn.Module) -> tuple[int, ...]:
+def _weight_shape(module: _ConvNd | nn.Linear) -> tuple[int, ...]:
     """What a weighted layer's own widths say of its weight."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features

@@ -1,7 +1,8 @@
 """How much each filter matters: one function per criterion; higher = keep.
 
-A filter F of a convolution is the slice ``weight[i]`` with ``bias[i]`` (``weight[:, i]`` of a transposed one); its elements are F_1 ... F_N, and g is
-the gradient of the mean cross entropy L, in evaluation mode and float32, averaged as |g| over batches.
+A filter F of a convolution is the slice ``weight[i]`` with ``bias[i]`` (``weight[:, i]`` if transposed); its
+elements are F_1 ... F_N, and g is the gradient of the mean cross entropy L, in evaluation mode and float32,
+averaged as |g| over batches.
 
 `dsfp`, Differential Sensitivity Fusion (DSFP, arXiv 2509.05446, section III-A), as printed:
 
@@ -32,7 +33,7 @@ from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
 from dsfp_env.errors import InputError, choose
-from dsfp_env.layers import filters_first
+from dsfp_env.layers import filters_first, weight_of
 from dsfp_env.replay import Replay
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
@@ -177,7 +178,7 @@ def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Ten
     """A function of each layer's weights ``[filters, elements]``."""
     modules = {path: evidence.network.get_submodule(path) for path in evidence.layers}
     return {
-        path: function(filters_first(module, module.weight.detach()).double()).cpu()
+        path: function(filters_first(module, weight_of(module).detach()).double()).cpu()
         for path, module in modules.items()
     }
 

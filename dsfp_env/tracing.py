@@ -9,7 +9,7 @@ of them is known (see `layers`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -154,7 +154,8 @@ class _Run:
         self.follower = follower
         self.trace = trace
         self.other_macs = 0
-        self._next = follower.num_labels = 1 + max((int(labels.max()) for labels in trace.vertices.values() if len(labels)), default=0)
+        given = [int(labels.max()) for labels in trace.vertices.values() if len(labels)]
+        self._next = follower.num_labels = 1 + max(given, default=0)
         self._writers: dict[int, tuple[str, torch.Tensor, int]] = {}  # id of an output -> path, itself, version
 
     def labels(self, path: str, side: str, count: int) -> torch.Tensor:
@@ -259,7 +260,8 @@ def _arriving(labels: torch.Tensor, reads: torch.Tensor) -> torch.Tensor:
     if not (highest > lowest).any():
         both = torch.stack([reads, highest.long()])
     else:
-        both = torch.cat([torch.stack([v.expand(len(f)), f]) for v, f in zip(reads, map(distinct, labels))], 1)
+        found = [distinct(one) for one in labels]
+        both = torch.cat([torch.stack([v.expand(len(f)), f]) for v, f in zip(reads, found, strict=True)], 1)
     return both[:, both[1] > 0]
 
 

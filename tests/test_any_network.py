@@ -130,10 +130,18 @@ NETWORKS = {
     ),
     "sum of a stack": (Net(stacked, 8, b=conv(3, 8)), "a b z", {}),
     "GroupNorm": (Net(lambda n, x: F.relu(n.g(n.a(x))), 8, g=nn.GroupNorm(4, 8)), "a z", {}),
-    "GroupNorm of one group": (Net(lambda n, x: n.g(n.a(x)), 8, g=nn.GroupNorm(1, 8)), "z", {"a": "GroupNorm in 'g'"}),
+    "GroupNorm of one group": (
+        Net(lambda n, x: n.g(n.a(x)), 8, g=nn.GroupNorm(1, 8)),
+        "z",
+        {"a": "GroupNorm in 'g'"},
+    ),
     "group_norm by function": (Net(lambda n, x: F.group_norm(n.a(x), 4), 8), "z", {"a": "native_group_norm"}),
     "InstanceNorm": (Net(lambda n, x: n.g(n.a(x)), 8, g=nn.InstanceNorm2d(8, affine=True)), "a z", {}),
-    "LayerNorm": (Net(lambda n, x: n.g(n.a(x)), 8, g=nn.LayerNorm([8, 8, 8])), "z", {"a": "native_layer_norm in 'g'"}),
+    "LayerNorm": (
+        Net(lambda n, x: n.g(n.a(x)), 8, g=nn.LayerNorm([8, 8, 8])),
+        "z",
+        {"a": "native_layer_norm in 'g'"},
+    ),
     "local response norm": (Net(lambda n, x: n.g(n.a(x)), 8, g=nn.LocalResponseNorm(3)), "z", {"a": "in 'g'"}),
     "softmax over channels": (Net(lambda n, x: n.a(x).softmax(1), 8), "z", {"a": "mixed by _softmax"}),
     "softmax over the image": (Net(lambda n, x: n.a(x).flatten(2).softmax(2).view(1, -1, 8, 8), 8), "a z", {}),
@@ -160,7 +168,11 @@ NETWORKS = {
         "d z",
         {"a": "channel_shuffle takes channels by their position"},
     ),
-    "roll over channels": (Net(lambda n, x: n.a(x).roll(1, 1), 8), "z", {"a": "roll takes channels by their position"}),
+    "roll over channels": (
+        Net(lambda n, x: n.a(x).roll(1, 1), 8),
+        "z",
+        {"a": "roll takes channels by their position"},
+    ),
     "flip over channels": (Net(lambda n, x: n.a(x).flip(1), 8), "a z", {}),
     "linear over channels last": (
         Net(lambda n, x: n.m(n.a(x).movedim(1, 3)).relu().movedim(3, 1), 6, m=nn.Linear(8, 6)),
@@ -175,7 +187,11 @@ NETWORKS = {
         {},
     ),
     "pooling": (Net(lambda n, x: F.max_pool2d(F.hardswish(n.a(x)), 2), 8), "a z", {}),
-    "einsum": (Net(lambda n, x: torch.einsum("nchw,nc->nchw", n.a(x), n.b(x)[:, :, 0, 0]), 8, b=conv(3, 8)), "a b z", {}),
+    "einsum": (
+        Net(lambda n, x: torch.einsum("nchw,nc->nchw", n.a(x), n.b(x)[:, :, 0, 0]), 8, b=conv(3, 8)),
+        "a b z",
+        {},
+    ),
     "weight norm": (
         Net(lambda n, x: n.a(x), 8, a=nn.utils.parametrizations.weight_norm(conv(3, 8))),
         "z",
@@ -279,7 +295,10 @@ def test_a_padded_shortcut_keeps_the_channels_that_only_padding_meets():
     ("name", "together"),
     [
         ("few wide groups", {"a": [[0, 4], [1, 5], [2, 6], [3, 7]], "d": [[i, i + 6] for i in range(6)]}),
-        ("many narrow groups", {"a": [[0, 1], [2, 3], [4, 5], [6, 7]], "d": [[i, i + 1, i + 2] for i in (0, 3, 6, 9)]}),
+        (
+            "many narrow groups",
+            {"a": [[0, 1], [2, 3], [4, 5], [6, 7]], "d": [[i, i + 1, i + 2] for i in (0, 3, 6, 9)]},
+        ),
         ("GroupNorm", {"a": [[0, 1], [2, 3], [4, 5], [6, 7]]}),
     ],
 )
@@ -335,7 +354,9 @@ def test_a_head_that_only_runs_in_training_is_cut_too():
 
 
 def test_round_to_keeps_multiples():
-    network = nn.Sequential(conv(1, 20), nn.ReLU(), conv(20, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    network = nn.Sequential(
+        conv(1, 20), nn.ReLU(), conv(20, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    )
     graph = ChannelGraph.trace(network, torch.randn(1, 1, 8, 8))
     scores = {"0": torch.arange(20), "2": torch.arange(6)}
     keep = graph.keep({"0": 0.5, "2": 0.5}, scores, round_to=8)
@@ -369,7 +390,8 @@ class Asks(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "question", [lambda x: x.sum() > 0, lambda x: x.isnan().any(), lambda x: x.max().item() > 1, lambda x: x[0, 0] > 0]
+    "question",
+    [lambda x: x.sum() > 0, lambda x: x.isnan().any(), lambda x: x.max().item() > 1, lambda x: x[0, 0] > 0],
 )
 def test_control_flow_that_depends_on_activations_is_refused(question):
     with pytest.raises(InputError, match="Asks cannot be traced: .* reads the value of an activation"):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsfp_env import ChannelGraph, Costs, InputError
-from dsfp_env.networks import digits_net
+from dsfp_env.networks import digits_net, resnet20
 
 
 class Residual(nn.Module):
@@ -96,6 +96,7 @@ NETWORKS = {
     "depthwise": (Depthwise, (3, 8, 8)),
     "shared": (Shared, (3, 8, 8)),
     "sigmoids": (Sigmoids, (3, 8, 8)),
+    "resnet20": (resnet20, (3, 32, 32)),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=10), (3, 32, 32)),
     "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(num_classes=10), (3, 32, 32)),
 }

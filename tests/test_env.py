@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pettingzoo
 import pytest
+import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from pettingzoo.test import (
@@ -20,6 +21,7 @@ from pettingzoo.test import (
     state_test,
 )
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from torch import nn
 
 import dsfp_env
 from dsfp_env import InputError, layer_pruning_v0
@@ -28,7 +30,10 @@ from dsfp_env.observations import FEATURES
 EVERY_KIND = pytest.mark.parametrize(
     "kwargs", [{"actions": kind, "horizon": horizon} for kind in ("box", "levels") for horizon in (1, 4)], ids=str
 )
-INFO_KEYS = {"accuracy", "relative_macs", "macs", "params", "applied_ratio", "coupled_set", "filters_kept", "ratio", "score"}
+INFO_KEYS = {
+    "accuracy", "relative_macs", "macs", "params", "score", "ratio", "applied_ratio", "coupled_set",
+    "filters_kept",
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("digits")
@@ -288,3 +293,53 @@ def test_traps_of_other_libraries_are_avoided():
     assert not hasattr(dsfp_env.LayerPruningEnv, "max_cycles")  # parallel_api_test overwrites it
     assert not hasattr(dsfp_env.LayerPruningEnv, "compute_reward")  # Stable-Baselines3 would see a GoalEnv
     assert "dsfp_env.env" in sys.modules
+
+
+class Joined(nn.Module):
+    """Three convolutions; the first and the last meet in a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.between, self.last = (nn.Conv2d(*c, 3, padding=1) for c in ((1, 8), (8, 6), (6, 8)))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head((x + self.last(torch.relu(self.between(x)))).mean((2, 3)))
+
+
+def test_coupled_layers_get_the_mean_ratio_and_everyone_can_see_it():
+    rng = torch.Generator().manual_seed(0)
+    splits = [
+        (torch.randn(n, 1, 8, 8, generator=rng), torch.randint(3, (n,), generator=rng)) for n in (40, 20, 20)
+    ]
+    fidelity = dsfp_env.Fidelity(recalibration_images=8, batches=1, batch_size=8)
+    task = dsfp_env.Task.from_network(Joined(), *splits, name="joined", device="cpu", fidelity=fidelity)
+    assert task.coupled_agents == {"conv_0": ("conv_2",), "conv_1": (), "conv_2": ("conv_0",)}
+    env = dsfp_env.parallel_env(task=task, render_mode="ansi", criterion="l1", seed=0)
+    assert env.coupled_agents == task.coupled_agents
+    observations, infos = env.reset()
+    assert [infos[agent]["coupled_set"] for agent in env.agents] == [0, 1, 0]
+    assert [observations[agent][FEATURES.index("coupled")] for agent in env.agents] == [1, 0, 1]
+    infos = env.step({"conv_0": 25.0, "conv_1": 50.0, "conv_2": 75.0})[4]
+    assert [info["ratio"] for info in infos.values()] == [25.0, 50.0, 75.0]
+    assert [info["applied_ratio"] for info in infos.values()] == [50.0, 50.0, 50.0]
+    rows = env.render().splitlines()[2:]
+    assert ["coupled set 0" in row for row in rows] == [True, False, True]
+
+
+def test_kept_filters_can_be_rounded_for_hardware(tiny):
+    env = dsfp_env.parallel_env(task=tiny, round_to=2, min_filters=2, seed=0)
+    env.reset()
+    infos = env.step({"conv_0": 70.0, "conv_1": 60.0})[4]  # 4 - 3 = 1 -> 2; 6 - 4 = 2
+    assert [info["filters_kept"] for info in infos.values()] == [2, 2]
+    infos = dsfp_env.parallel_env(task=tiny, round_to=4, seed=0)
+    infos.reset()
+    assert [i["filters_kept"] for i in infos.step({"conv_0": 70.0, "conv_1": 60.0})[4].values()] == [4, 4]
+
+
+def test_a_network_without_prunable_convolutions_is_refused():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(1, 4), nn.Flatten(), nn.Linear(144, 3))
+    split = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(InputError, match=r"no convolution that can lose filters \(0: .* GroupNorm in '1'"):
+        dsfp_env.Task.from_network(network, split, split, split, device="cpu")

@@ -9,14 +9,18 @@ from conftest import TinyNet
 from torch.utils.data import TensorDataset
 
 import dsfp_env
-from dsfp_env import InputError, Task, load_task, pretraining
+from dsfp_env import ChannelGraph, Costs, InputError, Task, load_task, pretraining
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.data import digits as digits_splits
-from dsfp_env.networks import digits_net
+from dsfp_env.networks import digits_net, resnet20
 
 
-def test_networks_have_the_parameters_of_the_table():
-    assert sum(p.numel() for p in digits_net().parameters()) == 33_338
+@pytest.mark.parametrize(
+    ("make", "shape", "params", "macs", "filters"),
+    [(digits_net, (1, 8, 8), 33_338, 747_136, 144), (resnet20, (3, 32, 32), 269_722, 40_551_040, 688)],
+)
+def test_networks_cost_what_the_table_says(make, shape, params, macs, filters):
+    assert ChannelGraph.trace(make(), torch.zeros(1, *shape)).costs() == Costs(macs, params, filters)
 
 
 def test_digits_are_split_1000_400_397_without_overlap():
