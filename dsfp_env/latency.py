@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from dsfp_env.errors import InputError
 
@@ -51,6 +50,8 @@ class LatencyMeter:
             network: The network; its mode is the same afterwards.
             images: ``[N, C, ...]`` on its device; repeated if there are fewer than a batch.
         """
+        from torch.utils.benchmark import Timer  # brings torch's C++ tools along, and what they print
+
         repeats = -(-self.batch_size // len(images))
         batch = images.repeat(repeats, *[1] * (images.dim() - 1))[: self.batch_size]
         modes = {module: module.training for module in network.modules()}

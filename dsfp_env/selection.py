@@ -30,7 +30,9 @@ class Selector:
         stays = np.zeros(self._num_classes, bool)
         stays[list(classes.pinned)] = True
 
-        own = [classes.nodes[path].out_class.numpy() for path in self._layers]
+        # Copies, since torch moves a tensor's memory when it is sent to another process.
+        out_classes = {path: node.out_class.numpy().copy() for path, node in classes.nodes.items()}
+        own = [out_classes[path] for path in self._layers]
         of_filter = np.concatenate([np.empty(0, np.int64), *own])
         set_of_filter = np.repeat(self._set_of_layer, [len(one) for one in own])
         free = ~stays[of_filter]
@@ -43,9 +45,9 @@ class Selector:
         self._starts = np.cumsum([0, *self._sizes[:-1]])[: len(self._sizes)]
 
         followers = [  # layers without an agent that lose outputs with these
-            (node.out_class.numpy(), self._set_of_class[np.isin(self._classes, node.out_class.numpy())])
+            (out_classes[path], self._set_of_class[np.isin(self._classes, out_classes[path])])
             for path, node in classes.nodes.items()
-            if path not in layers and node.positions and np.isin(node.out_class.numpy(), self._classes).any()
+            if path not in layers and node.positions and np.isin(out_classes[path], self._classes).any()
         ]
         self._has_agent = np.array([True] * len(own) + [False] * len(followers))
         self._losers = own + [out_class for out_class, _ in followers]
