@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dsfp_env.layers import CHANNELWISE, WEIGHTED
-from dsfp_env.tracing import share_tensors
+from dsfp_env.tracing import share_parameters
 
 
 class Replay:
@@ -20,7 +20,7 @@ class Replay:
     """
 
     def __init__(self, network: nn.Module, images: torch.Tensor) -> None:
-        self._skeleton = share_tensors(network)
+        self._skeleton = share_parameters(network)
         self._images = images
         self._position = 0  # modules that first ran before this position are replayed
         self._filters = torch.empty(0)

@@ -35,27 +35,24 @@ class Selector:
         own = [out_classes[path] for path in self._layers]
         of_filter = np.concatenate([np.empty(0, np.int64), *own])
         set_of_filter = np.repeat(self._set_of_layer, [len(one) for one in own])
-        free = ~stays[of_filter]
-        self._classes, where = np.unique(of_filter[free], return_inverse=True)  # those that can go
-        self._filters, self._class_of_filter = free.nonzero()[0], where
-        self._filters_of_class = np.bincount(where)
-        self._set_of_class = np.zeros(len(self._classes), np.int64)
-        self._set_of_class[where] = set_of_filter[free]
+        self._filters = (~stays[of_filter]).nonzero()[0]  # those that can go
+        keys = (set_of_filter * self._num_classes + of_filter)[self._filters]
+        keys, self._class_of_filter = np.unique(keys, return_inverse=True)  # set by set, ascending within
+        self._set_of_class, self._classes = keys // self._num_classes, keys % self._num_classes
+        self._filters_of_class = np.bincount(self._class_of_filter)
         self._sizes = np.bincount(self._set_of_class, minlength=len(self.sets))
         self._starts = np.cumsum([0, *self._sizes[:-1]])[: len(self._sizes)]
 
         followers = [  # layers without an agent that lose outputs with these
-            (out_classes[path], self._set_of_class[np.isin(self._classes, out_classes[path])])
+            out_classes[path]
             for path, node in classes.nodes.items()
             if path not in layers and node.positions and np.isin(out_classes[path], self._classes).any()
         ]
         self._has_agent = np.array([True] * len(own) + [False] * len(followers))
-        self._losers = own + [out_class for out_class, _ in followers]
+        self._losers = own + followers
         self._widths = np.array([len(one) for one in self._losers])
         self._all = np.concatenate([np.empty(0, np.int64), *self._losers])
         self._bounds = np.cumsum([0, *self._widths[:-1]])[: len(self._widths)]
-        self._sets_of_loser = [{number} for number in self._set_of_layer.tolist()]
-        self._sets_of_loser += [set(sets.tolist()) for _, sets in followers]
 
     def alive(
         self, ratios: Mapping[str, float], scores: Mapping[str, np.ndarray], min_filters: int, round_to: int
@@ -79,22 +76,32 @@ class Selector:
             [scores.get(path, np.zeros(width)) for path, width in zip(self._layers, widths, strict=True)]
         )
         of_class = np.bincount(self._class_of_filter, of_filter[self._filters]) / self._filters_of_class
-        order = np.lexsort((of_class, self._set_of_class))  # set by set, the lowest first, ties by index
-        rank = np.arange(len(order)) - np.repeat(self._starts, self._sizes)
-        goes = order[rank < np.repeat(counts, self._sizes)]
-        alive[self._classes[goes]] = False
-        self._give_back(alive, goes, min_filters, round_to)
+        for start, size, count in zip(self._starts, self._sizes, counts, strict=True):
+            if count:
+                own = of_class[start : start + size]
+                alive[self._classes[start : start + size][_lowest(own, count)]] = False
+        self._give_back(alive, of_class, min_filters, round_to)
         return alive
 
-    def _give_back(self, alive: np.ndarray, goes: np.ndarray, min_filters: int, round_to: int) -> None:
+    def _give_back(self, alive: np.ndarray, of_class: np.ndarray, min_filters: int, round_to: int) -> None:
         """While a layer lacks filters, its set gets back the best class that it lost and that helps."""
         least = np.minimum(np.where(self._has_agent, max(min_filters, 1), 1), self._widths)
         multiple = np.where(self._has_agent, round_to, 1)
         kept = np.add.reduceat(alive[self._all], self._bounds, dtype=np.int64)
         while (lacking := (kept < least) | ((kept % multiple > 0) & (kept < self._widths))).any():
-            one = int(lacking.argmax())
-            sets = self._sets_of_loser[one]
-            lost = [c for c in goes.tolist() if self._set_of_class[c] in sets and not alive[self._classes[c]]]
-            helps = [c for c in lost if (self._losers[one] == self._classes[c]).any()]
-            alive[self._classes[helps[-1]]] = True
+            own = self._losers[int(lacking.argmax())]
+            lost = np.isin(self._classes, own[~alive[own]]).nonzero()[0]
+            best = lost[of_class[lost] == of_class[lost].max()][-1]  # the last of equals: the first went first
+            alive[self._classes[best]] = True
             kept = np.add.reduceat(alive[self._all], self._bounds, dtype=np.int64)
+
+
+def _lowest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Which ``count`` of some scores are the lowest, ``[len(scores)]`` bool; ties by index."""
+    if count == len(scores):
+        return np.ones(len(scores), bool)
+    threshold = np.partition(scores, count)[count]
+    lowest = scores < threshold
+    ties = (scores == threshold).nonzero()[0]
+    lowest[ties[: count - int(lowest.sum())]] = True
+    return lowest

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._pytree import tree_leaves
 
 from dsfp_env.errors import InputError
@@ -73,6 +74,7 @@ def trace_network(network: nn.Module, example_input: torch.Tensor) -> Trace:
     if trace.error is None and any(
         isinstance(module, (*WEIGHTED, *CHANNELWISE)) and path not in trace.modules
         for path, module in network.named_modules()
+        if not isinstance(module, NonDynamicallyQuantizableLinear)  # of attention, which only borrows its weight
     ):
         also_trained = run_labelled(network, image, {}, (False, True))
         trace = trace if also_trained.error else also_trained
@@ -108,7 +110,7 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
     """
     trace = Trace(vertices=dict(vertices), modes=modes)
     follower = Follower()
-    skeleton = share_tensors(network)
+    skeleton = share_parameters(network)
     run = _Run(follower, trace)
     _label_vectors(skeleton, run)
     for path, module in skeleton.named_modules():
@@ -131,15 +133,15 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
     return trace
 
 
-def share_tensors(network: nn.Module) -> nn.Module:
-    """A copy of a network's structure that shares its tensors, in evaluation mode.
+def share_parameters(network: nn.Module) -> nn.Module:
+    """A copy of a network, in evaluation mode, that shares the memory of its parameters, not of its buffers.
 
     Raises:
         InputError: If the network cannot be copied.
     """
-    tensors = [*network.parameters(), *network.buffers()]
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
     try:
-        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+        return copy.deepcopy(network, shared).eval()
     except Exception as error:
         raise InputError(
             f"The network {type(network).__name__} cannot be copied ({error}): expected an nn.Module that "

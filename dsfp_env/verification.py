@@ -61,7 +61,8 @@ def same_logits(slim: torch.Tensor, masked: torch.Tensor) -> bool:
     """Whether two outputs are equal but for rounding; not known if the reference is not finite."""
     if not masked.isfinite().all():
         return True
-    return torch.allclose(slim, masked, rtol=0, atol=1e-4 * float(masked.abs().max() + 1e-6))
+    tolerance = max(1e-4, 20 * torch.finfo(masked.dtype).eps)
+    return torch.allclose(slim, masked, rtol=0, atol=tolerance * float(masked.abs().max() + 1e-6))
 
 
 def _same(before: torch.Tensor, now: Seen, stays: torch.Tensor) -> bool:

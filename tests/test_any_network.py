@@ -408,6 +408,31 @@ def test_control_flow_that_depends_on_the_image_or_its_shape_is_none_of_ours():
     assert list(graph.layers) == ["0"]
 
 
+class Counting(nn.Sequential):
+    """Writes into a buffer whenever it runs."""
+
+    def __init__(self, *modules):
+        super().__init__(*modules)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x):
+        self.seen += x.mean((0, 2, 3))
+        return super().forward(x)
+
+
+def test_buffers_that_the_forward_pass_writes_to_are_not_those_of_the_lent_network():
+    network = Counting(conv(3, 4), nn.Flatten(), nn.Linear(256, 2)).train()
+    assert list(ChannelGraph.trace(network, torch.rand(1, 3, 8, 8)).layers) == ["0"]
+    assert network.seen.tolist() == [0, 0, 0]
+    assert network.training
+
+
+def test_networks_in_half_precision():
+    network = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6), nn.Flatten(), nn.Linear(384, 2)).bfloat16()
+    graph = ChannelGraph.trace(network, torch.randn(1, 3, 8, 8, dtype=torch.bfloat16))
+    assert list(graph.layers) == ["0", "2"]
+
+
 def test_an_error_inside_the_network_names_the_module():
     network = nn.Sequential(conv(3, 4), nn.Sequential(nn.ReLU(), conv(5, 4)), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(InputError, match=r"failed on the example input of shape \(1, 3, 8, 8\), in .*'1.1'"):
