@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,25 +52,29 @@ def export_onnx(path: str | Path, network: nn.Module, example_input: torch.Tenso
             f"ONNX files need the package(s) {', '.join(missing)}: install them with pip install 'dsfp_env[onnx]'."
         )
     network, image = _ready(network, example_input)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about torch's own insides
-            torch.onnx.export(
-                network,
-                (image,),
-                str(path),
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:
-        raise InputError(
-            f"{type(network).__name__} cannot be written to {path} as ONNX ({error}): expected a network that "
-            "torch.export accepts, and a path in a folder that exists."
-        ) from error
+    exporters: list[dict[str, Any]] = [
+        {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch", min=1)},)},
+        {"dynamo": False, "dynamic_axes": {"images": {0: "batch"}, "logits": {0: "batch"}}},  # for torch 2.6
+    ]
+    errors = []
+    for options in exporters:
+        options |= {
+            "input_names": ["images"],
+            "output_names": ["logits"],
+            "external_data": False,
+            "verbose": False,
+        }
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about torch's own insides
+                torch.onnx.export(network, (image,), str(path), **options)
+            return
+        except Exception as error:
+            errors.append(error)
+    raise InputError(
+        f"{type(network).__name__} cannot be written to {path} as ONNX ({errors[0]}): expected a network that "
+        "torch.export accepts, and a path in a folder that exists."
+    ) from errors[0]
 
 
 def _ready(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:

@@ -6,16 +6,16 @@ While the mode is on, every tensor operation that reads labelled elements (see `
 - *elementwise* operations pass labels on, and **join** two channels that meet in one element: such channels go
   together or not at all;
 - operations that only *move* numbers are done to the labels themselves;
-- every other operation is **probed**: it runs on NaN where a label's number has a given bit, once for every bit
-  and its opposite, and where NaN comes out says what was read. Nothing needs to be known of the operation. If
-  one element reads several channels (a mean over channels, LayerNorm, attention), the channels are joined.
+- every other operation is **probed**: it runs again on NaN in some channels, and where NaN comes out says what was
+  read (see `hearing`). Nothing needs to be known of the operation. If one element reads several channels (a mean
+  over channels, LayerNorm, attention), they are joined.
 
-The first three are there for speed; the last alone gives the same labels.
+Moves could be probed as well; they are told apart for speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from dsfp_env.hearing import Hearing
 from dsfp_env.labels import Labels, compact, components, distinct, is_constant, pairs
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
@@ -34,7 +35,6 @@ MOVES = {
     "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
     "replication_pad3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
 }  # fmt: skip
-MOST_WORK = 1 << 25  # elements: of an operation's outputs, times channels
 LINEAR = {"convolution", "addmm", "mm"}  # what convolutions and linear layers are made of
 
 
@@ -249,7 +249,9 @@ class Follower(TorchDispatchMode):
         try:
             if not audible or not all(tensor.is_floating_point() for tensor in labelled):
                 raise TypeError("not of numbers")
-            labels = _Hearing(hear, self.num_labels, self.owners, event).labels(known, lambda: self._joined(known))
+            hearing = Hearing(hear, self.num_labels, self.owners)
+            labels = hearing.labels(known, lambda: self._joined(known))
+            event.joins, event.mixes = hearing.joins, hearing.mixes
         except (TypeError, RuntimeError, ValueError, IndexError):
             event.stays.append((known, f"{event.operation} cannot be followed channel by channel"))
             audible = list(range(len(outputs)))
@@ -275,98 +277,6 @@ class Follower(TorchDispatchMode):
         """The labels of those tensors that have any."""
         found = [labels for tensor in tensors if (labels := self.labels.of(tensor)) is not None]
         return [Seen(compact(labels)[0].clone(), labels.shape) for labels in found]
-
-
-class _Hearing:
-    """Which channels each element of an operation's outputs reads, told from where NaN comes out.
-
-    Args:
-        hear: Runs the operation with NaN at some labels, ``[labels]`` bool, and says where NaN comes out.
-        num_labels: There are, with 0.
-        owners: The first labels of all that were given together, ascending.
-        event: Takes what is joined.
-    """
-
-    def __init__(
-        self,
-        hear: Callable[[torch.Tensor], list[torch.Tensor]],
-        num_labels: int,
-        owners: torch.Tensor,
-        event: Event,
-    ) -> None:
-        self._hear = hear
-        self._num_labels = num_labels
-        self._owners = owners
-        self._event = event
-
-    def labels(self, known: torch.Tensor, joined: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
-        """Labels of the outputs; where an element reads several channels, these are joined and one stands for all.
-
-        Args:
-            known: The labels that the operation may read, ascending.
-            joined: For each of them one that stands for all that it is joined with already.
-        """
-        if not any(bool(one.any()) for one in self._among(known)):
-            raise TypeError("NaN does not come out")
-        if (labels := self._decode(known, known)) is not None:
-            return labels
-        result: list[torch.Tensor] = []
-        stands_for = joined()
-        owners = torch.bucketize(stands_for, self._owners, right=True)
-        for owner in owners.unique():
-            group = owners == owner
-            labels = self._decode(known[group], stands_for[group])
-            if labels is None:
-                labels = self._mixed(known[group], stands_for[group])
-            for index, found in enumerate(labels if result else []):
-                met = pairs(result[index], found)
-                self._event.joins.append(met[:, (met > 0).all(0)])
-                labels[index] = torch.where(result[index] > 0, result[index], found)
-            result = labels
-        return result
-
-    def _decode(self, known: torch.Tensor, stands_for: torch.Tensor) -> list[torch.Tensor] | None:
-        """Labels of the outputs if each element reads at most one of some labels, else None."""
-        reached = self._among(known)
-        members, numbers = stands_for.unique(return_inverse=True)
-        codes = [torch.zeros(one.shape, dtype=torch.int64) for one in reached]
-        for bit in range((len(members) - 1).bit_length()):
-            has_bit = (numbers >> bit & 1).bool()
-            heard = zip(codes, self._among(known[has_bit]), self._among(known[~has_bit]), reached, strict=True)
-            for code, ones, zeros, any_of_them in heard:
-                if (ones & zeros).any() or not torch.equal(ones | zeros, any_of_them):
-                    return None
-                code += ones.long() << bit
-        return [torch.where(one, members[code], 0).float() for one, code in zip(reached, codes, strict=True)]
-
-    def _mixed(self, known: torch.Tensor, stands_for: torch.Tensor) -> list[torch.Tensor]:
-        """Labels of the outputs if elements read several of some labels.
-
-        Exact, with one run per channel; but if the first is heard everywhere, or that would be too much work,
-        all are joined.
-        """
-        self._event.mixes = True
-        reached = self._among(known)
-        labels = [torch.zeros(one.shape) for one in reached]
-        members = stands_for.unique()
-        for number, member in enumerate(members):
-            heard = self._among(known[stands_for == member])
-            everywhere = all(torch.equal(ones, one) for ones, one in zip(heard, reached, strict=True))
-            work = len(members) * sum(one.numel() for one in reached)
-            if number == 0 and (everywhere or work > MOST_WORK):
-                self._event.joins.append(torch.stack([known, member.expand(len(known))]))
-                return [one.float() * float(member) for one in reached]
-            for found, ones in zip(labels, heard, strict=True):
-                others = distinct(found[ones])
-                self._event.joins.append(torch.stack([others, member.expand(len(others))]))
-                found[ones & (found == 0)] = float(member)
-        return labels
-
-    def _among(self, labels: torch.Tensor) -> list[torch.Tensor]:
-        """Where NaN comes out if these labels are NaN."""
-        speaks = torch.zeros(self._num_labels, dtype=torch.bool)
-        speaks[labels] = True
-        return self._hear(speaks)
 
 
 def _varies_where_single(labels: torch.Tensor, other: torch.Size) -> bool:

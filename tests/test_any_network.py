@@ -439,8 +439,8 @@ def test_an_error_inside_the_network_names_the_module():
         ChannelGraph.trace(network, torch.randn(1, 3, 8, 8))
 
 
-def test_every_operation_is_probed_alike_with_and_without_the_short_ways(monkeypatch):
-    """Elementwise operations and moves have rules of their own for speed; the probe alone finds the same."""
+def test_moves_are_labelled_as_the_probe_would(monkeypatch):
+    """Operations that only move numbers are done to the labels for speed; the probe finds the same."""
     from dsfp_env import follower
 
     names = ["option-A shortcut", "the same twice side by side", "gated halves", "pixel shuffle", "pooling"]
