@@ -1,9 +1,9 @@
 """Which channels each element of an operation's outputs reads, told from where NaN comes out.
 
-NaN survives every sum, product, pooling and reshape. So the operation is run with NaN in some of the channels that it
-reads, several times: run k has NaN in the channels whose number has bit k, and another run in those whose number has
-not. An output element that hears exactly one of each such pair reads one channel, and the bits spell its number; one
-that hears both reads several, which are then joined.
+NaN survives every sum, product, pooling and reshape. So the operation is run with NaN in some of the channels
+that it reads, several times: run k has NaN in the channels whose number has bit k, and another run in those
+whose number has not. An output element that hears exactly one of each such pair reads one channel, and the bits
+spell its number; one that hears both reads several, which are then joined.
 """
 
 from __future__ import annotations
