@@ -449,3 +449,30 @@ def test_moves_are_labelled_as_the_probe_would(monkeypatch):
     for name, graph in zip(names, graphs, strict=True):
         again = ChannelGraph.trace(NETWORKS[name][0].eval(), torch.randn(1, 3, 8, 8))
         assert (again.layers, again.excluded) == (graph.layers, graph.excluded)
+
+
+def test_the_normalisation_that_takes_an_output_directly_is_known():
+    """After an activation, even in place, it no longer does."""
+    direct = nn.Sequential(conv(3, 4), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 2))
+    behind = nn.Sequential(conv(3, 4), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2))
+    norms = [ChannelGraph.trace(n, torch.randn(1, 3, 8, 8)).layers["0"].norm for n in (direct, behind)]
+    assert norms == ["1", None]
+
+
+class Adapted(nn.Conv2d):
+    """A convolution with another one inside, as adapters have."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.adapter = nn.Conv2d(self.in_channels, self.out_channels, 1)
+
+    def forward(self, x):
+        return super().forward(x) + self.adapter(x)
+
+
+def test_layers_inside_of_layers_are_left_alone():
+    network = nn.Sequential(conv(3, 4), Adapted(4, 6, 3, padding=1), conv(6, 5), nn.Flatten(), nn.Linear(320, 2))
+    graph = ChannelGraph.trace(network, torch.randn(1, 3, 8, 8))
+    assert list(graph.layers) == ["2"]
+    assert "fails after removal" in graph.excluded["0"]
+    assert "does not run" in graph.excluded["1.adapter"]

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
+from dsfp_env.layers import filters_first
 from dsfp_env.sensitivity import CRITERIA, fuse
 
 LN2 = math.log(2)
@@ -140,3 +141,16 @@ def test_a_criterion_of_ones_own(tiny):
         score_filters(tiny, broken)
     with pytest.raises(InputError, match="Did you mean 'taylor'"):
         score_filters(tiny, "tailor")
+
+
+def test_filters_of_a_transposed_convolution_lie_along_its_second_dimension():
+    """Two groups of 2 inputs and 3 filters: filter 4 is the second of group 1, which reads inputs 2 and 3."""
+    layer = nn.ConvTranspose2d(4, 6, 1, groups=2)
+    layer.weight.data = torch.arange(12.0).view(4, 3, 1, 1)
+    assert filters_first(layer, layer.weight).tolist() == [[0, 3], [1, 4], [2, 5], [6, 9], [7, 10], [8, 11]]
+    assert filters_first(layer, layer.bias).shape == (6, 1)
+    network = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 2))
+    split = torch.randn(8, 4, 2, 2), torch.arange(8) % 2
+    task = Task.from_network(network, split, split, split, device="cpu")
+    assert score_filters(task, "l1")["0"].tolist() == [3, 5, 7, 15, 17, 19]
+    assert all(score_filters(task, criterion)["0"].shape == (6,) for criterion in CRITERIA)
