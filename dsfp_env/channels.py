@@ -26,7 +26,6 @@ from dsfp_env.coupling import (
     PrunableLayer,
     channel_classes,
     prunable_layers,
-    vector_nodes,
 )
 from dsfp_env.errors import InputError
 from dsfp_env.layers import CONVOLUTIONS, set_widths, weight_of
@@ -83,26 +82,22 @@ class ChannelGraph:
         if not any(isinstance(module, CONVOLUTIONS) for module in network.modules()):
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
         trace = trace_network(network, example_input)
-        classes = channel_classes(trace)
+        classes = channel_classes(network, trace)
+        counter = cls._counter_of(network, trace, classes)
         image = example_input[:1].to(next(network.parameters()).device)
         while True:
-            graph = cls._build(network, trace, classes)
+            graph = cls(classes, *prunable_layers(network, trace, classes), counter)
             faults = graph._faults(network, image, trace, classes)
             if not faults:
                 return graph
             classes.pinned |= {one: reason for one, reason in faults.items() if one not in classes.pinned}
 
-    @classmethod
-    def _build(cls, network: nn.Module, trace: Trace, classes: Classes) -> ChannelGraph:
-        layers, excluded = prunable_layers(network, trace, classes)
-        everything = Classes(classes.of_label, dict(classes.nodes), classes.pinned)
-        for path, node in vector_nodes(trace, network, classes.of_label).items():
-            everything.nodes[path] = node
+    @staticmethod
+    def _counter_of(network: nn.Module, trace: Trace, classes: Classes) -> CostCounter:
         params = sum(parameter.numel() for parameter in network.parameters())
         uncut = [path for path, node in classes.nodes.items() if node.positions and "weight" not in node.tensors]
         other_macs = sum(math.prod(weight_of(trace.modules[p]).shape) * trace.positions[p] for p in uncut)
-        counter = CostCounter(everything.nodes, params, trace.other_macs + other_macs)
-        return cls(everything, layers, excluded, counter)
+        return CostCounter(classes.nodes, params, trace.other_macs + other_macs)
 
     def keep(
         self,
@@ -312,7 +307,7 @@ class ChannelGraph:
         return faults
 
     def _give_up(self, faults: Mapping[int, str]) -> dict[int, str]:
-        why = next(iter(faults.values()), "slim and masked networks differ") if faults else "they differ together"
+        why = next(iter(faults.values()), "they differ together")
         own = torch.from_numpy(self._out_classes).unique().tolist()
         return dict.fromkeys(own, f"removing filters is not the same as masking them ({why})")
 

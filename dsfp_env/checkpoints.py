@@ -30,7 +30,7 @@ from torch import nn
 
 from dsfp_env.channels import Keep
 from dsfp_env.errors import InputError
-from dsfp_env.layers import set_tensors, widths
+from dsfp_env.layers import WEIGHTED, weight_shape, widths
 from dsfp_env.tasks import Task, load_task
 
 FORMAT = 2
@@ -103,7 +103,7 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
         what = f"this {type(network).__name__}"
     slim = copy.deepcopy(network).cpu()
     try:
-        set_tensors(slim, tensors, header["widths"])
+        _set_tensors(slim, tensors, header["widths"])
     except ValueError as error:
         raise InputError(
             f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
@@ -131,6 +131,46 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
             "file written by dsfp_env.save_pruned."
         ) from error
     return header, tensors
+
+
+def _set_tensors(
+    network: nn.Module, tensors: Mapping[str, torch.Tensor], widths_of: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Make a network of full width one of the widths and with the weights given, in place.
+
+    Args:
+        network: The network.
+        tensors: Its new state, by name.
+        widths_of: Module path -> what `widths` is to be.
+
+    Raises:
+        ValueError: If they do not fit the network.
+    """
+    modules = dict(network.named_modules())
+    state = network.state_dict(keep_vars=True)
+    if different := sorted(state.keys() ^ tensors.keys()):
+        raise ValueError(f"{different[0]!r} is in only one of the two")
+    for path, new in widths_of.items():
+        if path not in modules or widths(modules[path]).keys() != new.keys():
+            raise ValueError(f"{path!r} is no layer of the same kind")
+        for name, value in new.items():
+            setattr(modules[path], name, value)
+    replaced: dict[int, nn.Parameter] = {}  # id of a parameter -> its successor; modules may share it
+    for name, tensor in tensors.items():
+        old = state[name]
+        if tensor.dim() != old.dim() or any(new > size for new, size in zip(tensor.shape, old.shape, strict=True)):
+            raise ValueError(
+                f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}"
+            )
+        path, _, attribute = name.rpartition(".")
+        if isinstance(old, nn.Parameter):
+            tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
+        setattr(modules[path], attribute, tensor)
+    for path, module in modules.items():
+        if isinstance(module, WEIGHTED) and tuple(module.weight.shape) != weight_shape(module):
+            raise ValueError(
+                f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {weight_shape(module)}"
+            )
 
 
 def _version(package: str) -> str:

@@ -64,7 +64,7 @@ class Classes:
     pinned: dict[int, str]  # class -> the reason that it must stay
 
 
-def channel_classes(trace: Trace) -> Classes:
+def channel_classes(network: nn.Module, trace: Trace) -> Classes:
     """Join channels that stay or go together (connected components of what met), and say which must stay."""
     edges = [join for event in trace.events for join in event.joins]
     for path, module in trace.modules.items():
@@ -78,6 +78,7 @@ def channel_classes(trace: Trace) -> Classes:
         for path, module in trace.modules.items()
         for reads, writes in [_sides(trace, path)]
     }
+    nodes |= _vector_nodes(network, trace, of_label)
     pinned: dict[int, str] = {}
     for labels, reason in _must_stay(trace, of_label):
         for one in of_label[labels].unique().tolist():
@@ -85,7 +86,7 @@ def channel_classes(trace: Trace) -> Classes:
     return Classes(of_label, nodes, pinned)
 
 
-def vector_nodes(trace: Trace, network: nn.Module, of_label: torch.Tensor) -> dict[str, Node]:
+def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> dict[str, Node]:
     """Nodes for tensors of the user's own modules that hold one number per channel."""
     nodes: dict[str, Node] = {}
     nothing = torch.empty(0, dtype=torch.int64)

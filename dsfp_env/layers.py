@@ -7,7 +7,7 @@ group. *Within groups*: the same places go in every group, and the number of gro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -28,11 +28,6 @@ def channel_dim(module: nn.Module) -> int:
     if isinstance(module, nn.Linear):
         return -1
     return -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else 1
-
-
-def filter_dim(module: nn.Module) -> int:
-    """The dimension of a layer's weight that counts its output channels (within a group, if transposed)."""
-    return 1 if isinstance(module, _ConvTransposeNd) else 0
 
 
 def out_width(module: nn.Module) -> int:
@@ -144,47 +139,7 @@ def widths(module: nn.Module) -> dict[str, int]:
     return {name: getattr(module, name) for name in names}
 
 
-def set_tensors(
-    network: nn.Module, tensors: Mapping[str, torch.Tensor], widths_of: Mapping[str, Mapping[str, int]]
-) -> None:
-    """Make a network of full width one of the widths and with the weights given, in place.
-
-    Args:
-        network: The network.
-        tensors: Its new state, by name.
-        widths_of: Module path -> what `widths` is to be.
-
-    Raises:
-        ValueError: If they do not fit the network.
-    """
-    modules = dict(network.named_modules())
-    state = network.state_dict(keep_vars=True)
-    if different := sorted(state.keys() ^ tensors.keys()):
-        raise ValueError(f"{different[0]!r} is in only one of the two")
-    for path, new in widths_of.items():
-        if path not in modules or widths(modules[path]).keys() != new.keys():
-            raise ValueError(f"{path!r} is no layer of the same kind")
-        for name, value in new.items():
-            setattr(modules[path], name, value)
-    replaced: dict[int, nn.Parameter] = {}  # id of a parameter -> its successor; modules may share it
-    for name, tensor in tensors.items():
-        old = state[name]
-        if tensor.dim() != old.dim() or any(new > size for new, size in zip(tensor.shape, old.shape, strict=True)):
-            raise ValueError(
-                f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}"
-            )
-        path, _, attribute = name.rpartition(".")
-        if isinstance(old, nn.Parameter):
-            tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
-        setattr(modules[path], attribute, tensor)
-    for path, module in modules.items():
-        if isinstance(module, WEIGHTED) and tuple(module.weight.shape) != _weight_shape(module):
-            raise ValueError(
-                f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {_weight_shape(module)}"
-            )
-
-
-def _weight_shape(module: _ConvNd | nn.Linear) -> tuple[int, ...]:
+def weight_shape(module: _ConvNd | nn.Linear) -> tuple[int, ...]:
     """What a weighted layer's own widths say of its weight."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features

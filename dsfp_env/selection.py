@@ -85,7 +85,7 @@ class Selector:
 
     def _give_back(self, alive: np.ndarray, of_class: np.ndarray, min_filters: int, round_to: int) -> None:
         """While a layer lacks filters, its set gets back the best class that it lost and that helps."""
-        least = np.minimum(np.where(self._has_agent, max(min_filters, 1), 1), self._widths)
+        least = np.minimum(np.where(self._has_agent, min_filters, 1), self._widths)
         multiple = np.where(self._has_agent, round_to, 1)
         kept = np.add.reduceat(alive[self._all], self._bounds, dtype=np.int64)
         while (lacking := (kept < least) | ((kept % multiple > 0) & (kept < self._widths))).any():

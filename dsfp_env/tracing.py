@@ -157,17 +157,17 @@ class _Run:
         self.trace = trace
         self.other_macs = 0
         given = [int(labels.max()) for labels in trace.vertices.values() if len(labels)]
-        self._next = follower.num_labels = 1 + max(given, default=0)
+        follower.num_labels = 1 + max(given, default=0)
         self._writers: dict[int, tuple[str, torch.Tensor, int]] = {}  # id of an output -> path, itself, version
 
     def labels(self, path: str, side: str, count: int) -> torch.Tensor:
         """Labels of the channels on one side of a layer ``[count]``; given now if it has none."""
-        vertices = self.trace.vertices
+        vertices, follower = self.trace.vertices, self.follower
         if (path, side) not in vertices:
-            vertices[path, side] = torch.arange(self._next, self._next + count)
-            self.follower.owners = torch.cat([self.follower.owners, torch.tensor([self._next])])
-            self._next += count
-            self.follower.num_labels = self._next
+            start = follower.num_labels
+            vertices[path, side] = torch.arange(start, start + count)
+            follower.owners = torch.cat([follower.owners, torch.tensor([start])])
+            follower.num_labels += count
         return vertices[path, side]
 
     def forward(

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import dsfp_env
 
@@ -20,6 +21,16 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits(own_cache):
     return dsfp_env.load_task("digits")
+
+
+@torch.no_grad()
+def count(network, image):
+    """An independent count: logits, multiply-adds of convolutions and linear layers, parameters."""
+    with FlopCounterMode(display=False) as counter:
+        logits = network(image)
+    flops = {str(operation): number for operation, number in counter.get_flop_counts()["Global"].items()}
+    macs = sum(flops.get(f"aten.{name}", 0) for name in ("convolution", "addmm", "mm")) // 2
+    return logits, macs, sum(parameter.numel() for parameter in network.parameters())
 
 
 class TinyNet(nn.Module):

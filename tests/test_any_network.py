@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from conftest import count
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from dsfp_env import ChannelGraph, InputError
 
@@ -239,12 +239,8 @@ def assert_exact(graph, network, image, seed):
     keep, slim, masked = prune(graph, network, seed)
     expected = masked(image)
     assert (slim(image) - expected).abs().max() <= 1e-5 * expected.abs().max()
-    with FlopCounterMode(display=False) as counter:
-        slim(image[:1])
-    flops = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
-    counted = sum(flops.get(f"aten.{name}", 0) for name in ("convolution", "addmm", "mm"))
-    assert 2 * graph.costs(keep).macs == counted
-    assert graph.costs(keep).params == sum(p.numel() for p in slim.parameters())
+    _, macs, params = count(slim, image[:1])
+    assert (graph.costs(keep).macs, graph.costs(keep).params) == (macs, params)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 import torch
 import torchvision
+from conftest import count
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from dsfp_env import ChannelGraph
 
@@ -71,15 +71,6 @@ def make(name):
 def relative_difference(ours, reference):
     assert reference.isfinite().all()
     return float((ours - reference).abs().max() / reference.abs().max())
-
-
-def count(network, image):
-    """Multiply-adds of convolutions and linear layers, and parameters."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        logits = network(image)
-    flops = {str(operation): number for operation, number in counter.get_flop_counts()["Global"].items()}
-    macs = sum(flops.get(f"aten.{name}", 0) for name in ("convolution", "addmm", "mm")) // 2
-    return logits, macs, sum(parameter.numel() for parameter in network.parameters())
 
 
 def training_step(network, images):
