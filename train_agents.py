@@ -26,10 +26,10 @@ from agents.progress import Progress
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
 from dsfp_env.devices import choose_device
-from dsfp_env.errors import InputError, choose
+from dsfp_env.errors import InputError
+from dsfp_env.loading import check_task
 from dsfp_env.rewards import reward_function
-from dsfp_env.sensitivity import CRITERIA
-from dsfp_env.tasks import TASKS
+from dsfp_env.sensitivity import parse_criterion
 from dsfp_env.workers import EvaluationPool
 
 INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
@@ -40,7 +40,9 @@ class Settings:
     """What is learned, by whom, and for how long."""
 
     task: str = "digits"
-    """Network and data: digits, or package.module:function that returns a dsfp_env.Task."""
+    """Network and data: digits; cifar10-NETWORK or cifar100-NETWORK, for example cifar10-vgg16-bn;
+    imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
+    dsfp_env.Task."""
     agent: str = "q_learning"
     """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
     random_search, uniform, or package.module:Class of your own."""
@@ -62,8 +64,8 @@ class Settings:
     observation: str = "layers"
     """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
     criterion: str = "dsfp"
-    """Which filters go first: dsfp, grad, taylor, output_kl, fisher, l1, l2, random, or
-    package.module:function."""
+    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (dsfp_env.sensitivity lists
+    them), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
     min_filters: int = 1
@@ -73,7 +75,18 @@ class Settings:
     task_seed: int | None = None
     """Splits the data and trains the original network; the seed of the run unless given."""
     data_root: str | None = None
-    """Where data sets lie (digits needs none)."""
+    """Where downloaded data sets lie; a directory in the user's cache unless given (digits needs none)."""
+    download: bool = False
+    """Download the data set if it is not there."""
+    network: str | None = None
+    """Of an image folder: a network of dsfp_env.networks or of torchvision; resnet18 unless given."""
+    image_size: int | None = None
+    """Of an image folder: height and width to scale and cut images to."""
+    weights: str | None = None
+    """A file with the trained original network, or torchvision's own: DEFAULT. Else it is trained here."""
+    recipe: str | None = None
+    """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
+    training goes on from them, and there is none unless this is given."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
@@ -137,8 +150,8 @@ def check(settings: Settings) -> tuple[list[int], Path]:
     for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
-    choose("task", settings.task, TASKS, importable=True)
-    choose("criterion", settings.criterion, CRITERIA, importable=True)
+    check_task(settings.task, task_options(settings))
+    parse_criterion(settings.criterion)
     choose_agent(settings.agent)
     reward_function(reward_name(settings), settings.macs_budget)
     choose_device(settings.device)
@@ -152,7 +165,8 @@ def check(settings: Settings) -> tuple[list[int], Path]:
 
 def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
-    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, task_seed(settings))
+    seed, options = task_seed(settings), task_options(settings)
+    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, seed, **options)
     batches = task.fidelity.batches if settings.kd_batches is None else settings.kd_batches
     return dsfp_env.parallel_env(
         task=task,
@@ -166,6 +180,12 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
         min_filters=settings.min_filters,
         round_to=settings.round_to,
     )
+
+
+def task_options(settings: Settings) -> dict[str, Any]:
+    """What else was said about the task."""
+    names = ("network", "image_size", "weights", "recipe", "download")
+    return {name: value for name in names if (value := getattr(settings, name))}
 
 
 def make_team(settings: Settings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
@@ -255,6 +275,10 @@ def summary_of(settings: Settings) -> dict[str, Any]:
         "kd_batches",
         "min_filters",
         "round_to",
+        "network",
+        "image_size",
+        "weights",
+        "recipe",
     )
     shown = {name: getattr(settings, name) for name in names}
     return {**shown, "reward": reward_name(settings), "task_seed": task_seed(settings)}

@@ -2,14 +2,15 @@
 
 The file is safetensors: the weights, and under the metadata key ``dsfp_env`` a JSON text:
 
-    format      2
-    task        name of the task that the network was cut from
-    layers      module path -> {"filters", "of", "ratio", "kept"}: how many filters stayed, of how many, the
-                fraction that is gone, and which stayed
-    widths      module path -> attributes that say the new widths, for every module that has any
-    checksum    SHA-256 of the weights and of all of the above
-    versions    of the packages that wrote it
-    about       whatever the writer added
+    format        3
+    task          name of the task that the network was cut from
+    architecture  name and number of classes for `networks.make_network`, or null if that cannot make it
+    layers        module path -> {"filters", "of", "ratio", "kept"}: how many filters stayed, of how many, the
+                  fraction that is gone, and which stayed
+    widths        module path -> attributes that say the new widths, for every module that has any
+    checksum      SHA-256 of the weights and of all of the above
+    versions      of the packages that wrote it
+    about         whatever the writer added
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from torch import nn
 from dsfp_env.channels import Keep
 from dsfp_env.errors import InputError
 from dsfp_env.layers import WEIGHTED, weight_shape, widths
-from dsfp_env.tasks import Task, load_task
+from dsfp_env.loading import load_task
+from dsfp_env.networks import make_network
+from dsfp_env.tasks import Task
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_pruned(
@@ -57,6 +60,7 @@ def save_pruned(
     header: dict[str, Any] = {
         "format": FORMAT,
         "task": task.name,
+        "architecture": task.architecture and list(task.architecture),
         "layers": {
             layer: {
                 "filters": len(kept),
@@ -88,19 +92,20 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
 
     Args:
         path: The file.
-        task: The task it was cut from; loaded by its name if neither this nor ``network`` is given.
+        task: The task it was cut from. If neither this nor ``network`` is given, the architecture is made by its
+            name; or, if it has none, the task is loaded. A file cannot name code of your own for that.
         network: Instead of a task, a network of the original architecture, with any weights; it is left as it is.
 
     Raises:
         InputError: If the file is absent, damaged or not one of these, or does not fit the task or network.
     """
     header, tensors = read_pruned(path)
-    if network is None:
-        task = task or load_task(header["task"], device="cpu")
-        network = task.network
-        what = f"task {task.name!r}"
-    else:
+    if network is not None:
         what = f"this {type(network).__name__}"
+    elif task is not None:
+        network, what = task.network, f"task {task.name!r}"
+    else:
+        network, what = _named_network(path, header)
     slim = copy.deepcopy(network).cpu()
     try:
         _set_tensors(slim, tensors, header["widths"])
@@ -109,6 +114,20 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
             f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
         ) from error
     return slim.eval()
+
+
+def _named_network(path: str | Path, header: Mapping[str, Any]) -> tuple[nn.Module, str]:
+    """The original architecture by the names in a file, and what it is, in words."""
+    architecture = header["architecture"]
+    name = architecture[0] if architecture else header["task"]
+    if ":" in name:  # to import what a file says would be to run it
+        raise InputError(
+            f"{path} was cut from {name!r}, which is no network of this package: give the task "
+            "it was cut from, or a network of its architecture, as load_pruned(path, network=...)."
+        )
+    if architecture:
+        return make_network(*architecture), f"the network {name!r}"
+    return load_task(name, device="cpu").network, f"task {name!r}"
 
 
 def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -181,7 +200,7 @@ def _version(package: str) -> str:
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    content = {name: header[name] for name in ("format", "task", "layers", "widths")}
+    content = {name: header[name] for name in ("format", "task", "architecture", "layers", "widths")}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -36,6 +36,9 @@ class Splits(NamedTuple):
 def as_labelled_images(data: Any, split: str) -> LabelledImages:
     """Bring a split of the user's own into memory.
 
+    The images come in a random order, always the same: data sets are often sorted by class, and the first images
+    of a split must be like all of it.
+
     Args:
         data: A pair of tensors ``(images [N, ...], labels [N])``, or a map-style torch ``Dataset`` of
             ``(image tensor, int label)`` pairs.
@@ -44,6 +47,7 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
     Raises:
         InputError: If it is neither, is empty, holds non-finite images, or the lengths differ.
     """
+    ours = isinstance(data, LabelledImages)
     if isinstance(data, Dataset):
         data = _read_dataset(data, split)
     if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(map(torch.is_tensor, data))):
@@ -60,7 +64,10 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
     images = images.to(torch.float32)
     if not torch.isfinite(images).all():
         raise InputError(f"The {split} split has NaN or infinite pixels: remove or repair those images.")
-    return LabelledImages(images, labels.to(torch.int64))
+    if ours:  # in random order already
+        return LabelledImages(images, labels.to(torch.int64))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
+    return LabelledImages(images[order], labels[order].to(torch.int64))
 
 
 def _read_dataset(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:

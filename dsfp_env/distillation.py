@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.data import LabelledImages
-from dsfp_env.errors import InputError
+from dsfp_env.errors import check_ranges
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,18 @@ class Fidelity:
             "last_distillation_weight": (0 <= self.last_distillation_weight <= 1, "in [0, 1]"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
         }
-        for name, (fine, range_) in expected.items():
-            if not fine:
-                raise InputError(f"Fidelity.{name} is {getattr(self, name)}: expected {range_}.")
+        check_ranges(self, expected)
+
+
+def default_fidelity(network: nn.Module) -> Fidelity:
+    """The default for a network: a learning rate of 1e-3, or of 3e-4 if it has no batch normalisation.
+
+    Without, 1e-3 breaks in 20 batches what the removal left: AlexNet on the JPEG copy of CIFAR-10, 83.8 %, is at
+    54.0 % after uniform pruning by 30 % with 1e-3, at 82.7 % with 3e-4, at 82.8 % with 1e-4; pruned by 50 %, at
+    61.8, 78.4 and 76.4 % (2,000 validation images, seed 0).
+    """
+    normalised = any(isinstance(module, _BatchNorm) for module in network.modules())
+    return Fidelity() if normalised else Fidelity(learning_rate=3e-4)
 
 
 def distillation_loss(

@@ -43,9 +43,10 @@ from dsfp_env.distillation import Fidelity
 from dsfp_env.errors import InputError, choose
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
+from dsfp_env.loading import load_task
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.sensitivity import Criterion
-from dsfp_env.tasks import Task, load_task
+from dsfp_env.tasks import Task
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
 Infos = dict[str, dict[str, float | int]]

@@ -15,6 +15,22 @@ class InputError(ValueError):
     """The caller's input cannot be used; the message is a sentence the caller can act on."""
 
 
+def check_ranges(settings: object, expected: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse settings that are out of their ranges.
+
+    Args:
+        settings: A dataclass.
+        expected: Field -> whether its value is fine, and what is, in words.
+
+    Raises:
+        InputError: For the first one that is not fine.
+    """
+    for name, (fine, range_) in expected.items():
+        if not fine:
+            came = getattr(settings, name)
+            raise InputError(f"{type(settings).__name__}.{name} is {came}: expected {range_}.")
+
+
 def choose(kind: str, name: str, options: Mapping[str, Any], *, importable: bool = False) -> Any:
     """Return ``options[name]``, or refuse an unknown name with the nearest known one.
 

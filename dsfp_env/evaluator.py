@@ -71,10 +71,15 @@ class Evaluator:
             InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
         """
         keep = self.keep(ratios)
-        key = (seed, tuple(tuple(kept.tolist()) for kept in keep.values()))
+        key = self._key(keep, seed)
         if key not in self._outcomes:
             self._outcomes[key] = self._measured(self._recovered(keep, seed), keep)
         return self._outcomes[key]
+
+    def remember(self, ratios: Mapping[str, float], seed: int, accuracy: float) -> None:
+        """Take the accuracy of an evaluation that was made earlier, so that it need not be made again."""
+        keep = self.keep(ratios)
+        self._outcomes[self._key(keep, seed)] = self.outcome(keep, accuracy)
 
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
         """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
@@ -108,6 +113,9 @@ class Evaluator:
             },
             latency=latency,
         )
+
+    def _key(self, keep: Keep, seed: int) -> tuple[int, tuple[tuple[int, ...], ...]]:
+        return seed, tuple(tuple(kept.tolist()) for kept in keep.values())
 
     def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
         accuracy = measure_accuracy(network, self.task.validation)

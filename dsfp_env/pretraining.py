@@ -2,7 +2,8 @@
 
 A file in the cache is named by the hash of everything that the weights depend on: the initial weights, the
 training images and labels, the recipe, the seed, the code, the release of torch, the device and its threads. So
-a stale file is never read, and a network from the cache is bit for bit the one that training would give.
+a stale file is never read, and a network from the cache is bit for bit the one that training would give. A
+training that is stopped goes on after its last whole epoch when the same network is asked for again.
 """
 
 from __future__ import annotations
@@ -10,76 +11,103 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import os
 import sys
-import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import platformdirs
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from dsfp_env import augmentation, training
 from dsfp_env.data import LabelledImages
-from dsfp_env.distillation import draw_batches
+from dsfp_env.errors import InputError
+from dsfp_env.files import cache_directory, write_whole
+from dsfp_env.recipes import Recipe
+from dsfp_env.training import Epoch
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """AdamW with a one-cycle learning rate, on the cross entropy."""
-
-    epochs: int = 30
-    batch_size: int = 64
-    max_learning_rate: float = 1e-2
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-
-
-def pretrained(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -> nn.Module:
+def pretrained(
+    network: nn.Module,
+    train: LabelledImages,
+    recipe: Recipe,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> nn.Module:
     """The network trained by a recipe, in evaluation mode; from the cache if it was trained before.
 
     Args:
         network: With the weights to start from; it is left as it is.
         train: The training split, on the network's device.
         recipe: How to train.
-        seed: Chooses the batches, and drives dropout if the network has any.
+        seed: Chooses the batches, and drives augmentation, and dropout if the network has any.
+        on_epoch: Called after every epoch of training.
     """
     file = cache_directory() / f"{type(network).__name__}-{_key(network, train, recipe, seed)}.safetensors"
     trained = copy.deepcopy(network)
     if _read(file, trained):
         return trained.eval()
-    pretrain(trained, train, recipe, seed)
-    _write(file, trained)
+    state = file.with_suffix(".training")
+    checkpoint = state if recipe.epochs * len(train.labels) > 1_000_000 else None  # a training worth resuming
+    training.train(trained, train, recipe, seed, on_epoch=on_epoch, checkpoint=checkpoint)
+    if _write(file, trained) and checkpoint:
+        state.unlink(missing_ok=True)
     return trained
 
 
-def pretrain(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -> None:
-    """Train a network in place; it ends in evaluation mode. Arguments as for `pretrained`."""
-    per_epoch = max(1, len(train.labels) // recipe.batch_size)
-    steps = recipe.epochs * per_epoch
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.max_learning_rate, total_steps=steps)
-    cuda = [train.images.device] if train.images.is_cuda else []
-    network.train()
-    with torch.random.fork_rng(cuda):
-        torch.manual_seed(seed)
-        for indices in draw_batches(len(train.labels), recipe.batch_size, steps, seed).to(train.labels.device):
-            logits = network(train.images[indices])
-            loss = F.cross_entropy(logits, train.labels[indices], label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    network.eval()
+def load_weights(network: nn.Module, file: str | Path) -> None:
+    """Put weights of the user's own into a network.
+
+    Args:
+        network: Changed in place.
+        file: A state dict: safetensors, or what ``torch.save`` wrote; also one under the key ``state_dict`` or
+            ``model``, and with the prefix ``module.`` of data-parallel training.
+
+    Raises:
+        InputError: If the file cannot be read, or holds other weights than the network has.
+    """
+    try:
+        state = (
+            safetensors.torch.load_file(file)
+            if str(file).endswith(".safetensors")
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # whatever a damaged file makes the loaders raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"The weights {str(file)!r} could not be read ({reason}). Expected a state dict: *.safetensors, or a "
+            "file of torch.save(network.state_dict(), file)."
+        ) from error
+    for key in ("state_dict", "model"):
+        state = state.get(key, state) if isinstance(state, dict) else state
+    _load_state(network, state, str(file))
 
 
-def cache_directory() -> Path:
-    """Where trained networks are kept: ``$DSFP_ENV_CACHE``, or the user's cache directory."""
-    return Path(os.environ.get("DSFP_ENV_CACHE") or platformdirs.user_cache_path("dsfp_env"))
+def load_published(network: nn.Module, name: str, weights: str) -> None:
+    """Put weights that torchvision publishes into a network; they are downloaded, with a progress bar.
+
+    Args:
+        network: Changed in place.
+        name: Of the network, as in `networks.make_network`.
+        weights: Of the weights, such as ``"DEFAULT"``.
+
+    Raises:
+        InputError: If there are no such weights, they cannot be downloaded, or do not fit.
+    """
+    import torchvision  # takes seconds
+
+    name = name.removeprefix("torchvision.")
+    try:
+        state = torchvision.models.get_model(name, weights=weights).state_dict()
+    except Exception as error:  # whatever torchvision and the connection raise
+        raise InputError(
+            f"There are no weights {weights!r} for {name} ({error}). Expected a file with a suffix such as .pt, "
+            "or weights that torchvision publishes for the network, such as 'DEFAULT'."
+        ) from error
+    _load_state(network, state, weights)
 
 
 def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -> str:
@@ -88,7 +116,7 @@ def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -
     machine = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     facts = (repr(network), recipe, seed, torch.__version__, device.type, machine, torch.get_num_threads())
     digest = hashlib.sha256(repr(facts).encode())
-    for module in (type(network).__module__, __name__, draw_batches.__module__):
+    for module in (type(network).__module__, __name__, training.__name__, augmentation.__name__):
         digest.update(inspect.getsource(sys.modules[module]).encode())
     for tensor in (*network.state_dict().values(), *train):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -104,16 +132,27 @@ def _read(file: Path, network: nn.Module) -> bool:
     return True
 
 
-def _write(file: Path, network: nn.Module) -> None:
-    """Store weights at once or not at all; without a place to write, say so and go on."""
+def _write(file: Path, network: nn.Module) -> bool:
+    """Store weights; without a place to write, say so and go on."""
+    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            part.write(safetensors.torch.save({k: v.contiguous() for k, v in network.state_dict().items()}))
-        os.replace(part.name, file)
+        write_whole(file, lambda part: part.write(weights))
     except OSError as error:
         warnings.warn(
             f"The trained network could not be kept in {file.parent} ({error}); it will be trained again next "
             "time. Set DSFP_ENV_CACHE to a directory that can be written.",
             stacklevel=2,
         )
+        return False
+    return True
+
+
+def _load_state(network: nn.Module, state: Any, came_from: str) -> None:
+    try:
+        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        reasons = " ".join(str(error).split())
+        raise InputError(
+            f"The weights {came_from!r} do not fit {type(network).__name__}: {reasons[:400]}. Expected a state "
+            "dict of this very network."
+        ) from error

@@ -12,43 +12,54 @@ averaged as |g| over batches.
     Imp(F)    = exp|Grad - Taylor| + exp|Taylor - KL| + 1/2 exp|Grad - KL|
 
 Without F means its output is zero after the normalisation, that is before the activation. The score returned is
-log Imp(F), by logsumexp in float64: the same order, and no overflow. A dead filter has the least possible score,
-log 2.5. The paper leaves some choices open; made here: mean cross entropy, no normalisation of the three terms,
-and the lowest go (the paper's abstract and its section III-A differ on the end).
+log Imp(F), by logsumexp in float64: the same order, and no overflow. What the paper leaves open is an option; the
+first value is the default:
+
+    kl             output: as above; fisher: the same to second order, in one pass; activation: KL between the
+                   histograms of the filter's and the layer's activations, as in the abstract (see `kl_criteria`)
+    taylor         sum: as above; mean: 1/N of it
+    normalisation  of each of the three terms, over the filters of a layer. none; minmax: (x - min) / (max - min);
+                   zscore: (x - mean) / deviation; rank: average rank, from 0 to 1
+    end            of the order that is pruned. lowest: section III-A; highest, as the abstract may be read: the
+                   score is -log Imp(F)
+
+A dead filter, one for which all three are zero, goes first whatever the options; raw, its score is log 2.5.
+(Activations may differ from the layer's though nothing depends on them: there, Grad and Taylor tell.)
+
+In plain words: of raw terms the fused score ranks as the one with the largest units, in practice Taylor, in some
+first layers the KL; of normalised terms it measures how much they disagree, not how much the filter matters
+(measured, see docs/criteria.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from dsfp_env.calls import parse_call
 from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
 from dsfp_env.errors import InputError, choose
-from dsfp_env.layers import filters_first, weight_of
-from dsfp_env.replay import Replay
-
-Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
-
-
-class Evidence(NamedTuple):
-    """What a criterion may look at. The network comes in evaluation mode and must be left unchanged."""
-
-    network: nn.Module
-    layers: Mapping[str, PrunableLayer]
-    batches: Sequence[LabelledImages]  # of the training split
-    rng: torch.Generator  # on the CPU
-
-
-Criterion = Callable[[Evidence], Mapping[str, torch.Tensor]]
+from dsfp_env.evidence import Criterion, Evidence, Scores
+from dsfp_env.gradient_criteria import (
+    fisher,
+    grad,
+    mean_effect,
+    mean_gradient,
+    of_gradients,
+    summed_effect,
+    taylor,
+    taylor_activation,
+    taylor_bn,
+)
+from dsfp_env.kl_criteria import activation_kl, fisher_kl, output_kl
+from dsfp_env.options import with_options
+from dsfp_env.weight_criteria import bn_scale, dcff, fpgm, l1, l2, random
 
 
 def score_network(
@@ -62,23 +73,59 @@ def score_network(
     seed: int = 0,
 ) -> Scores:
     """Score every filter of some layers; for the arguments see `tasks.score_filters`."""
-    function: Criterion = (
-        choose("criterion", criterion, CRITERIA, importable=True) if isinstance(criterion, str) else criterion
-    )
+    function = parse_criterion(criterion) if isinstance(criterion, str) else criterion
     images, labels = train
     size = min(batch_size, len(labels))
     indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)
     batches = [LabelledImages(images[i], labels[i]) for i in indices]
     scores = function(Evidence(network, layers, batches, torch.Generator().manual_seed(seed)))
-    name = getattr(function, "__name__", repr(function))
+    name = criterion if isinstance(criterion, str) else getattr(function, "__name__", repr(function))
     return {path: _checked(name, layer, scores) for path, layer in layers.items()}
 
 
-def dsfp(evidence: Evidence) -> Scores:
-    """Differential Sensitivity Fusion: log Imp(F), as at the top of this file."""
-    gradients, taylors = _of_gradients(evidence, _mean_gradient, _summed_effect)
-    divergences = output_kl(evidence)
-    return {path: fuse(gradients[path], taylors[path], divergences[path]) for path in evidence.layers}
+def parse_criterion(text: str) -> Criterion:
+    """A criterion by text, with options if there are any: ``"taylor"``, ``"dsfp(kl=fisher, end=highest)"``.
+
+    Args:
+        text: A name in `CRITERIA` or ``"package.module:function"``; options may follow in parentheses.
+
+    Returns:
+        The function; with options, a `functools.partial` of it.
+
+    Raises:
+        InputError: If the text is no such call, or the criterion, an option or the value of one is unknown.
+    """
+    name, options = parse_call("criterion", text)
+    return with_options("criterion", name, choose("criterion", name, CRITERIA, importable=True), options)
+
+
+def dsfp(
+    evidence: Evidence,
+    *,
+    kl: Literal["output", "activation", "fisher"] = "output",
+    normalisation: Literal["none", "minmax", "zscore", "rank"] = "none",
+    end: Literal["lowest", "highest"] = "lowest",
+    taylor: Literal["sum", "mean"] = "sum",
+) -> Scores:
+    """Differential Sensitivity Fusion: log Imp(F), with the options at the top of this file.
+
+    Raises:
+        InputError: If the value of an option is unknown.
+    """
+    divergence = choose("kl", kl, DIVERGENCES)
+    normalise = choose("normalisation", normalisation, NORMALISATIONS)
+    sign = choose("end", end, SIGNS)
+    effect = choose("taylor", taylor, EFFECTS)
+    gradients, taylors = of_gradients(evidence, mean_gradient, effect)
+    divergences = divergence(evidence)
+    scores = {}
+    for path in evidence.layers:
+        terms = gradients[path], taylors[path], divergences[path]
+        dead = (terms[0] == 0) & (terms[1] == 0)
+        if kl != "activation":
+            dead &= terms[2] <= torch.finfo(torch.float32).eps  # two forward passes may round differently
+        scores[path] = _dead_first(sign * fuse(*map(normalise, terms)), dead)
+    return scores
 
 
 def fuse(gradient: torch.Tensor, taylor: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
@@ -87,166 +134,66 @@ def fuse(gradient: torch.Tensor, taylor: torch.Tensor, divergence: torch.Tensor)
     return torch.stack([(g - t).abs(), (t - k).abs(), (g - k).abs() - math.log(2)]).logsumexp(0)
 
 
-def grad(evidence: Evidence) -> Scores:
-    """Grad(F): mean over the filter's elements of |gradient| (DSFP, section III-A.1)."""
-    return _of_gradients(evidence, _mean_gradient)[0]
+def unchanged(term: torch.Tensor) -> torch.Tensor:
+    """A term in its own units."""
+    return term
 
 
-def taylor(evidence: Evidence) -> Scores:
-    """Taylor(F): sum over the filter's elements of |gradient * weight| (DSFP, section III-A.2)."""
-    return _of_gradients(evidence, _summed_effect)[0]
+def minmax(term: torch.Tensor) -> torch.Tensor:
+    """A term ``[filters]`` from 0 to 1; zeros if it is constant."""
+    low, high = term.aminmax()
+    return torch.zeros_like(term) if low == high else (term - low) / (high - low)
 
 
-def output_kl(
-    evidence: Evidence, num_images: int = 256, max_batch: int = 1024, max_memory: int = 2 << 30
-) -> Scores:
-    """KL(F): divergence of the output distribution when the filter is silent (DSFP, section III-A.3).
-
-    Exact: one forward pass per filter, several filters to a batch, the layers before the filter computed once.
-
-    Args:
-        evidence: The first ``num_images`` of its batches are used.
-        num_images: Images to average over.
-        max_batch: Images times filters in one pass.
-        max_memory: Bytes for what the layers answered; as many images as fit are looked at together.
-    """
-    images = torch.cat([batch.images for batch in evidence.batches])[:num_images]
-    at_once = max(1, min(len(images), max_memory // Replay(evidence.network, images[:1]).num_bytes))
-    scores = {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
-    for part in images.split(at_once):
-        replay = Replay(evidence.network, part)
-        log_p = F.log_softmax(replay.logits, 1)  # [images, classes]
-        for path, layer in evidence.layers.items():
-            divergences = []
-            for filters in torch.arange(layer.out_channels).split(max(1, max_batch // len(part))):
-                log_q = F.log_softmax(replay.without(layer.norm or path, filters), 2)  # [filters, images, classes]
-                divergences.append((log_p.exp() * (log_p - log_q)).sum(2).mean(1))
-            scores[path] += torch.cat(divergences).double().cpu() * (len(part) / len(images))
-    return {path: score.clamp(min=0) for path, score in scores.items()}
+def zscore(term: torch.Tensor) -> torch.Tensor:
+    """A term ``[filters]`` with mean 0 and (population) standard deviation 1; zeros if it is constant."""
+    constant = term.min() == term.max()  # its computed deviation need not be 0
+    return torch.zeros_like(term) if constant else (term - term.mean()) / term.std(correction=0)
 
 
-def l1(evidence: Evidence) -> Scores:
-    """Sum of |weight| (Li et al. 2017)."""
-    return _of_weights(evidence, lambda filters: filters.abs().sum(1))
+def rank(term: torch.Tensor) -> torch.Tensor:
+    """Average rank of each value of a term ``[filters]``, from 0 to 1; 1/2 if it is constant."""
+    below = (term[:, None] > term).sum(1)
+    equal = (term[:, None] == term).sum(1) - 1
+    ranks = (below + equal / 2).to(term.dtype) / max(1, len(term) - 1)
+    return ranks.where(term.isfinite(), math.nan)  # to be refused, not ranked
 
 
-def l2(evidence: Evidence) -> Scores:
-    """Euclidean norm of the weights (He et al. 2018)."""
-    return _of_weights(evidence, lambda filters: filters.norm(dim=1))
-
-
-def fisher(evidence: Evidence) -> Scores:
-    """Half the mean over images of (sum over positions of activation * gradient)^2 (Theis et al. 2018).
-
-    The activation is the layer's output after its normalisation; the gradient is of each image's own loss.
-    """
-    scores = {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
-    for images, labels in evidence.batches:
-        activations: dict[str, list[torch.Tensor]] = {path: [] for path in scores}  # one for each call
-        with _activations_noted(evidence, activations):
-            logits, _ = _differentiable(evidence, images)
-        flat = [activation for calls in activations.values() for activation in calls]
-        gradients = iter(torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), flat))
-        for path, calls in activations.items():
-            effects = [(call * next(gradients)).detach().double().flatten(2).sum(2) for call in calls]
-            scores[path] += torch.stack(effects).sum(0).square().sum(0).cpu() / 2  # from [images, channels]
-    num_images = sum(len(batch.labels) for batch in evidence.batches)
-    return {path: score / num_images for path, score in scores.items()}
-
-
-def random(evidence: Evidence) -> Scores:
-    """Uniform random numbers: the yardstick for every other criterion."""
-    return {
-        path: torch.rand(layer.out_channels, generator=evidence.rng, dtype=torch.float64)
-        for path, layer in evidence.layers.items()
-    }
-
+DIVERGENCES: dict[str, Criterion] = {"output": output_kl, "activation": activation_kl, "fisher": fisher_kl}
+NORMALISATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": unchanged,
+    "minmax": minmax,
+    "zscore": zscore,
+    "rank": rank,
+}
+SIGNS = {"lowest": 1, "highest": -1}
+EFFECTS = {"sum": summed_effect, "mean": mean_effect}
 
 CRITERIA: dict[str, Criterion] = {
     "dsfp": dsfp,
     "grad": grad,
     "taylor": taylor,
-    "output_kl": output_kl,
+    "taylor_activation": taylor_activation,
+    "taylor_bn": taylor_bn,
     "fisher": fisher,
+    "output_kl": output_kl,
+    "activation_kl": activation_kl,
+    "fisher_kl": fisher_kl,
     "l1": l1,
     "l2": l2,
+    "fpgm": fpgm,
+    "dcff": dcff,
+    "bn_scale": bn_scale,
     "random": random,
 }
 
 
-def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
-    """A function of each layer's weights ``[filters, elements]``."""
-    modules = {path: evidence.network.get_submodule(path) for path in evidence.layers}
-    return {
-        path: function(filters_first(module, weight_of(module).detach()).double()).cpu()
-        for path, module in modules.items()
-    }
-
-
-def _mean_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return gradient.abs().mean(1)
-
-
-def _summed_effect(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return (gradient * weight).abs().sum(1)
-
-
-def _of_gradients(
-    evidence: Evidence, *functions: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> list[Scores]:
-    """Functions of each layer's gradients and weights ``[filters, elements]``, averaged over the batches.
-
-    All of them share one forward and backward pass per batch.
-    """
-    scores: list[Scores] = [
-        {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
-        for _ in functions
-    ]
-    for images, labels in evidence.batches:
-        logits, parameters = _differentiable(evidence, images)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
-        by_name = dict(zip(parameters, gradients, strict=True))
-        for path in evidence.layers:
-            names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
-            filters = partial(filters_first, evidence.network.get_submodule(path))
-            gradient = torch.cat([filters(by_name[name]).double() for name in names], 1)
-            weight = torch.cat([filters(parameters[name].detach()).double() for name in names], 1)
-            for function, total in zip(functions, scores, strict=True):
-                total[path] += function(gradient, weight).cpu() / len(evidence.batches)
-    return scores
-
-
-def _differentiable(evidence: Evidence, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits of images, and stand-ins for the layers' parameters to differentiate them by.
-
-    The network's own parameters are not touched: they may be frozen, and keep whatever gradient they have.
-    """
-    parameters = {
-        f"{path}.{name}": parameter.detach().requires_grad_()
-        for path in evidence.layers
-        for name, parameter in evidence.network.get_submodule(path).named_parameters()
-    }
-    with torch.enable_grad():
-        return torch.func.functional_call(evidence.network, parameters, (images,)), parameters
-
-
-@contextmanager
-def _activations_noted(evidence: Evidence, activations: dict[str, list[torch.Tensor]]) -> Iterator[None]:
-    """Append each layer's output after its normalisation to its list, call by call."""
-
-    def note(path: str, module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
-        activations[path].append(output)
-        return output.clone()  # an activation in place must not overwrite it
-
-    hooks = [
-        evidence.network.get_submodule(layer.norm or path).register_forward_hook(partial(note, path))
-        for path, layer in evidence.layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _dead_first(scores: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
+    """Scores ``[filters]``, those of dead filters just below all others."""
+    if dead.all():
+        return scores
+    below = scores[~dead].min().nextafter(torch.tensor(-math.inf, dtype=scores.dtype))
+    return torch.where(dead, scores.minimum(below), scores)
 
 
 def _checked(criterion: str, layer: PrunableLayer, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
-from dsfp_env import data, networks
 from dsfp_env.accuracy import compute_logits
 from dsfp_env.channels import ChannelGraph
 from dsfp_env.data import LabelledImages, Splits, as_labelled_images
 from dsfp_env.devices import choose_device
-from dsfp_env.distillation import Fidelity
-from dsfp_env.errors import InputError, choose
-from dsfp_env.pretraining import Recipe, pretrained
+from dsfp_env.distillation import Fidelity, default_fidelity
+from dsfp_env.errors import InputError
 from dsfp_env.sensitivity import Criterion, Scores, score_network
 
 
@@ -37,6 +33,7 @@ class Task:
     test: LabelledImages  # for the report at the end of a run
     graph: ChannelGraph
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
+    architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -49,6 +46,7 @@ class Task:
         name: str = "mine",
         device: str = "auto",
         fidelity: Fidelity | None = None,
+        architecture: tuple[str, int] | None = None,
     ) -> Task:
         """A task of the user's own.
 
@@ -60,7 +58,9 @@ class Task:
             test: The same, for the report at the end of a run.
             name: For tables and files.
             device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
-            fidelity: The work of one evaluation, if not the default.
+            fidelity: The work of one evaluation, if not `distillation.default_fidelity`.
+            architecture: Name and number of classes for `networks.make_network`, if that makes such a network;
+                then pruned networks can be loaded without the task.
 
         Raises:
             InputError: If a split cannot be read or does not fit the network, the network cannot be traced, or
@@ -82,7 +82,7 @@ class Task:
                     f"The {split} labels run from {lowest} to {highest}, and the network answers {num_classes} "
                     f"logits: expected labels in [0, {num_classes - 1}]."
                 )
-        return cls(name, network, *splits, graph, fidelity or Fidelity())
+        return cls(name, network, *splits, graph, fidelity or default_fidelity(network), architecture)
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +127,8 @@ def score_filters(
 
     Args:
         task: Gives the network, its channel graph and the training split.
-        criterion: A name in `sensitivity.CRITERIA`, ``"package.module:function"``, or a function from
+        criterion: A name in `sensitivity.CRITERIA`, with options if there are any, as in
+            ``"dsfp(kl=fisher, end=highest)"``; ``"package.module:function"``; or a function from
             `sensitivity.Evidence` to module path -> scores ``[out_channels]``, higher = keep.
         num_batches: Batches of training images to look at (fewer, if the split has fewer).
         batch_size: Images in a batch.
@@ -145,51 +146,3 @@ def score_filters(
         batch_size=batch_size,
         seed=seed,
     )
-
-
-def load_task(
-    name: str | Task = "digits", data_root: str | Path | None = None, device: str = "auto", seed: int = 0
-) -> Task:
-    """A task by name; a `Task` is returned as it is.
-
-    Args:
-        name: One of `TASKS`, or ``"package.module:function"`` for a function of your own with the same
-            parameters ``(data_root, device, seed)`` that returns a `Task`.
-        data_root: Where data sets lie (``digits`` comes with scikit-learn and needs none).
-        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
-        seed: Splits the data and trains the original network.
-
-    Raises:
-        InputError: If there is no such task or device, or the seed is negative.
-    """
-    if seed < 0:
-        raise InputError(f"The seed of the task is {seed}: expected 0 or more.")
-    return name if isinstance(name, Task) else _load(name, data_root, str(choose_device(device)), seed)
-
-
-@lru_cache(maxsize=8)
-def _load(name: str, data_root: str | Path | None, device: str, seed: int) -> Task:
-    build: Callable[[str | Path | None, str, int], Task] = choose("task", name, TASKS, importable=True)
-    task = build(data_root, device, seed)
-    if not isinstance(task, Task):
-        raise InputError(f"The task {name!r} gave a {type(task).__name__}: expected a dsfp_env.Task.")
-    return task
-
-
-def digits(data_root: str | Path | None, device: str, seed: int) -> Task:
-    """The embedded default: `networks.digits_net` on scikit-learn's real handwritten digits.
-
-    1000 / 400 / 397 images for training, validation and test; the original is trained in seconds.
-    """
-    splits = data.digits(seed)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        network = networks.digits_net()
-    place = torch.device(device)
-    trained = pretrained(network.to(place), splits.train.to(place), Recipe(), seed)
-    return Task.from_network(
-        trained, *splits, name="digits", device=device, fidelity=Fidelity(batch_size=64, learning_rate=6e-3)
-    )
-
-
-TASKS: dict[str, Callable[[str | Path | None, str, int], Task]] = {"digits": digits}

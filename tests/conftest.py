@@ -1,13 +1,20 @@
 """Shared pieces: a cache of the tests' own, the real digits task, and a tiny task for speed."""
 
+import hashlib
 import os
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.transforms.v2.functional import to_pil_image
 
 import dsfp_env
+import dsfp_env.datasets
 
 torch.set_num_threads(1)
 
@@ -21,6 +28,45 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits(own_cache):
     return dsfp_env.load_task("digits")
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory):
+    """Real handwritten digits as a tree of JPEG files, 16x16 pixels: 30 of each for training, 10 for test."""
+    from sklearn.datasets import load_digits
+
+    pixels, classes = load_digits(return_X_y=True)
+    root = tmp_path_factory.mktemp("digits")
+    for digit in range(10):
+        images = torch.from_numpy(pixels[classes == digit][:40].reshape(-1, 1, 8, 8) / 16 * 255)
+        images = F.interpolate(images, scale_factor=2, mode="bilinear").to(torch.uint8).expand(-1, 3, -1, -1)
+        for number, image in enumerate(images):
+            folder = root / ("train" if number < 30 else "test") / str(digit)
+            folder.mkdir(parents=True, exist_ok=True)
+            to_pil_image(image).save(folder / f"{number:04d}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture
+def cifar_files(tmp_path, monkeypatch):
+    """Small CIFAR-10 and -100 files of random images, sorted by class; their sums take the real ones' place."""
+    rng = np.random.default_rng(0)
+    for kind, key, classes in ((CIFAR10, "labels", 10), (CIFAR100, "fine_labels", 100)):
+        folder = tmp_path / kind.base_folder
+        folder.mkdir()
+        for attribute, number in (("train_list", 500), ("test_list", 100)):
+            entries = []
+            for name, _ in getattr(kind, attribute):
+                labels = sorted(i % classes for i in range(number))
+                batch = {"data": rng.integers(256, size=(number, 3072), dtype=np.uint8), key: labels}
+                (folder / name).write_bytes(pickle.dumps(batch))
+                entries.append([name, hashlib.md5((folder / name).read_bytes()).hexdigest()])
+            monkeypatch.setattr(kind, attribute, entries)
+        names = pickle.dumps({kind.meta["key"]: [str(i) for i in range(classes)]})
+        (folder / kind.meta["filename"]).write_bytes(names)
+        monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": hashlib.md5(names).hexdigest()})
+    monkeypatch.setattr(dsfp_env.datasets, "CIFAR_VALIDATION", 50)
+    return tmp_path
 
 
 @torch.no_grad()

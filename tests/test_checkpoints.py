@@ -1,5 +1,6 @@
 """A pruned network survives the way to disk and back, and nothing damaged or foreign gets in."""
 
+import dataclasses
 import json
 import struct
 
@@ -37,6 +38,25 @@ def test_round_trip(tmp_path, digits):
         assert sum(p.numel() for p in loaded.parameters()) == evaluator.costs(plan).params
         assert not loaded.training
     assert loaded.features.conv2.in_channels == 11
+
+
+def test_a_named_architecture_is_made_without_the_task(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(dsfp_env.checkpoints, "load_task", None)
+    evaluator = Evaluator(digits, "l1")
+    plan = dict.fromkeys(digits.agents, 50.0)
+    save_pruned(tmp_path / "net", evaluator.build(plan), evaluator.keep(plan), digits)
+    assert read_pruned(tmp_path / "net")[0]["architecture"] == ["digits_net", 10]
+    assert load_pruned(tmp_path / "net").features.conv4.out_channels == 32
+
+
+@pytest.mark.parametrize("where", ["architecture", "task"])
+def test_a_file_cannot_have_code_run(tmp_path, tiny, where):
+    name, architecture = ("os:abort", None) if where == "task" else ("tiny", ("os:abort", 3))
+    evaluator, task = Evaluator(tiny), dataclasses.replace(tiny, name=name, architecture=architecture)
+    save_pruned(tmp_path / "net", evaluator.build(PLAN), evaluator.keep(PLAN), task)
+    with pytest.raises(InputError, match="'os:abort', which is no network of this package: give the task"):
+        load_pruned(tmp_path / "net")
+    assert load_pruned(tmp_path / "net", network=TinyNet()).conv1.out_channels == 2
 
 
 def test_what_is_written_beside_the_weights(saved, tiny):

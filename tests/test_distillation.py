@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from dsfp_env import Fidelity, InputError
+from dsfp_env import Fidelity, InputError, Task
 from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.data import LabelledImages
-from dsfp_env.distillation import distillation_loss, draw_batches, fine_tune, recalibrate
+from dsfp_env.distillation import default_fidelity, distillation_loss, draw_batches, fine_tune, recalibrate
 
 
 def softmax(logits):
@@ -88,6 +88,15 @@ def test_batches_are_passes_over_shuffled_images():
 def test_accuracy_is_a_fraction_of_images():
     split = LabelledImages(torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]]), torch.tensor([0, 1, 1, 0]))
     assert measure_accuracy(nn.Identity(), split) == 0.75
+
+
+def test_networks_without_normalisation_are_fine_tuned_more_gently(tiny):
+    assert default_fidelity(tiny.network) == Fidelity()
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
+    assert default_fidelity(plain) == Fidelity(learning_rate=3e-4)
+    assert Task.from_network(plain, tiny.train, tiny.validation, tiny.test).fidelity == Fidelity(
+        learning_rate=3e-4
+    )
 
 
 @pytest.mark.parametrize(

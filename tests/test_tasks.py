@@ -9,37 +9,9 @@ from conftest import TinyNet
 from torch.utils.data import TensorDataset
 
 import dsfp_env
-from dsfp_env import ChannelGraph, Costs, InputError, Task, load_task, pretraining
+from dsfp_env import InputError, Task, load_task, pretraining, training
 from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.data import digits as digits_splits
-from dsfp_env.networks import digits_net, resnet20
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "params", "macs", "filters"),
-    [(digits_net, (1, 8, 8), 33_338, 747_136, 144), (resnet20, (3, 32, 32), 269_722, 40_551_040, 688)],
-)
-def test_networks_cost_what_the_table_says(make, shape, params, macs, filters):
-    assert ChannelGraph.trace(make(), torch.zeros(1, *shape)).costs() == Costs(macs, params, filters)
-
-
-def test_digits_are_split_1000_400_397_without_overlap():
-    splits = digits_splits(seed=3)
-    assert [len(split.labels) for split in splits] == [1000, 400, 397]
-    assert sorted(torch.cat([s.labels for s in splits]).bincount().tolist()) == [
-        174,
-        177,
-        178,
-        179,
-        180,
-        181,
-        181,
-        182,
-        182,
-        183,
-    ]
-    assert splits.train.images.mean().abs() < 1e-5
-    assert not torch.equal(splits.train.labels, digits_splits(seed=4).train.labels)
+from dsfp_env.recipes import Recipe
 
 
 def test_the_digits_network_is_trained(digits):
@@ -50,13 +22,13 @@ def test_the_digits_network_is_trained(digits):
 
 
 def test_a_cached_network_is_the_one_that_training_gives(tmp_path, monkeypatch, tiny):
-    recipe = pretraining.Recipe(epochs=2, batch_size=16)
+    recipe = Recipe(epochs=2, batch_size=16)
     monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path))
     network = TinyNet()
     before = copy.deepcopy(network.state_dict())
     trained = pretraining.pretrained(network, tiny.train, recipe, seed=0)
     (file,) = tmp_path.iterdir()
-    monkeypatch.setattr(pretraining, "pretrain", None)  # must not be called again
+    monkeypatch.setattr(training, "train", None)  # must not be called again
     cached = pretraining.pretrained(network, tiny.train, recipe, seed=0)
     assert all(
         torch.equal(a, b) for a, b in zip(trained.state_dict().values(), cached.state_dict().values(), strict=True)
@@ -77,14 +49,18 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tmp_path, monkeypat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path / "file" / "below"))
     with pytest.warns(UserWarning, match="could not be kept"):
-        pretraining.pretrained(TinyNet(), tiny.train, pretraining.Recipe(epochs=1), seed=0)
+        pretraining.pretrained(TinyNet(), tiny.train, Recipe(epochs=1), seed=0)
 
 
 def test_from_datasets_and_tensors(tiny):
     dataset = TensorDataset(*tiny.train)
     network = TinyNet().train()
     task = Task.from_network(network, dataset, tiny.validation, tuple(tiny.test), name="mine", device="cpu")
-    assert torch.equal(task.train.images, tiny.train.images)
+    assert sorted(map(tuple, task.train.images.flatten(1).tolist())) == sorted(
+        map(tuple, tiny.train.images.flatten(1).tolist())
+    )
+    assert torch.equal(task.validation.images, tiny.validation.images)  # ours are in random order already
+    assert not torch.equal(task.test.labels, torch.sort(task.test.labels).values)
     assert network.training
     assert not task.network.training
     assert list(task.agents) == ["conv_0", "conv_1"]

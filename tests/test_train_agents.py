@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_the_evaluations_so_far_and_the_best_of_them(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "ended after" in errors
     assert "Traceback" not in errors

@@ -1,0 +1,357 @@
+"""The tables of the DSFP paper (arXiv 2509.05446, tables I and II), run for real and beside its numbers.
+
+    python -m agents.reproduce --network vgg16 --download
+
+trains the original network, scores its filters, prunes it by 50, 60 and 70 % uniformly and with ratios that agents
+learn for the same multiply-adds, and fine-tunes every pruned network for long. It is cut into pieces that leave a
+file each; stopped and started again it goes on where it was, also within a piece. Several processes may work in
+one folder on different pieces (``--only``).
+
+The validation split chooses ratios and epochs; the test split gives the accuracies of the table, and chooses
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import tyro
+
+import agents
+import dsfp_env
+from agents.comparison import choose_best
+from agents.paper_table import paper_table
+from agents.progress import Progress
+from agents.registry import choose_agent
+from agents.run_folder import write_json
+from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.costs import output_only_params
+from dsfp_env.errors import InputError
+from dsfp_env.evaluator import Evaluator
+from dsfp_env.files import write_whole
+from dsfp_env.fine_tuning import TeacherMemory, distil
+from dsfp_env.loading import check_task, load_task
+from dsfp_env.recipes import FINE_TUNING, recipe_from
+from dsfp_env.sensitivity import Evidence, parse_criterion
+from dsfp_env.tasks import Task
+from dsfp_env.training import shown
+from dsfp_env.workers import EvaluationPool
+
+Plan = dict[str, float]  # agent -> ratio in percent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, and for how long."""
+
+    network: str = "vgg16"
+    """vgg16 (table II), alexnet (table I), or any other network."""
+    data: str = "cifar10"
+    """cifar10, cifar100, or imagefolder:PATH (train/CLASS/*, test/CLASS/*)."""
+    rates: tuple[int, ...] = (50, 60, 70)
+    """Percent of the filters that uniform pruning takes; the agents get the same multiply-adds."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the agents and of the fine-tuning. The original network is one for all."""
+    agents: tuple[str, ...] = ("q_learning",)
+    """Who learns ratios; random_search is a sobering neighbour."""
+    evaluations: int = 300
+    """Joint actions that each agent may try for each rate."""
+    criterion: str = "dsfp"
+    """Which filters go first."""
+    pretraining: str = "paper"
+    """How the original network is trained: paper (350 epochs), fast (20), or with changes: 'fast(epochs=10)'."""
+    fine_tuning: str = "paper"
+    """The fine-tune at the end: paper (300 epochs), short (10), or with changes: 'short(epochs=5)'."""
+    weights: str | None = None
+    """A file with the trained original network, in place of training it."""
+    only: tuple[str, ...] = ()
+    """Pieces to work on, by name or by the beginning of a name; all unless given."""
+    data_root: str | None = None
+    """Where the downloaded data lies."""
+    download: bool = False
+    """Download the data if it is not there."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, ..."""
+    threads: int = 1
+    """CPU threads."""
+    out: str | None = None
+    """The folder; runs/reproduce-NETWORK unless given."""
+
+
+# Settings that may change from one start in a folder to the next.
+HOW = ("only", "data_root", "download", "device", "threads", "out", "weights")
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    settings = tyro.cli(Settings, description=__doc__)
+    try:
+        reproduce(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def reproduce(settings: Settings) -> None:
+    """Work on the pieces that are left, printing what is left and the table.
+
+    Raises:
+        InputError: If a setting cannot be used, or the folder is of other settings.
+    """
+    torch.set_num_threads(settings.threads)
+    study = Study(settings)
+    study.check()
+    left = [name for name in study.pieces if not study.file(name).exists()]
+    chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
+    done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
+    print(f"{done}; now: {', '.join(chosen) or 'nothing'}")
+    for name in chosen:
+        print(f"\n{name}", flush=True)
+        study.pieces[name]()
+    print(f"\n{study.table()}", flush=True)
+    if left := [name for name in study.pieces if not study.file(name).exists()]:
+        print(f"\nleft: {', '.join(left)}")
+
+
+class Study:
+    """One network, pruned in several ways; everything that is found lies in a folder.
+
+    Attributes:
+        pieces: Name -> the work that leaves ``NAME.json``, in an order in which they can be done.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = Path(settings.out or f"runs/reproduce-{settings.network}")
+        self.pieces: dict[str, Callable[[], None]] = {"base": self._base, "scores": self._scores}
+        for seed in settings.seeds:
+            for rate in settings.rates:
+                for kind in ("uniform", *settings.agents):
+                    name = _name(kind, rate, seed)
+                    if kind != "uniform":
+                        search = f"search-{name}"
+                        self.pieces[search] = partial(self._search, search, kind, rate, seed)
+                    self.pieces[name] = partial(self._row, name, kind, rate, seed)
+
+    def file(self, name: str) -> Path:
+        """Where a piece leaves what it found."""
+        return self.folder / f"{name}.json"
+
+    def check(self) -> None:
+        """Refuse settings that cannot be used, or that differ from those of the folder.
+
+        Raises:
+            InputError: If so.
+        """
+        settings = self.settings
+        check_task(self._task_name, self._task_options())
+        recipe_from(settings.fine_tuning, FINE_TUNING)
+        parse_criterion(settings.criterion)
+        for name in settings.agents:
+            choose_agent(name)
+        if not all(10 <= rate <= 90 for rate in settings.rates):
+            raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
+        if settings.evaluations < 1 or settings.threads < 1:
+            raise InputError("--evaluations and --threads: expected 1 or more.")
+        for word in settings.only:
+            if not any(name.startswith(word) for name in self.pieces):
+                raise InputError(f"--only {word}: there is no such piece; there are: {', '.join(self.pieces)}.")
+        wanted = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k not in HOW}))
+        file = self.folder / "settings.json"
+        if not file.exists():
+            write_json(file, wanted)
+        there = json.loads(file.read_text())
+        if differ := [name for name in wanted if wanted[name] != there.get(name)]:
+            raise InputError(
+                f"{self.folder} is of other settings ({', '.join(f'{n} {there.get(n)}' for n in differ)}): choose "
+                "another folder with --out, or the same settings."
+            )
+
+    # What every piece stands on.
+
+    @property
+    def _task_name(self) -> str:
+        settings = self.settings
+        return settings.data if ":" in settings.data else f"{settings.data}-{settings.network}"
+
+    def _task_options(self) -> dict[str, Any]:
+        settings, base = self.settings, self.folder / "base.safetensors"
+        weights = str(base) if base.exists() else settings.weights
+        named = {"network": settings.network} if ":" in settings.data else {"download": settings.download or None}
+        options = {**named, "weights": weights, "recipe": None if weights else settings.pretraining}
+        return {name: value for name, value in options.items() if value is not None}
+
+    @cached_property
+    def task(self) -> Task:
+        """The original network and its data."""
+        return load_task(self._task_name, self.settings.data_root, self.settings.device, **self._task_options())
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Prunes by the scores of the piece ``scores``."""
+        self._need("base")
+        self._need("scores")
+        scores = safetensors.torch.load_file(self.folder / "scores.safetensors")
+
+        def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
+            return scores
+
+        return Evaluator(self.task, stored)
+
+    def _uniform(self, rate: int) -> Plan:
+        return dict.fromkeys(self.task.agents, float(rate))
+
+    def _need(self, name: str) -> dict[str, Any]:
+        """What a piece found; it is worked on first if it is not there."""
+        if not self.file(name).exists():
+            self.pieces[name]()
+        return json.loads(self.file(name).read_text())
+
+    # The pieces.
+
+    def _base(self) -> None:
+        task = self.task
+        weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in task.network.state_dict().items()})
+        write_whole(self.folder / "base.safetensors", lambda file: file.write(weights))
+        costs, accuracy = task.graph.costs(), measure_accuracy(task.network, task.test)
+        self._write("base", {
+            "accuracy": accuracy,
+            "pruned_accuracy": accuracy,
+            "filters": costs.filters,
+            "params": costs.params,
+            "output_only_params": costs.params,
+            "macs": costs.macs,
+            "recipe": self.settings.weights or self.settings.pretraining,
+        })  # fmt: skip
+
+    def _scores(self) -> None:
+        scores = self.task.scores(self.settings.criterion)
+        content = safetensors.torch.save(dict(scores))
+        write_whole(self.folder / "scores.safetensors", lambda file: file.write(content))
+        self._write("scores", {"criterion": self.settings.criterion})
+
+    def _search(self, name: str, agent: str, rate: int, seed: int) -> None:
+        """Let an agent learn ratios for the multiply-adds of uniform pruning."""
+        entry, evaluations = choose_agent(agent), self.settings.evaluations
+        budget = self.evaluator.costs(self._uniform(rate)).macs / self.task.graph.costs().macs
+        env = dsfp_env.parallel_env(
+            task=self.task,
+            actions=entry.actions,
+            reward="budget",
+            macs_budget=budget,
+            criterion=self.evaluator.criterion,
+        )
+        tried: list[dict[str, Any]] = []
+        log = self.folder / f"{name}.jsonl"
+        before = list(_lines(log))
+        for line in before:  # the agents are repeatable: they will ask for the same again
+            env.evaluator.remember(line["ratios"], seed, line["accuracy"])
+        progress = Progress(name, evaluations)
+
+        def note(evaluation: agents.Evaluation) -> None:
+            info = next(iter(evaluation.infos.values()))
+            found = {"accuracy": info["accuracy"], "macs": info["macs"], "reward": evaluation.score}
+            tried.append({"ratios": {agent: info["ratio"] for agent, info in evaluation.infos.items()}, **found})
+            if len(tried) > len(before):
+                with open(log, "a") as file:
+                    file.write(json.dumps(tried[-1]) + "\n")
+            progress.advance(evaluation.score)
+
+        team = agents.Independent(entry.for_budget(evaluations), env, seed)
+        agents.train(env, team, evaluations, seed=seed, on_evaluation=note)
+        progress.close()
+        allowed = budget * self.task.graph.costs().macs
+        within = [line for line in tried if line["macs"] <= allowed] or tried
+        with EvaluationPool(env.evaluator, 1) as pool:
+            best = choose_best([t["ratios"] for t in within], [t["reward"] for t in within], env.score, pool, seed)
+        self._write(
+            name, {"ratios": best, "macs_budget": budget, "within_budget": len(within), "tried": len(tried)}
+        )
+
+    def _row(self, name: str, kind: str, rate: int, seed: int) -> None:
+        """Prune, measure, fine-tune for long, measure."""
+        plan = self._uniform(rate) if kind == "uniform" else self._need(f"search-{name}")["ratios"]
+        task, keep = self.task, self.evaluator.keep(plan)
+        network = task.graph.slim(task.network, keep)
+        pruned_accuracy = measure_accuracy(network, task.test)
+        recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        checkpoint = self.folder / f"{name}.training"
+        teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
+        history = distil(
+            network,
+            teacher,
+            task.train,
+            task.validation,
+            recipe,
+            seed,
+            on_epoch=shown(name),
+            checkpoint=checkpoint,
+        )
+        dsfp_env.save_pruned(
+            self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
+        )
+        costs, best = task.graph.costs(keep), max(history, key=lambda epoch: epoch.accuracy or 0)
+        kept = {path: len(filters) for path, filters in keep.items()}
+        self._write(name, {
+            "ratios": plan,
+            "pruned_accuracy": pruned_accuracy,
+            "accuracy": measure_accuracy(network, task.test),
+            "validation_accuracy": best.accuracy,
+            "best_epoch": best.number,
+            "epochs": recipe.epochs,
+            "filters": costs.filters,
+            "filters_kept": kept,
+            "params": costs.params,
+            "output_only_params": output_only_params(task.network, task.graph.layers, kept),
+            "macs": costs.macs,
+        })  # fmt: skip
+        checkpoint.unlink(missing_ok=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        write_json(self.file(name), content)
+
+    def table(self) -> str:
+        """What is there so far, as a Markdown table."""
+        base = self._found("base")
+        rows = {
+            f"{kind} {rate} %": (rate, [self._found(_name(kind, rate, seed)) for seed in self.settings.seeds])
+            for rate in self.settings.rates
+            for kind in ("uniform", *self.settings.agents)
+        }
+        return paper_table(self.settings.network, base, rows)
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        file = self.file(name)
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def _name(kind: str, rate: int, seed: int) -> str:
+    """Of the piece that makes a row of the table; also of files, so without the colon of package.module:Class."""
+    return f"{kind.replace(':', '.')}-{rate}-seed{seed}"
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Whole lines of a file, if it is there; one that was cut short is dropped from it."""
+    if not file.exists():
+        return
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole)
+    yield from map(json.loads, whole.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

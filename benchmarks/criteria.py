@@ -1,0 +1,166 @@
+"""Which filters should go first? Every criterion, at equal ratios, with equal fine-tuning.
+
+    python benchmarks/criteria.py --task digits
+    python benchmarks/criteria.py --task imagefolder:PATH --network resnet20 --weights FILE
+
+All layers lose the same share of their filters; then accuracy on the test split is measured at once, after
+recalibration of the normalisation, after a short distillation, and after a longer one. A seed chooses the images
+that the scores are computed from, the batches of both distillations, and what ``random`` takes. Results are
+appended to a file, line by line; started again it goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+import dsfp_env
+from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.data import LabelledImages
+from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
+from dsfp_env.sensitivity import SIGNS, Scores, fuse, rank, unchanged
+
+STAGES = ("one-shot", "recalibrated", "short", "longer")
+ALONE = (
+    *("taylor", "taylor_activation", "taylor_bn", "fisher", "output_kl"),
+    *("l1", "bn_scale", "fpgm", "dcff", "random"),
+)
+TERMS = ("grad", "taylor", "output_kl", "fisher_kl", "activation_kl")  # of dsfp
+FUSED = {  # criterion -> divergence, normalisation, end
+    "dsfp": ("output_kl", unchanged, "lowest"),
+    "dsfp(end=highest)": ("output_kl", unchanged, "highest"),
+    "dsfp(kl=fisher)": ("fisher_kl", unchanged, "lowest"),
+    "dsfp(kl=activation)": ("activation_kl", unchanged, "lowest"),
+    "dsfp(normalisation=rank)": ("output_kl", rank, "lowest"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared, on what."""
+
+    task: str = "digits"
+    """As for train_agents.py."""
+    network: str | None = None
+    """Of an image folder."""
+    weights: str | None = None
+    """Of the original network."""
+    ratios: tuple[int, ...] = (30, 50, 70)
+    """Percent of the filters of every layer."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of scores and fine-tuning."""
+    short: int = 20
+    """Batches of the short distillation."""
+    longer: int = 200
+    """Batches of the longer one."""
+    longer_rate: float | None = None
+    """Learning rate of the longer one; the short one's unless given."""
+    test_images: int = 100_000
+    """How many test images are used, at random, if there are more."""
+    out: Path = Path("runs/criteria.jsonl")
+    """Where results are appended."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main() -> None:
+    """Measure what is missing, then print the table."""
+    settings = tyro.cli(Settings, description=__doc__)
+    torch.set_num_threads(settings.threads)
+    options = {name: value for name in ("network", "weights") if (value := getattr(settings, name))}
+    task = dsfp_env.load_task(settings.task, **options)
+    rng = torch.Generator().manual_seed(1)  # the files of an image tree are sorted by class
+    some = torch.randperm(len(task.test.labels), generator=rng)[: settings.test_images]
+    test = LabelledImages(task.test.images[some], task.test.labels[some])
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in settings.out.read_text().splitlines()] if settings.out.exists() else []
+    done = {(line["criterion"], line["ratio"], line["seed"]) for line in lines}
+    for seed in settings.seeds:
+        missing = [
+            (name, ratio)
+            for ratio in settings.ratios
+            for name in (*FUSED, *ALONE)
+            if (name, ratio, seed) not in done
+        ]
+        scores = all_scores(task, seed) if missing else {}
+        for name, ratio in missing:
+            line = measure(task, test, scores[name], ratio, seed, settings)
+            lines.append({"criterion": name, "ratio": ratio, "seed": seed, **line})
+            print(lines[-1], file=sys.stderr, flush=True)
+            with open(settings.out, "a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+    print(f"original: {100 * measure_accuracy(task.network, test):.1f} % of {len(test.labels)} test images\n")
+    print(table(lines, settings))
+
+
+def all_scores(task: dsfp_env.Task, seed: int) -> dict[str, Scores]:
+    """Scores by criterion; the readings of DSFP share their terms."""
+    start = time.monotonic()
+    known = {name: dsfp_env.score_filters(task, name, seed=seed) for name in dict.fromkeys((*TERMS, *ALONE))}
+    for name, (divergence, normalise, end) in FUSED.items():
+        known[name] = {
+            path: SIGNS[end] * fuse(*(normalise(known[term][path]) for term in ("grad", "taylor", divergence)))
+            for path in task.graph.layers
+        }
+    print(f"scores with seed {seed}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    return known
+
+
+def measure(
+    task: dsfp_env.Task, test: LabelledImages, scores: Scores, ratio: int, seed: int, settings: Settings
+) -> dict[str, float]:
+    """Test accuracies by stage, and the MACs that are left."""
+    keep = task.graph.keep(dict.fromkeys(task.graph.layers, ratio / 100), scores)
+    network = task.graph.slim(task.network, keep)
+    found = {"one-shot": measure_accuracy(network, test)}
+    recalibrate(network, task.train.images[: task.fidelity.recalibration_images])
+    found["recalibrated"] = measure_accuracy(network, test)
+    short = replace(task.fidelity, batches=settings.short)
+    rate = settings.longer_rate or short.learning_rate
+    for stage, fidelity in (
+        ("short", short),
+        ("longer", replace(short, batches=settings.longer, learning_rate=rate)),
+    ):
+        found[stage] = after(network, task, fidelity, seed, lambda tuned: measure_accuracy(tuned, test))
+    return {**found, "relative_macs": task.graph.costs(keep).macs / task.graph.costs().macs}
+
+
+def after(
+    network: torch.nn.Module,
+    task: dsfp_env.Task,
+    fidelity: Fidelity,
+    seed: int,
+    measured: Callable[[torch.nn.Module], float],
+) -> float:
+    """Fine-tune a copy, and measure it."""
+    tuned = copy.deepcopy(network)
+    fine_tune(tuned, task.train, task.teacher_logits, fidelity, seed)
+    return measured(tuned)
+
+
+def table(lines: list[dict], settings: Settings) -> str:
+    """Markdown: the mean over seeds by stage, and the standard deviation of the last."""
+    header = [f"{ratio} %: {' / '.join(STAGES)}" for ratio in settings.ratios]
+    rows = [["criterion", *header], ["---"] * (1 + len(header))]
+    for name in (*FUSED, *ALONE):
+        cells = []
+        for ratio in settings.ratios:
+            found = [line for line in lines if line["criterion"] == name and line["ratio"] == ratio]
+            means = [100 * np.mean([line[stage] for line in found]) for stage in STAGES] if found else []
+            spread = 100 * np.std([line["longer"] for line in found], ddof=1) if len(found) > 1 else float("nan")
+            cells.append(f"{' / '.join(f'{mean:.1f}' for mean in means)} ± {spread:.1f}")
+        rows.append([f"`{name}`", *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Images from disk: sets that are downloaded on request, or a tree of files.
+
+Every set is split into train, validation and test by a seed; validation is taken from the training images, and
+never from test. Colour images are standardised with the means and deviations of ImageNet, whatever the set, as
+published weights mostly expect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import v2
+
+from dsfp_env.data import LabelledImages, Splits
+from dsfp_env.errors import InputError
+from dsfp_env.files import cache_directory
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]
+CIFAR_VALIDATION = 5000  # of the 50,000 training images
+
+
+def default_root() -> Path:
+    """Where downloaded sets lie unless told otherwise."""
+    return cache_directory() / "datasets"
+
+
+def cifar(name: str, root: Path, seed: int = 0, download: bool = False) -> Splits:
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009): 45,000 / 5,000 / 10,000 colour images of 32x32 pixels.
+
+    Args:
+        name: ``"cifar10"`` or ``"cifar100"``.
+        root: The directory of torchvision's files.
+        seed: Which training images are the validation split.
+        download: Whether to get the files (170 MB) if they are not there.
+
+    Raises:
+        InputError: If the files are missing, broken, or cannot be downloaded.
+    """
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    try:
+        train, test = (kind(root, train=train, download=download) for train in (True, False))
+    except Exception as error:  # torchvision raises whatever comes its way
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        what = "could not be downloaded" if download else "is not there, or is broken"
+        raise InputError(
+            f"{kind.__name__} {what} in {root} ({reason}). Get it with: python -m dsfp_env.datasets {name} "
+            f"--data-root {root} (or download=True, or --download), or name the directory that has "
+            f"{kind.base_folder} as data_root."
+        ) from error
+    parts = [
+        LabelledImages(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
+        for part in (train, test)
+    ]
+    validation, rest = _divided(len(train.data), CIFAR_VALIDATION, seed)
+    return Splits(_taken(parts[0], rest), _taken(parts[0], validation), _taken(parts[1]))
+
+
+def image_tree(path: Path, seed: int = 0, image_size: int | None = None, max_bytes: int = 8 << 30) -> Splits:
+    """A tree of image files as ImageNet has it: ``train/CLASS/*`` and ``val/CLASS/*`` or ``test/CLASS/*``.
+
+    The test split is ``test``, or ``val`` if there is no ``test``. The validation split is ``val`` if there are
+    both, else a tenth of the training images.
+
+    Args:
+        path: The directory that has ``train``.
+        seed: Which training images are the validation split, and which images are read if not all.
+        image_size: Height and width: of other images, the shorter side is scaled to 8/7 of it, and the middle is
+            cut out. Unless given, it is the size of the images if they are square and have one, else 224.
+        max_bytes: What the images may take in memory, as float32. Of a larger tree, every split gives a random
+            sample of equal proportion; a warning says so.
+
+    Raises:
+        InputError: If there is no such tree, an image cannot be read, or train and test have other classes.
+    """
+    folders = {split: _image_folder(path / split) for split in ("train", "val", "test") if (path / split).is_dir()}
+    if "train" not in folders or len(folders) == 1:
+        raise InputError(
+            f"{path} is no tree of images: expected {path / 'train'}/CLASS/*.jpg and {path / 'test'}/CLASS/*.jpg "
+            f"(or val in place of test); there is {', '.join(folders) or 'none of them'}."
+        )
+    for split, folder in folders.items():
+        if folder.classes != folders["train"].classes:
+            odd = sorted(set(folder.classes) ^ set(folders["train"].classes))[0]
+            raise InputError(f"{path / split} and {path / 'train'} have different classes, among them {odd!r}.")
+    test = folders.pop("test", None) or folders.pop("val")
+    files = {"test": test.samples, "train": folders["train"].samples}
+    first = 0 if "val" in folders else max(1, len(files["train"]) // 10)
+    validation, rest = _divided(len(files["train"]), first, seed)
+    files["validation"] = folders["val"].samples if "val" in folders else [files["train"][i] for i in validation]
+    files["train"] = [files["train"][i] for i in rest]
+    size = image_size or _common_size(files["train"]) or 224
+    files = _sample(files, size, max_bytes, seed)
+    return Splits(*(_read(files[split], size) for split in Splits._fields))
+
+
+def _image_folder(path: Path) -> ImageFolder:
+    try:
+        return ImageFolder(str(path))
+    except (FileNotFoundError, OSError) as error:
+        raise InputError(f"{path} is no folder of images by class: {error}") from error
+
+
+def _common_size(samples: Sequence[tuple[str, int]]) -> int | None:
+    """Height and width of the images, if the first ones are square and all the same."""
+    sizes = {tuple(_decode(path).shape[1:]) for path, _ in samples[:32]}
+    height, width = sizes.pop()
+    return height if not sizes and height == width else None
+
+
+def _sample(
+    files: dict[str, list[tuple[str, int]]], size: int, max_bytes: int, seed: int
+) -> dict[str, list[tuple[str, int]]]:
+    total = sum(map(len, files.values()))
+    share = max_bytes / (total * 3 * size**2 * 4)
+    if share >= 1:
+        return files
+    order = np.random.default_rng(seed)
+    sampled = {
+        split: [samples[i] for i in order.permutation(len(samples))[: max(1, int(share * len(samples)))]]
+        for split, samples in files.items()
+    }
+    counts = ", ".join(f"{len(sampled[split])} of {len(files[split])} {split}" for split in Splits._fields)
+    warnings.warn(
+        f"All {total} images of {size}x{size} pixels would take more than {max_bytes / 2**30:.0f} GiB: a random "
+        f"sample is used ({counts}). Choose a smaller image_size to use more.",
+        stacklevel=4,
+    )
+    return sampled
+
+
+def _read(samples: Sequence[tuple[str, int]], size: int) -> LabelledImages:
+    resize = v2.Compose([v2.Resize(round(size * 8 / 7), antialias=True), v2.CenterCrop(size)])
+    decoded = (_decode(path) for path, _ in samples)
+    images = [image if image.shape[1:] == (size, size) else resize(image) for image in decoded]
+    return _taken(LabelledImages(torch.stack(images), torch.tensor([label for _, label in samples])))
+
+
+def _decode(path: str) -> torch.Tensor:
+    """Bytes ``[3, H, W]``."""
+    try:
+        return v2.functional.pil_to_tensor(default_loader(path))
+    except OSError as error:  # also what Pillow does not know
+        raise InputError(f"{path} cannot be read as an image ({error}): remove or repair it.") from error
+
+
+def _divided(count: int, first: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of a random part and of the rest, in random order, since sets are often sorted by class."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return order[:first], order[first:]
+
+
+def _taken(images: LabelledImages, indices: Sequence[int] | None = None) -> LabelledImages:
+    """Some of the images, from bytes ``[N, 3, H, W]`` to standardised floats."""
+    pixels, labels = images if indices is None else (images.images[indices], images.labels[indices])
+    standardise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION, inplace=True)])
+    return LabelledImages(standardise(pixels.contiguous()), labels.to(torch.int64))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m dsfp_env.datasets cifar10 --data-root DIR`` downloads a set, with a progress bar."""
+    parser = argparse.ArgumentParser(description="Download a data set, if it is not there.")
+    parser.add_argument("name", choices=("cifar10", "cifar100"))
+    parser.add_argument("--data-root", type=Path, default=default_root(), help="the directory it is put in")
+    settings = parser.parse_args(arguments)
+    try:
+        splits = cifar(settings.name, settings.data_root, download=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = [len(split.labels) for split in splits]
+    what = "{} training, {} validation and {} test images".format(*counts)
+    print(f"{settings.name} is in {settings.data_root}: {what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

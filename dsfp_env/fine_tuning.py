@@ -1,0 +1,131 @@
+"""The long fine-tune, when the ratios are found: epochs of distillation over varied images, the best kept.
+
+As in DSFP, sections III-C and IV-A: the loss of `distillation` with T = 4 and label smoothing, its distillation
+weight falling linearly over the whole training, AdamW, warm restarts, and the student of the epoch that was best
+on the validation split. (The paper names no validation split; here it is one that is not the test split.)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from dsfp_env import training
+from dsfp_env.data import LabelledImages
+from dsfp_env.distillation import distillation_loss
+from dsfp_env.files import write_whole
+from dsfp_env.recipes import Recipe
+from dsfp_env.training import Batch, Epoch
+
+
+def distil(
+    student: nn.Module,
+    teacher: nn.Module | TeacherMemory,
+    train: LabelledImages,
+    validation: LabelledImages,
+    recipe: Recipe,
+    seed: int,
+    *,
+    temperature: float = 4.0,
+    first_distillation_weight: float = 0.9,
+    last_distillation_weight: float = 0.1,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
+) -> list[Epoch]:
+    """Fine-tune a slim network in place.
+
+    Args:
+        student: The slim network; ends with the weights of the epoch that was best on validation.
+        teacher: The original network, which answers for the images as the student sees them; or a memory of its
+            answers, which spares most of the work when several students are trained with one seed.
+        train: The training split.
+        validation: For the choice of the best epoch.
+        recipe: For example ``recipes.FINE_TUNING["paper"]``.
+        seed: Chooses the batches and varies the images.
+        temperature: T.
+        first_distillation_weight: w at the first batch.
+        last_distillation_weight: w at the last batch.
+        on_epoch: Called after every epoch.
+        checkpoint: A file for the state after every epoch; see `training.train`.
+
+    Returns:
+        What every epoch brought.
+    """
+    answers = teacher if isinstance(teacher, TeacherMemory) else TeacherMemory(teacher, recipe)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        fallen = first_distillation_weight + (last_distillation_weight - first_distillation_weight) * batch.done
+        return distillation_loss(
+            batch.logits,
+            answers(batch),
+            batch.labels,
+            distillation_weight=fallen,
+            temperature=temperature,
+            label_smoothing=recipe.label_smoothing,
+        )
+
+    history = training.train(
+        student, train, recipe, seed, loss=loss, validation=validation, on_epoch=on_epoch, checkpoint=checkpoint
+    )
+    answers.close()
+    return history
+
+
+class TeacherMemory:
+    """What the teacher answered, batch by batch, so that other students with the same seed need not ask again.
+
+    Args:
+        teacher: The original network; it is copied.
+        recipe: Gives its precision and its memory format.
+        folder: Where the answers of an epoch are kept. Without one, nothing is remembered. It must be of one
+            teacher, one training split, one recipe and one seed.
+    """
+
+    def __init__(self, teacher: nn.Module, recipe: Recipe, folder: Path | None = None) -> None:
+        self._teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+        if recipe.channels_last:
+            self._teacher.to(memory_format=torch.channels_last)
+        self._recipe, self._folder = recipe, folder
+        self._epoch, self._known = -1, torch.empty(0)
+        self._answers: list[torch.Tensor] = []
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Logits ``[N, classes]`` for the images of a batch."""
+        if self._folder is None:
+            return self._ask(batch.images)
+        if batch.epoch != self._epoch:
+            self._open(batch.epoch)
+        if batch.number < len(self._known):
+            return self._known[batch.number].to(batch.images.device)
+        self._answers.append(self._ask(batch.images))
+        return self._answers[-1]
+
+    def _ask(self, images: torch.Tensor) -> torch.Tensor:
+        with (
+            torch.no_grad(),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"),
+        ):
+            return self._teacher(images).float()
+
+    def _open(self, epoch: int) -> None:
+        """Write the answers of the epoch that is over, and read those of the one that begins."""
+        self.close()
+        file = self._file(epoch)
+        self._epoch = epoch
+        self._known = safetensors.torch.load_file(file)["logits"] if file.exists() else torch.empty(0)
+
+    def close(self) -> None:
+        """Write the answers of the last epoch."""
+        if self._answers and self._folder is not None:
+            logits = safetensors.torch.save({"logits": torch.stack(self._answers).cpu()})  # [batches, N, classes]
+            write_whole(self._file(self._epoch), lambda file: file.write(logits))
+        self._answers = []
+
+    def _file(self, epoch: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"teacher-epoch-{epoch + 1:04d}.safetensors"

@@ -1,0 +1,100 @@
+"""Three readings of KL(F), the third term of DSFP: how a filter shows in a distribution.
+
+The paper means the network's output with and without the filter (section III-A) or the filter's activations
+(abstract), and leaves both open to an approximation. A filter's activations are its layer's output after the
+normalisation and before the activation function; without the filter, they are zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from dsfp_env.errors import InputError
+from dsfp_env.evidence import Evidence, Scores, activations_noted, check_positive, zero_scores
+from dsfp_env.gradient_criteria import half_square, of_effects
+from dsfp_env.replay import Replay
+
+
+def output_kl(
+    evidence: Evidence, *, num_images: int = 256, max_batch: int = 1024, max_memory: int = 2 << 30
+) -> Scores:
+    """Divergence of the output distribution when the filter is silent (DSFP, section III-A.3).
+
+    Exact: one forward pass per filter, several filters to a batch, the layers before the filter computed once.
+
+    Args:
+        evidence: The first ``num_images`` of its batches are used.
+        num_images: Images to average over.
+        max_batch: Images times filters in one pass.
+        max_memory: Bytes for what the layers answered; as many images as fit are looked at together.
+
+    Raises:
+        InputError: If an option is not positive.
+    """
+    check_positive("output_kl", num_images=num_images, max_batch=max_batch, max_memory=max_memory)
+    images = torch.cat([batch.images for batch in evidence.batches])[:num_images]
+    at_once = max(1, min(len(images), max_memory // Replay(evidence.network, images[:1]).num_bytes))
+    scores = zero_scores(evidence)
+    for part in images.split(at_once):
+        replay = Replay(evidence.network, part)
+        log_p = F.log_softmax(replay.logits, 1)  # [images, classes]
+        for path, layer in evidence.layers.items():
+            divergences = []
+            for filters in torch.arange(layer.out_channels).split(max(1, max_batch // len(part))):
+                log_q = F.log_softmax(replay.without(layer.norm or path, filters), 2)  # [filters, images, classes]
+                divergences.append((log_p.exp() * (log_p - log_q)).sum(2).mean(1))
+            scores[path] += torch.cat(divergences).double().cpu() * (len(part) / len(images))
+    return {path: score.clamp(min=0) for path, score in scores.items()}
+
+
+def fisher_kl(evidence: Evidence) -> Scores:
+    """The same to second order: half the mean over images of (sum over positions of activation * gradient)^2.
+
+    The gradient is of the image's own loss with a label drawn from the network's own answer; in expectation, half
+    the square is the quadratic form of the Fisher information, which is the Hessian of the KL divergence (Kullback
+    and Leibler 1951; with given labels, Theis et al. 2018). One forward and backward pass per batch.
+    """
+    return of_effects(evidence, half_square, sampled=True)
+
+
+@torch.no_grad()
+def activation_kl(evidence: Evidence, *, bins: int = 64) -> Scores:
+    """KL(filter's || layer's distribution of activations), by histograms (DSFP, abstract).
+
+    The layer's histogram is the mean of its filters'; so the divergence is finite. A silent filter may well differ
+    from the others: this reading does not ask what the network answers.
+
+    Args:
+        evidence: One forward pass for each of its batches.
+        bins: Of equal width over the layer's values on the first batch; the outer ones hold what lies beyond.
+
+    Raises:
+        InputError: If ``bins`` is not positive, or an activation is not finite.
+    """
+    check_positive("activation_kl", bins=bins)
+    counts: dict[str, torch.Tensor] = {}  # [filters, bins]
+    ranges: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for images, _ in evidence.batches:
+        with activations_noted(evidence) as activations:
+            evidence.network(images)
+        for path, calls in activations.items():
+            values = torch.cat([call.transpose(0, 1).flatten(1) for call in calls], 1)  # [filters, n]
+            if not values.isfinite().all():
+                raise InputError(f"Criterion 'activation_kl': not all activations of layer {path!r} are finite.")
+            low, high = ranges.setdefault(path, values.aminmax())
+            counts[path] = counts.get(path, 0) + _histograms(values, low, high, bins)
+    scores = {}
+    for path, count in counts.items():
+        p = count.double() / count[0].sum()
+        q = p.mean(0)
+        scores[path] = (p.xlogy(p) - p.xlogy(q)).sum(1).clamp(min=0).cpu()
+    return scores
+
+
+def _histograms(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bins: int) -> torch.Tensor:
+    """Counts ``[rows, bins]`` of each row of values."""
+    width = ((high - low) / bins).clamp(min=torch.finfo(values.dtype).tiny)  # a layer may be constant
+    bin_ = ((values - low) / width).clamp(0, bins - 1).long()
+    first = torch.arange(len(values), device=values.device) * bins
+    return torch.bincount((bin_ + first[:, None]).flatten(), minlength=len(values) * bins).view(-1, bins)

@@ -1,0 +1,178 @@
+"""Tasks by name: which data, which network, and how that is trained or where its weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dsfp_env.data import Splits, digits
+from dsfp_env.devices import choose_device
+from dsfp_env.distillation import Fidelity
+from dsfp_env.errors import InputError, choose
+from dsfp_env.networks import check_network, make_network
+from dsfp_env.pretraining import load_published, load_weights, pretrained
+from dsfp_env.recipes import PRETRAINING, Recipe, recipe_from
+from dsfp_env.tasks import Task
+from dsfp_env.training import shown
+
+NAMES = ("digits", "cifar10-NETWORK", "cifar100-NETWORK", "imagefolder:PATH")
+
+Data = tuple[Splits, int]  # and the number of classes
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a name and its options say."""
+
+    read: Callable[[Path | None, int], Data]  # of (data_root, seed)
+    network: str
+    weights: str | None  # to start from, or to stay with
+    recipe: Recipe | None  # of training, if there is any
+    fidelity: Fidelity | None  # of an evaluation, if not the default of the network
+
+
+def load_task(
+    name: str | Task = "digits",
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    recipe: str | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> Task:
+    """A task by name; a `Task` is returned as it is.
+
+    Args:
+        name: ``"digits"``; ``"cifar10-NETWORK"`` or ``"cifar100-NETWORK"``, for example ``"cifar10-vgg16-bn"``;
+            ``"imagefolder:PATH"``, a tree of images as ImageNet has it (`datasets.image_tree`); or
+            ``"package.module:function"``, a function of your own with the parameters ``(data_root, device, seed)``
+            that returns a `Task`. For networks see `networks.make_network`.
+        data_root: Where downloaded data sets lie; a directory in the user's cache unless given.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
+        seed: Splits the data and trains the original network.
+        network: Of an image tree (``"resnet18"`` unless given).
+        weights: A file with a state dict of the trained network, or the name of torchvision's own weights, such as
+            ``"DEFAULT"``. A network that was trained elsewhere may have seen the validation images: rewards are
+            then too good, the test accuracy is not.
+        recipe: How the original network is trained: ``"fast"``, ``"paper"``, or either with changes, as in
+            ``"fast(epochs=10)"``; see `recipes.PRETRAINING`. With weights, training goes on from them, and there
+            is none unless a recipe is given; without, it is ``"fast"``.
+        download: Whether to download the data set if it is not there.
+        image_size: Of an image tree; see `datasets.image_tree`.
+
+    Raises:
+        InputError: If something is unknown, missing, broken, or does not fit together.
+    """
+    if seed < 0:
+        raise InputError(f"The seed of the task is {seed}: expected 0 or more.")
+    if isinstance(name, Task):
+        return name
+    options = {
+        "network": network,
+        "weights": weights,
+        "recipe": recipe,
+        "download": download or None,
+        "image_size": image_size,
+    }
+    given = tuple((option, value) for option, value in options.items() if value is not None)
+    check_task(name, dict(given))
+    return _load(name, data_root, str(choose_device(device)), seed, given)
+
+
+def check_task(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Refuse what `load_task` cannot load, as far as that can be told without loading it.
+
+    Raises:
+        InputError: If the name or an option is unknown, or they do not fit together.
+    """
+    _parse(name, options or {})
+
+
+@lru_cache(maxsize=8)
+def _load(
+    name: str, data_root: str | Path | None, device: str, seed: int, options: tuple[tuple[str, Any], ...]
+) -> Task:
+    plan = _parse(name, dict(options))
+    if isinstance(plan, _Plan):
+        return _make(name, plan, Path(data_root) if data_root else None, torch.device(device), seed)
+    task = plan(data_root, device, seed)
+    if not isinstance(task, Task):
+        raise InputError(f"The task {name!r} gave a {type(task).__name__}: expected a dsfp_env.Task.")
+    return task
+
+
+def _parse(name: str, options: Mapping[str, Any]) -> _Plan | Callable[[str | Path | None, str, int], Any]:
+    """The plan of a named task, or the function that makes one of the user's own."""
+    kind, colon, path = name.partition(":")
+    data, _, network = name.partition("-")
+    recipe, fidelity = "fast", None
+    read: Callable[[Path | None, int], Data]
+    if kind == "imagefolder" and path:
+        _check_options(name, options, "network", "image_size", "weights", "recipe")
+        network = options.get("network", "resnet18")
+        read = partial(_read_tree, Path(path), options.get("image_size"))
+    elif data in ("cifar10", "cifar100") and network and not colon:
+        _check_options(name, options, "weights", "recipe", "download")
+        read = partial(_read_cifar, data, options.get("download", False))
+    elif name == "digits":
+        _check_options(name, options, "weights", "recipe")
+        network, recipe, read = "digits_net", "digits", _read_digits
+        fidelity = Fidelity(batch_size=64, learning_rate=6e-3)
+    else:
+        function = choose("task", name, dict.fromkeys(NAMES), importable=True)
+        _check_options(name, options)
+        return function
+    check_network(network)
+    weights = options.get("weights")
+    chosen = options.get("recipe", None if weights else recipe)
+    return _Plan(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+
+
+def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
+    if unknown := options.keys() - set(known):
+        takes = ", ".join(known) or "none"
+        raise InputError(f"The task {name!r} takes no option {min(unknown)!r}: it takes {takes}.")
+
+
+def _make(name: str, plan: _Plan, data_root: Path | None, device: torch.device, seed: int) -> Task:
+    """Read the data; make the network, and train it or load its weights."""
+    splits, num_classes = plan.read(data_root, seed)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        network = make_network(plan.network, num_classes).to(device)
+    if plan.weights and Path(plan.weights).suffix:
+        load_weights(network, plan.weights)
+    elif plan.weights:
+        load_published(network, plan.network, plan.weights)
+    if plan.recipe:
+        on_epoch = None if name == "digits" else shown(f"training the original network of {name}")
+        network = pretrained(network, splits.train.to(device), plan.recipe, seed, on_epoch)
+    architecture = plan.network, num_classes
+    return Task.from_network(
+        network, *splits, name=name, device=str(device), fidelity=plan.fidelity, architecture=architecture
+    )
+
+
+def _read_digits(data_root: Path | None, seed: int) -> Data:
+    return digits(seed), 10
+
+
+def _read_cifar(kind: str, download: bool, data_root: Path | None, seed: int) -> Data:
+    from dsfp_env.datasets import cifar, default_root  # imports torchvision, which takes seconds
+
+    return cifar(kind, data_root or default_root(), seed, download), int(kind.removeprefix("cifar"))
+
+
+def _read_tree(path: Path, image_size: int | None, data_root: Path | None, seed: int) -> Data:
+    from dsfp_env.datasets import image_tree
+
+    splits = image_tree(path, seed, image_size)
+    return splits, sum(one.is_dir() for one in (path / "train").iterdir())

@@ -1,0 +1,276 @@
+"""Training a network by a recipe: epochs over images in memory, the loss handed in, resumable, the best kept.
+
+After every epoch the whole state is written to the checkpoint, if there is one, so that a training which was
+stopped goes on from there, and ends with the same network, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.augmentation import augment
+from dsfp_env.data import LabelledImages
+from dsfp_env.errors import InputError
+from dsfp_env.files import write_whole
+from dsfp_env.recipes import Recipe
+
+
+class Batch(NamedTuple):
+    """What a loss may look at."""
+
+    logits: torch.Tensor  # [N, classes], float32
+    images: torch.Tensor  # [N, C, H, W], as the network saw them
+    labels: torch.Tensor  # [N] int64, or [N, classes] after mixup
+    epoch: int  # from 0
+    number: int  # in the epoch, from 0
+    done: float  # the share of the training that is over, in [0, 1)
+
+
+class Epoch(NamedTuple):
+    """What is told after an epoch."""
+
+    number: int  # from 1
+    of: int
+    loss: float  # mean over the batches
+    accuracy: float | None  # on the validation split, if there is one
+
+
+Loss = Callable[[Batch], torch.Tensor]
+
+
+def train(
+    network: nn.Module,
+    images: LabelledImages,
+    recipe: Recipe,
+    seed: int,
+    *,
+    loss: Loss | None = None,
+    validation: LabelledImages | None = None,
+    before_epoch: Callable[[int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> list[Epoch]:
+    """Train a network in place; it ends in evaluation mode.
+
+    Args:
+        network: On the device of the images.
+        images: The training split.
+        recipe: How to train.
+        seed: Chooses the batches, varies the images, and drives dropout if the network has any.
+        loss: Of a batch, a scalar; the cross entropy with the recipe's label smoothing unless given.
+        validation: If given, the network ends with the weights of the epoch that was best on it.
+        before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
+        on_epoch: Called after every epoch.
+        checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
+        about: What else makes this training what it is, for the checkpoint; plain values.
+
+    Returns:
+        What every epoch brought, also those before the checkpoint.
+
+    Raises:
+        InputError: If the checkpoint is not of this training.
+    """
+    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}))
+    loss = loss or (
+        lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
+    )
+    device = images.images.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        run.resume()
+        while len(run.history) < recipe.epochs:
+            if before_epoch:
+                before_epoch(len(run.history))
+            mean_loss = run.epoch(loss)
+            accuracy = None if validation is None else run.measure(validation)
+            run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
+            run.save()
+            if on_epoch:
+                on_epoch(run.history[-1])
+    run.finish()
+    return run.history
+
+
+def shown(label: str) -> Callable[[Epoch], None]:
+    """An ``on_epoch`` that prints a line to the standard error stream."""
+    start, first = time.monotonic(), 0
+
+    def show(epoch: Epoch) -> None:
+        nonlocal first
+        first = first or epoch.number
+        left = (time.monotonic() - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
+        accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
+        line = f"{label}: epoch {epoch.number}/{epoch.of}, loss {epoch.loss:.4f}{accuracy}, {left:.0f} s left"
+        print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+class _Training:
+    """The state of a training between its epochs."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: LabelledImages,
+        recipe: Recipe,
+        seed: int,
+        checkpoint: Path | None,
+        about: dict[str, Any],
+    ) -> None:
+        self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
+        self.identity: dict[str, Any] = {
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "images": len(images.labels),
+            "sizes": [list(parameter.shape) for parameter in network.parameters()],
+            "about": about,
+        }
+        self.history: list[Epoch] = []
+        self.best: dict[str, torch.Tensor] | None = None
+        if recipe.channels_last:
+            network.to(memory_format=torch.channels_last)
+        self.batch_size = min(recipe.batch_size, len(images.labels))
+        self.batches = len(images.labels) // self.batch_size  # in an epoch
+        self.optimizer = _optimizer(network, recipe)
+        self.schedule = _schedule(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
+        self.rng = torch.Generator().manual_seed(seed)  # of order and shifts: they do not depend on the network
+
+    def epoch(self, loss: Loss) -> float:
+        """Go over the images once; the mean loss."""
+        recipe, device = self.recipe, self.images.images.device
+        self.network.train()
+        order = torch.randperm(len(self.images.labels), generator=self.rng)[: self.batches * self.batch_size]
+        losses = torch.zeros(self.batches, device=device)
+        for number, indices in enumerate(order.view(-1, self.batch_size).to(device)):
+            images, labels = self._vary(self.images.images[indices], self.images.labels[indices])
+            with self._precision():
+                logits = self.network(images)
+            epoch = len(self.history)
+            done = (epoch + number / self.batches) / recipe.epochs
+            one = loss(Batch(logits.float(), images, labels, epoch, number, done))
+            (one / recipe.accumulate).backward()
+            losses[number] = one.detach()
+            if (number + 1) % recipe.accumulate == 0 or number + 1 == self.batches:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self.schedule.step()
+        return float(losses.mean())
+
+    def measure(self, validation: LabelledImages) -> float:
+        """Accuracy on the validation split; the weights are kept if it is the best so far."""
+        with self._precision():
+            accuracy = measure_accuracy(self.network, validation)
+        if accuracy > max((epoch.accuracy or 0.0 for epoch in self.history), default=-1.0):
+            self.best = copy.deepcopy(self.network.state_dict())
+        return accuracy
+
+    def finish(self) -> None:
+        """Leave the network with its best weights, in evaluation mode."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        if self.recipe.channels_last:
+            self.network.to(memory_format=torch.contiguous_format)
+        self.network.eval()
+
+    def save(self) -> None:
+        """Write the state to the checkpoint, at once or not at all."""
+        if self.checkpoint is None:
+            return
+        state = {
+            "of": self.identity,
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": self.rng.get_state(),
+            "global_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.images.images.is_cuda else None,
+            "history": [tuple(epoch) for epoch in self.history],
+        }
+        write_whole(self.checkpoint, lambda file: torch.save(state, file))
+
+    def resume(self) -> None:
+        """Take the state from the checkpoint, if it is there."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            of = state["of"]
+        except Exception as error:  # whatever a damaged file makes torch raise
+            raise InputError(
+                f"{self.checkpoint} is no whole checkpoint of a training ({error}): delete it to start anew."
+            ) from error
+        if of != self.identity:
+            differ = ", ".join(name for name in self.identity if of.get(name) != self.identity[name])
+            raise InputError(
+                f"{self.checkpoint} is of another training ({differ} differ): delete it, or use another file."
+            )
+        self.network.load_state_dict(state["network"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.rng.set_state(state["rng"])
+        torch.set_rng_state(state["global_rng"])
+        if state["cuda_rng"] is not None and self.images.images.is_cuda:
+            torch.cuda.set_rng_state(state["cuda_rng"])
+        self.history = [Epoch(*epoch) for epoch in state["history"]]
+
+    def _vary(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        recipe = self.recipe
+        if images.dim() == 4:
+            images = augment(images, recipe.shift, recipe.flip, self.rng)
+            if recipe.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+        if recipe.mixup:
+            from torchvision.transforms import v2  # takes seconds
+
+            images, labels = v2.MixUp(alpha=recipe.mixup, num_classes=self._num_classes())(images, labels)
+        return images, labels
+
+    def _num_classes(self) -> int:
+        return 1 + int(self.images.labels.max())
+
+    def _precision(self) -> torch.autocast:
+        device = self.images.images.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=0.9,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, updates: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A schedule that is advanced after every update; so many make an epoch."""
+    schedules = torch.optim.lr_scheduler
+    if recipe.schedule == "one_cycle":
+        return schedules.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * updates)
+    if recipe.schedule == "warm_restarts":
+        return schedules.CosineAnnealingWarmRestarts(optimizer, recipe.first_cycle * updates, recipe.cycle_growth)
+    milestones = [recipe.epochs * updates // 2, recipe.epochs * updates * 3 // 4]
+    return schedules.MultiStepLR(optimizer, milestones)

@@ -1,0 +1,124 @@
+"""The paper's tables, cut into pieces: a small real study, its table, and going on after a stop."""
+
+import json
+
+import pytest
+
+import dsfp_env.evaluator
+from agents import reproduce
+from agents.paper_table import paper_table
+from agents.reproduce import Settings, Study
+from dsfp_env import InputError, load_pruned
+from dsfp_env.distillation import fine_tune
+from dsfp_env.networks import PlainNet
+
+
+def make_small(num_classes):
+    return PlainNet((8, "M", 16), grid=1, hidden=(), norm=True, num_classes=num_classes)
+
+
+@pytest.fixture(scope="module")
+def settings(image_files, tmp_path_factory):
+    return Settings(
+        network="test_reproduce:make_small",
+        data=f"imagefolder:{image_files}",
+        rates=(50,),
+        seeds=(3,),
+        evaluations=4,
+        criterion="taylor",
+        pretraining="fast(epochs=3, batch_size=16)",
+        fine_tuning="short(epochs=2, batch_size=16)",
+        device="cpu",
+        out=str(tmp_path_factory.mktemp("study") / "out"),
+    )
+
+
+def changed(settings, **changes):
+    return Settings(**{**vars(settings), **changes})
+
+
+def test_a_study_from_end_to_end_in_two_starts(settings, capsys):
+    reproduce.reproduce(changed(settings, only=("base", "scores", "uniform")))
+    said = capsys.readouterr().out
+    assert "0 of 5 pieces are done; now: base, scores, uniform-50-seed3" in said
+    assert "left: search-q_learning-50-seed3, q_learning-50-seed3" in said
+    reproduce.reproduce(settings)
+    said = capsys.readouterr().out
+    assert "3 of 5 pieces are done" in said
+    assert "left:" not in said
+    folder = Study(settings).folder
+    base, uniform, learned = (
+        json.loads((folder / f"{name}.json").read_text())
+        for name in ("base", "uniform-50-seed3", "q_learning-50-seed3")
+    )
+    # By hand: 3-8-16 filters of 3x3 with a bias and two numbers of normalisation each, and a head of 10.
+    assert (base["filters"], base["params"]) == (24, 8 * (27 + 3) + 16 * (72 + 3) + 16 * 10 + 10)
+    assert (uniform["filters"], uniform["params"]) == (12, 4 * (27 + 3) + 8 * (36 + 3) + 8 * 10 + 10)
+    assert uniform["output_only_params"] == 4 * (27 + 3) + 8 * (72 + 3) + 16 * 10 + 10
+    search = json.loads((folder / "search-q_learning-50-seed3.json").read_text())
+    assert search["tried"] == 4
+    assert learned["ratios"] == search["ratios"]
+    pruned = load_pruned(folder / "uniform-50-seed3.safetensors", network=Study(settings).task.network)
+    assert pruned.features.conv1.out_channels == 4
+    assert "| uniform 50 % |" in said
+    assert not list(folder.glob("*.training"))
+
+
+def test_a_search_that_was_stopped_goes_on_as_if_not(settings, tmp_path, monkeypatch):
+    """The log of half a search, with a line cut short, is taken up: the same evaluations, the same choice."""
+    done, name = Study(settings), "search-q_learning-50-seed3"
+    lines = (done.folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
+    work = []
+    monkeypatch.setattr(dsfp_env.evaluator, "fine_tune", lambda *given: work.append(fine_tune(*given)))
+    counts = []
+    for log in ("", "".join(lines[:2]) + lines[2][:30]):
+        folder = tmp_path / str(len(log))
+        folder.mkdir()
+        for file in ("base.safetensors", "base.json", "scores.json", "scores.safetensors"):
+            (folder / file).write_bytes((done.folder / file).read_bytes())
+        (folder / f"{name}.jsonl").write_text(log)
+        before = len(work)
+        Study(changed(settings, out=str(folder))).pieces[name]()
+        counts.append(len(work) - before)
+        for file in (f"{name}.jsonl", f"{name}.json"):
+            assert (folder / file).read_text() == (done.folder / file).read_text()
+    assert counts[1] < counts[0]
+
+
+def test_bad_settings_get_a_sentence(settings, tmp_path):
+    with pytest.raises(InputError, match=r"is of other settings \(evaluations 4\)"):
+        reproduce.reproduce(changed(settings, evaluations=5))
+    for change, sentence in {
+        ("network", "vgg61"): "Unknown network of this package or torchvision 'vgg61'. Did you mean 'vgg16'",
+        ("agents", ("q_lerning",)): "Unknown agent 'q_lerning'. Did you mean 'q_learning'",
+        ("criterion", "dspf"): "Unknown criterion 'dspf'. Did you mean 'dsfp'",
+        ("fine_tuning", "long"): "Unknown recipe 'long'",
+        ("rates", (5,)): r"--rates are \(5,\): expected percentages in",
+        ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            reproduce.reproduce(changed(settings, **dict([change]), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_by_hand():
+    """Means over seeds, retained accuracy, and the paper's row: 87.40 of 87.76 is 99.59 % (it prints 99.58)."""
+    base = {
+        "accuracy": 0.8,
+        "pruned_accuracy": 0.8,
+        "filters": 1152,
+        "params": 7e6,
+        "output_only_params": 7e6,
+        "macs": 2e8,
+    }
+    rows = [
+        {**base, "accuracy": accuracy, "pruned_accuracy": 0.1, "filters": 576, "params": 2e6, "macs": 5e7}
+        for accuracy in (0.70, 0.74)
+    ]
+    table = paper_table("alexnet", base, {"uniform 50 %": (50, [*rows, None]), "uniform 60 %": (60, [None])})
+    assert table.splitlines()[2:] == [
+        "| base |  | 80.00 | 100.00 % | 1152 | 7.0000 M | 7.0000 M | 200.00 M (100.0 %) | 87.76, 1152, 6.9768 M |",
+        "| uniform 50 % | 10.00 | 72.00 ± 2.83 | 90.00 % | 576 | 2.0000 M | 7.0000 M | 50.00 M (25.0 %) "
+        "| 44.28, 87.40, 99.59 %, 585, 5.8021 M |",
+    ]
+    assert "not trained" in paper_table("alexnet", None, {})
