@@ -1,10 +1,32 @@
-"""Where tensors live."""
+"""Where tensors live, and how precisely the device computes with them."""
 
 from __future__ import annotations
 
 import torch
 
 from dsfp_env.errors import InputError
+
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+_WORTH_CONVERTING = 5_000_000  # multiply-adds of an image; below, converting costs more than it saves
+
+
+def choose_precision(precision: str, device: torch.device, macs: int) -> str:
+    """``"float32"`` or ``"bfloat16"``; ``"auto"`` is bfloat16 if the device has units for it and the work is worth it.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        device: Where the work is done.
+        macs: Multiply-adds of one image.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        asks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public way to ask
+        native = device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
+    return "bfloat16" if native and macs >= _WORTH_CONVERTING else "float32"
 
 
 def choose_device(name: str = "auto") -> torch.device:

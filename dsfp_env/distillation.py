@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.data import LabelledImages
+from dsfp_env.devices import PRECISIONS
 from dsfp_env.errors import check_ranges
 
 
@@ -43,6 +44,8 @@ class Fidelity:
     first_distillation_weight: float = 0.9  # w at the first batch
     last_distillation_weight: float = 0.1  # w at the last batch
     label_smoothing: float = 0.1
+    precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `choose_precision`
+    threads: int = 0  # of the CPU; 0: as many as the process has
 
     def __post_init__(self) -> None:
         expected = {
@@ -55,6 +58,8 @@ class Fidelity:
             "first_distillation_weight": (0 <= self.first_distillation_weight <= 1, "in [0, 1]"),
             "last_distillation_weight": (0 <= self.last_distillation_weight <= 1, "in [0, 1]"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            "threads": (self.threads >= 0, "0 or more"),
         }
         check_ranges(self, expected)
 

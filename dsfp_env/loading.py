@@ -125,7 +125,7 @@ def _parse(name: str, options: Mapping[str, Any]) -> _Plan | Callable[[str | Pat
     elif name == "digits":
         _check_options(name, options, "weights", "recipe")
         network, recipe, read = "digits_net", "digits", _read_digits
-        fidelity = Fidelity(batch_size=64, learning_rate=6e-3)
+        fidelity = Fidelity(batch_size=64, learning_rate=6e-3, precision="float32", threads=1)
     else:
         function = choose("task", name, dict.fromkeys(NAMES), importable=True)
         _check_options(name, options)

@@ -21,8 +21,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Trained networks are kept in a fresh directory, also by subprocesses."""
+    """Trained networks are kept in a fresh directory, also by subprocesses, which run on one thread each."""
     os.environ["DSFP_ENV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["OMP_NUM_THREADS"] = "1"  # two workers with two threads each are many times slower on two cores
 
 
 @pytest.fixture(scope="session")
