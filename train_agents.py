@@ -12,6 +12,7 @@ import itertools
 import os
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from dsfp_env.errors import InputError
 from dsfp_env.loading import check_task
 from dsfp_env.rewards import reward_function
 from dsfp_env.sensitivity import parse_criterion
-from dsfp_env.workers import EvaluationPool
 
 INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
 
@@ -68,6 +68,11 @@ class Settings:
     them), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
+    precision: str | None = None
+    """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
+    task's own unless given."""
+    kernels: str | None = None
+    """torch, or compiled: on the CPU, batch normalisation in bfloat16 by a kernel that is compiled on first use."""
     min_filters: int = 1
     """Filters that every layer keeps at least."""
     round_to: int = 1
@@ -90,9 +95,13 @@ class Settings:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
-    """CPU threads of each process. Results can differ in the last digits between numbers of threads."""
+    """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
+    between numbers of threads."""
     workers: int = min(8, os.cpu_count() or 1)
     """Processes for the baselines (on a GPU none are used). Results do not depend on it."""
+    store: bool = True
+    """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
+    With --no-store everything is evaluated anew. Results do not depend on it."""
     out: str | None = None
     """The folder to write; runs/TASK-AGENT-seedSEED, or the next free name like it, unless given."""
 
@@ -167,7 +176,14 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
     seed, options = task_seed(settings), task_options(settings)
     task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, seed, **options)
-    batches = task.fidelity.batches if settings.kd_batches is None else settings.kd_batches
+    said: dict[str, Any] = {
+        "batches": settings.kd_batches,
+        "precision": settings.precision,
+        "kernels": settings.kernels,
+    }
+    fidelity = dataclasses.replace(
+        task.fidelity, **{name: value for name, value in said.items() if value is not None}
+    )
     return dsfp_env.parallel_env(
         task=task,
         actions=choose_agent(settings.agent).actions,
@@ -176,9 +192,10 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
         horizon=settings.horizon,
         observation=settings.observation,
         criterion=settings.criterion,
-        fidelity=dataclasses.replace(task.fidelity, batches=batches),
+        fidelity=fidelity,
         min_filters=settings.min_filters,
         round_to=settings.round_to,
+        store=settings.store,
     )
 
 
@@ -201,11 +218,13 @@ def run(
     evaluator, score = env.evaluator, env.score
     actions = choose_agent(settings.agent).actions
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
-    with EvaluationPool(evaluator, 1 if alone else settings.workers) as pool:
-        baselines = Baselines(evaluator, pool, settings.evaluations, actions, score, settings.seed)
+    start_many = partial(evaluator.start_many, workers=1 if alone else settings.workers)
+    with evaluator:
+        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed)
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
-        best = choose_best(tried, [line["reward"] for line in record.evaluations], score, pool, settings.seed)
+        rewards = [line["reward"] for line in record.evaluations]
+        best = choose_best(tried, rewards, score, start_many, settings.seed)
         greedy = ratios_of(agents.play(env, team))
         plans = baselines.finish(best, greedy)
     seeds = measuring_seeds(settings.seed)

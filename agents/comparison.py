@@ -8,7 +8,7 @@ test split is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,13 @@ from agents.progress import shown
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.rewards import Outcome
-from dsfp_env.workers import EvaluationPool
 
 FINALISTS = 10
 CHOOSING_SEEDS = 2  # fine-tunings of each finalist
 MEASURING_SEEDS = 3  # fine-tunings of each reported network
 
 Worth = Callable[[Outcome], float]
+StartMany = Callable[[Sequence[Plan], int], Iterator[Outcome]]  # `Evaluator.start_many`: (plans, seed) -> outcomes
 
 
 class Baselines:
@@ -32,7 +32,7 @@ class Baselines:
 
     Args:
         evaluator: The one that the agents' environment uses.
-        pool: Its workers.
+        start_many: Its own, with as many workers as are wanted.
         evaluations: How many random search may make, each time.
         actions: The kind of actions that the agents take.
         score: What an outcome is worth.
@@ -40,13 +40,19 @@ class Baselines:
     """
 
     def __init__(
-        self, evaluator: Evaluator, pool: EvaluationPool, evaluations: int, actions: str, score: Worth, seed: int
+        self,
+        evaluator: Evaluator,
+        start_many: StartMany,
+        evaluations: int,
+        actions: str,
+        score: Worth,
+        seed: int,
     ) -> None:
-        self._evaluator, self._pool, self._evaluations = evaluator, pool, evaluations
+        self._evaluator, self._start_many, self._evaluations = evaluator, start_many, evaluations
         self._score, self._seed = score, seed
         self._random = random_plans(evaluator, evaluations, actions, np.random.default_rng([seed, 1]))
         self._uniform = uniform_plans(evaluator)
-        self._pending = pool.evaluate_many(self._random, seed), pool.evaluate_many(self._uniform, seed)
+        self._pending = start_many(self._random, seed), start_many(self._uniform, seed)
         self.random_outcomes: list[Outcome] = []  # in order, when finished
         self.uniform_outcomes: list[Outcome] = []  # the sweep from 10 to 90 %, when finished
 
@@ -62,7 +68,7 @@ class Baselines:
         evaluator = self._evaluator
         macs = evaluator.costs(best).macs
         equal = random_plans_of(evaluator, self._evaluations, macs, np.random.default_rng([self._seed, 2]))
-        pending_equal = self._pool.evaluate_many(equal, self._seed)
+        pending_equal = self._start_many(equal, self._seed)
         pending_random, pending_uniform = self._pending
         self.random_outcomes = list(shown("random search", pending_random, len(self._random)))
         self.uniform_outcomes = list(pending_uniform)
@@ -76,11 +82,11 @@ class Baselines:
         }
 
     def _choose(self, plans: Sequence[Plan], outcomes: Iterable[Outcome], worth: Worth) -> Plan:
-        return choose_best(plans, [worth(outcome) for outcome in outcomes], worth, self._pool, self._seed)
+        return choose_best(plans, [worth(outcome) for outcome in outcomes], worth, self._start_many, self._seed)
 
 
 def choose_best(
-    plans: Sequence[Plan], found: Sequence[float], worth: Worth, pool: EvaluationPool, seed: int
+    plans: Sequence[Plan], found: Sequence[float], worth: Worth, start_many: StartMany, seed: int
 ) -> Plan:
     """The best plan of a search: of its finalists, the one worth most on average with fresh seeds.
 
@@ -88,12 +94,12 @@ def choose_best(
         plans: What was tried.
         found: What each was worth to the search.
         worth: What an outcome is worth.
-        pool: Evaluates the finalists.
+        start_many: Evaluates the finalists.
         seed: Of the run.
     """
     ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
     finalists = list({tuple(plan.items()): plan for plan in ranked}.values())[:FINALISTS]
-    again = [pool.evaluate_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
+    again = [start_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
     worths = np.array([[worth(outcome) for outcome in outcomes] for outcomes in again])  # [seeds, finalists]
     return finalists[int(np.argmax(worths.mean(0)))]
 

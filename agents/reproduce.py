@@ -43,7 +43,6 @@ from dsfp_env.recipes import FINE_TUNING, recipe_from
 from dsfp_env.sensitivity import Evidence, parse_criterion
 from dsfp_env.tasks import Task
 from dsfp_env.training import shown
-from dsfp_env.workers import EvaluationPool
 
 Plan = dict[str, float]  # agent -> ratio in percent
 
@@ -274,8 +273,9 @@ class Study:
         progress.close()
         allowed = budget * self.task.graph.costs().macs
         within = [line for line in tried if line["macs"] <= allowed] or tried
-        with EvaluationPool(env.evaluator, 1) as pool:
-            best = choose_best([t["ratios"] for t in within], [t["reward"] for t in within], env.score, pool, seed)
+        start_many = partial(env.evaluator.start_many, workers=1)
+        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
+        best = choose_best(ratios, rewards, env.score, start_many, seed)
         self._write(
             name, {"ratios": best, "macs_budget": budget, "within_budget": len(within), "tried": len(tried)}
         )

@@ -29,4 +29,8 @@ __version__ = "0.1.0"
 
 pettingzoo.register("parallel", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:parallel_env")
 pettingzoo.register("aec", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:env")
-gymnasium.register("dsfp/LayerPruning-v0", "dsfp_env.wrappers.joint_action:JointActionEnv")
+gymnasium.register(
+    "dsfp/LayerPruning-v0",
+    "dsfp_env.wrappers.joint_action:JointActionEnv",
+    vector_entry_point="dsfp_env.wrappers.vector:VectorJointActionEnv",
+)

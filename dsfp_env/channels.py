@@ -42,6 +42,7 @@ class ChannelGraph:
     Attributes:
         layers: Module path -> `PrunableLayer`, in order of execution.
         excluded: Module path of every other convolution -> the reason, in words.
+        norms: Module path of a convolution -> that of the normalisation that takes its output directly.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class ChannelGraph:
         layers: Mapping[str, PrunableLayer],
         excluded: Mapping[str, str],
         counter: CostCounter,
+        norms: Mapping[str, str],
     ) -> None:
         self._nodes = classes.nodes
+        self.norms = dict(norms)
         self._counter = counter
         self._num_classes = 1 + int(classes.of_label.max())
         self._selector = Selector(classes, layers)
@@ -86,7 +89,7 @@ class ChannelGraph:
         counter = cls._counter_of(network, trace, classes)
         image = example_input[:1].to(next(network.parameters()).device)
         while True:
-            graph = cls(classes, *prunable_layers(network, trace, classes), counter)
+            graph = cls(classes, *prunable_layers(network, trace, classes), counter, trace.norms)
             faults = graph._faults(network, image, trace, classes)
             if not faults:
                 return graph

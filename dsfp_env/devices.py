@@ -1,32 +1,13 @@
-"""Where tensors live, and how precisely the device computes with them."""
+"""Where tensors live."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from dsfp_env.errors import InputError
-
-
-PRECISIONS = ("auto", "bfloat16", "float32")
-_WORTH_CONVERTING = 5_000_000  # multiply-adds of an image; below, converting costs more than it saves
-
-
-def choose_precision(precision: str, device: torch.device, macs: int) -> str:
-    """``"float32"`` or ``"bfloat16"``; ``"auto"`` is bfloat16 if the device has units for it and the work is worth it.
-
-    Args:
-        precision: One of `PRECISIONS`.
-        device: Where the work is done.
-        macs: Multiply-adds of one image.
-    """
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        asks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public way to ask
-        native = device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
-    return "bfloat16" if native and macs >= _WORTH_CONVERTING else "float32"
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -47,3 +28,21 @@ def choose_device(name: str = "auto") -> torch.device:
             "of torch have: use 'cpu', or 'auto' for a GPU if there is one."
         ) from error
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, as far as numbers may depend on it."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Within this context, torch computes with so many threads of the CPU; 0: as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

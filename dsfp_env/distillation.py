@@ -15,16 +15,23 @@ defaults here differ.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.data import LabelledImages
-from dsfp_env.devices import PRECISIONS
 from dsfp_env.errors import check_ranges
+from dsfp_env.precision import PRECISIONS, computing, laid_out
+from dsfp_env.small_maps import small_maps_by_products
+
+KERNELS = ("torch", "compiled")
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,9 @@ class Fidelity:
     first_distillation_weight: float = 0.9  # w at the first batch
     last_distillation_weight: float = 0.1  # w at the last batch
     label_smoothing: float = 0.1
-    precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `choose_precision`
+    precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `Task.precision`
     threads: int = 0  # of the CPU; 0: as many as the process has
+    kernels: str = "torch"  # or "compiled": batch normalisation in bfloat16 on the CPU by `compiled_norms`
 
     def __post_init__(self) -> None:
         expected = {
@@ -60,6 +68,7 @@ class Fidelity:
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "threads": (self.threads >= 0, "0 or more"),
+            "kernels": (self.kernels in KERNELS, f"one of {', '.join(KERNELS)}"),
         }
         check_ranges(self, expected)
 
@@ -105,7 +114,9 @@ def distillation_loss(
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, images: torch.Tensor, batch_size: int = 256) -> None:
+def recalibrate(
+    network: nn.Module, images: torch.Tensor, batch_size: int = 256, precision: str = "float32"
+) -> None:
     """Take the statistics of batch normalisation anew from images ``[N, C, H, W]``; changes the network."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms or len(images) == 0:
@@ -117,43 +128,53 @@ def recalibrate(network: nn.Module, images: torch.Tensor, batch_size: int = 256)
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average over the batches
         norm.train()
-    for batch in images.split(batch_size):
-        network(batch)
+    with computing(precision, images.device):
+        for batch in images.split(batch_size):
+            network(laid_out(batch, precision))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train(was_training)
 
 
+class TransferSet(NamedTuple):
+    """What a student is taught by (the word is Hinton et al.'s): batches of images, and the teacher's answers."""
+
+    indices: torch.Tensor  # of training images, [batches, N]
+    teacher_logits: torch.Tensor  # [batches, N, classes], float32
+
+
 def fine_tune(
-    student: nn.Module, train: LabelledImages, teacher_logits: torch.Tensor, fidelity: Fidelity, seed: int
+    student: nn.Module, train: LabelledImages, transfer_set: TransferSet, fidelity: Fidelity, seed: int
 ) -> None:
     """Distil the teacher into the student, in place.
 
     Args:
         student: The slim network; ends in evaluation mode.
         train: The training split.
-        teacher_logits: The original network's logits on it, ``[N, classes]``.
-        fidelity: How long and how.
-        seed: Chooses the batches, and drives dropout if the network has any. Nothing else is random.
+        transfer_set: The batches, one after the other.
+        fidelity: How. Its precision must be chosen, not "auto".
+        seed: Drives dropout if the network has any. Nothing else is random.
     """
-    if fidelity.batches == 0:
+    if len(transfer_set.indices) == 0:
         return
+    batches = len(transfer_set.indices)
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=fidelity.learning_rate, weight_decay=fidelity.weight_decay, fused=True
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fidelity.batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
     weights = torch.linspace(
-        fidelity.first_distillation_weight, fidelity.last_distillation_weight, fidelity.batches
+        fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
     ).tolist()
-    cuda = [train.images.device] if train.images.is_cuda else []
+    device = train.images.device
     student.train()
-    with torch.random.fork_rng(cuda):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _fast(student, fidelity):
         torch.manual_seed(seed)
-        batches = draw_batches(len(train.labels), fidelity.batch_size, fidelity.batches, seed)
-        for indices, weight in zip(batches.to(train.images.device), weights, strict=True):
+        for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
+            with computing(fidelity.precision, device):
+                logits = student(laid_out(train.images[indices], fidelity.precision))
             loss = distillation_loss(
-                student(train.images[indices]),
-                teacher_logits[indices],
+                logits.float(),
+                teacher_logits,
                 train.labels[indices],
                 distillation_weight=weight,
                 temperature=fidelity.temperature,
@@ -166,11 +187,22 @@ def fine_tune(
     student.eval()
 
 
+@contextmanager
+def _fast(student: nn.Module, fidelity: Fidelity) -> Iterator[None]:
+    """A student whose layers take the fastest way that there is, if it is to train in bfloat16."""
+    with ExitStack() as stack:
+        if fidelity.precision == "bfloat16":
+            stack.enter_context(small_maps_by_products(student))
+            if fidelity.kernels == "compiled":
+                stack.enter_context(norms_compiled(student))
+        yield
+
+
 def draw_batches(num_images: int, batch_size: int, num_batches: int, seed: int) -> torch.Tensor:
     """Batches of image indices ``[num_batches, batch_size]``: pass after pass over shuffled images."""
     rng = torch.Generator().manual_seed(seed)
     size = min(batch_size, num_images)
     per_pass = num_images // size
-    passes = -(-num_batches // per_pass)
+    passes = max(1, -(-num_batches // per_pass))
     order = [torch.randperm(num_images, generator=rng)[: per_pass * size] for _ in range(passes)]
     return torch.cat(order).view(-1, size)[:num_batches]

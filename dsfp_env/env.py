@@ -83,6 +83,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         round_to: Layers that lose filters keep a multiple of this, for hardware.
         latency: How to measure the time of a forward pass; for the reward ``"accuracy_x_speed"``, which measures
             with `LatencyMeter()` unless this is given.
+        store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
+        evaluator: One that is there already, so that environments share what they measure. It is used as it is:
+            ``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``, ``latency`` and
+            ``store`` are not looked at.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -112,10 +116,12 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         min_filters: int = 1,
         round_to: int = 1,
         latency: LatencyMeter | None = None,
+        store: bool = True,
+        evaluator: Evaluator | None = None,
     ) -> None:
         EzPickle.__init__(
             self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
-            fidelity, device, min_filters, round_to, latency,
+            fidelity, device, min_filters, round_to, latency, store, evaluator,
         )  # fmt: skip
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
@@ -132,13 +138,15 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         make_observation_space = choose("kind of observation", observation, spaces)
         action_kinds.action_space(actions)  # an unknown kind is refused before the task is loaded
 
-        if reward == "accuracy_x_speed" and latency is None:
-            latency = LatencyMeter()
-        the_task = load_task(task, device=device)
-        self.evaluator = Evaluator(the_task, criterion, fidelity, min_filters, round_to, latency)
-        self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
+        if evaluator is None:
+            if reward == "accuracy_x_speed" and latency is None:
+                latency = LatencyMeter()
+            the_task = load_task(task, device=device)
+            evaluator = Evaluator(the_task, criterion, fidelity, min_filters, round_to, latency, store)
+        self.evaluator = evaluator
+        self.layer_names = dict(evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
-        self.coupled_agents = the_task.coupled_agents  # agent -> agents whose layers are pruned with its own
+        self.coupled_agents = evaluator.task.coupled_agents  # agent -> agents whose layers are pruned with its own
         self._coupled_sets = _numbered(self.coupled_agents)
         self.agents: list[str] = []
         self._action_spaces = {agent: action_kinds.action_space(actions) for agent in self.possible_agents}
@@ -192,10 +200,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
             InputError: If an agent is missing, or an action is not in its space; nothing has changed then.
         """
-        self._check_running(actions)
+        ratios = self.plan(actions)
         if not self.agents:
             return {}, {}, {}, {}, {}
-        ratios = action_kinds.decode(actions, self.agents, self._action_kind)
         outcome = self.evaluator.evaluate(ratios, self.evaluation_seed)
         score = self.score(outcome)
         reward = score - self._now.score
@@ -210,6 +217,16 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             dict.fromkeys(acted, False),
             self._infos(),
         )
+
+    def plan(self, actions: Mapping[str, Any]) -> dict[str, float]:
+        """The ratios in percent by agent that ``step(actions)`` would evaluate; empty after the end of an episode.
+
+        Raises:
+            gymnasium.error.ResetNeeded: As `step` does.
+            InputError: As `step` does.
+        """
+        self._check_running(actions)
+        return action_kinds.decode(actions, self.agents, self._action_kind) if self.agents else {}
 
     def score(self, outcome: Outcome) -> float:
         """What an outcome is worth by the reward function.
@@ -236,7 +253,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         return None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """End the evaluator's workers, if there are any; another step would start them anew."""
+        self.evaluator.close()
 
     def _check_running(self, actions: Mapping[str, Any]) -> None:
         if not self._was_reset:

@@ -1,29 +1,52 @@
 """Ratios in, measured outcome out: score, choose, remove, recalibrate, distil, measure.
 
 An evaluation is a pure function of (task, ratios, criterion, fidelity, seed): its noise depends on the seed
-alone, never on what was evaluated before. So equal questions are answered from a cache.
+alone, never on what was evaluated before, nor on the process. So equal questions are answered once, from memory
+and from disk afterwards, and many are answered at once, by workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+import torch
 from torch import nn
 
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import as_fractions
+from dsfp_env.answers import Answers
 from dsfp_env.channels import Keep
 from dsfp_env.costs import Costs
+from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
+from dsfp_env.errors import InputError
+from dsfp_env.fingerprints import evaluation_key
+from dsfp_env.folding import fold
 from dsfp_env.latency import LatencyMeter
+from dsfp_env.outcome_store import OutcomeStore
 from dsfp_env.rewards import Outcome
 from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.tasks import Task
+from dsfp_env.workers import available_cores
+
+
+@dataclass(frozen=True)
+class Question:
+    """All that the outcome of an evaluation depends on, for one task and fidelity."""
+
+    seed: int
+    threads: int
+    kept: tuple[tuple[int, ...], ...]  # the same as ``keep``
+    keep: Keep = field(compare=False, repr=False)
 
 
 class Evaluator:
-    """Evaluates joint actions on a task.
+    """Evaluates joint actions on a task. A context manager, for those who want its workers gone early.
 
     Args:
         task: The trained network and its data.
@@ -32,6 +55,8 @@ class Evaluator:
         min_filters: Filters that every layer keeps at least.
         round_to: Layers that lose filters keep a multiple of this; see `ChannelGraph.keep`.
         latency: How to measure the time of a forward pass, if that is to be part of outcomes.
+        store: Whether to take what an earlier process measured from the disk, and keep there what is measured; see
+            `outcome_store`. Times are never kept.
     """
 
     def __init__(
@@ -42,12 +67,16 @@ class Evaluator:
         min_filters: int = 1,
         round_to: int = 1,
         latency: LatencyMeter | None = None,
+        store: bool = True,
     ) -> None:
         self.task = task
         self.criterion = criterion
         self.fidelity = fidelity or task.fidelity
+        if self.fidelity.precision == "auto":
+            self.fidelity = replace(self.fidelity, precision=task.precision)
         self.min_filters, self.round_to, self.latency = min_filters, round_to, latency
-        self._outcomes: dict[tuple[int, tuple[tuple[int, ...], ...]], Outcome] = {}
+        self._store = OutcomeStore() if store and latency is None else None
+        self._answers = Answers(self._evaluated, self._recall, self._keep_on_disk, self._for_workers)
 
     @property
     def scores(self) -> Scores:
@@ -58,7 +87,8 @@ class Evaluator:
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
         whole = self.task.graph.keep({}, self.scores)
-        return self._measured(self.task.network, whole)
+        with threads_set(self.fidelity.threads):
+            return self._measured(self.task.network, whole)
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Measure the network pruned by these ratios.
@@ -70,20 +100,63 @@ class Evaluator:
         Raises:
             InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
         """
-        keep = self.keep(ratios)
-        key = self._key(keep, seed)
-        if key not in self._outcomes:
-            self._outcomes[key] = self._measured(self._recovered(keep, seed), keep)
-        return self._outcomes[key]
+        return self._answers.one(self._question(ratios, seed))
+
+    def evaluate_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> list[Outcome]:
+        """Measure many pruned networks, several at once. The outcomes are those of `evaluate`, to the last bit.
+
+        Args:
+            plans: Ratios in percent by agent, as for `evaluate`. Equal ones are evaluated once.
+            seed: Drives the fine-tuning; one for all, or one for each.
+            workers: Processes to use, at most; with 1 the work is done in this one. Unless given, as many as there
+                are cores for the threads of each, and 1 on a GPU, and where times are measured. They are started
+                when they are needed, which takes a few seconds, and kept for the next call.
+
+        Returns:
+            An outcome for each plan, in their order.
+
+        Raises:
+            InputError: If a plan, a seed or the number of workers cannot be used; nothing is started then.
+        """
+        return list(self.start_many(plans, seed, workers))
+
+    def start_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> Iterator[Outcome]:
+        """As `evaluate_many`, but without waiting: the workers go on while this process does something else.
+
+        Returns:
+            The outcomes in order, each when it is asked for. Without workers, that is when the work is done.
+        """
+        return self._answers.many(self._questions(plans, seed), self._worker_count(workers))
+
+    def close(self) -> None:
+        """End the workers, if there are any; they are started anew when they are needed."""
+        self._answers.stop()
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def remember(self, ratios: Mapping[str, float], seed: int, accuracy: float) -> None:
         """Take the accuracy of an evaluation that was made earlier, so that it need not be made again."""
-        keep = self.keep(ratios)
-        self._outcomes[self._key(keep, seed)] = self.outcome(keep, accuracy)
+        question = self._question(ratios, seed)
+        self._answers.known[question] = self.outcome(question.keep, accuracy)
 
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
         """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
-        return self._recovered(self.keep(ratios), seed)
+        with threads_set(self.fidelity.threads):
+            return self._recovered(self.keep(ratios), seed)
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:
         """The filters that stay, by module path. Raises as `evaluate` does."""
@@ -114,18 +187,88 @@ class Evaluator:
             latency=latency,
         )
 
-    def _key(self, keep: Keep, seed: int) -> tuple[int, tuple[tuple[int, ...], ...]]:
-        return seed, tuple(tuple(kept.tolist()) for kept in keep.values())
+    def _question(self, ratios: Mapping[str, float], seed: int) -> Question:
+        keep = self.keep(ratios)
+        return Question(int(seed), self._threads, tuple(tuple(kept.tolist()) for kept in keep.values()), keep)
+
+    def _questions(self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> list[Question]:
+        """Every plan with its seed, checked."""
+        if isinstance(plans, Mapping):
+            raise InputError("One plan came alone: expected several, as in [plan, ...]; `evaluate` takes one.")
+        plans = list(plans)
+        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else list(seed)
+        if len(seeds) != len(plans) or not all(isinstance(one, (int, np.integer)) for one in seeds):
+            raise InputError(
+                f"The seeds {seeds} came for {len(plans)} plans: expected one integer, or one for each plan."
+            )
+        questions = []
+        for position, (plan, one) in enumerate(zip(plans, seeds, strict=True)):
+            try:
+                questions.append(self._question(plan, one))
+            except InputError as error:
+                raise InputError(f"plans[{position}]: {error}") from error
+        return questions
+
+    def _recall(self, questions: Iterable[Question]) -> dict[Question, Outcome]:
+        if self._store is None or self.task.fingerprint is None:
+            return {}
+        by_key = {self._key(question): question for question in questions}
+        found = self._store.find(by_key)
+        return {by_key[key]: self.outcome(by_key[key].keep, accuracy) for key, accuracy in found.items()}
+
+    def _keep_on_disk(self, question: Question, outcome: Outcome) -> None:
+        if self._store is not None and self.task.fingerprint is not None:
+            self._store.add(self._key(question), outcome.accuracy)
+
+    def _key(self, question: Question) -> str:
+        fidelity = replace(self.fidelity, threads=question.threads)
+        return evaluation_key(self.task.fingerprint, question.kept, fidelity, question.seed, self.task.device)
+
+    @property
+    def _threads(self) -> int:
+        """Threads of one evaluation."""
+        return self.fidelity.threads or torch.get_num_threads()
+
+    def _worker_count(self, asked: int | None) -> int:
+        if asked is None:
+            alone = self.latency is not None or self.task.device.type != "cpu"
+            alone = alone or multiprocessing.current_process().daemon  # which may not start others
+            return 1 if alone else max(1, available_cores() // self._threads)
+        if not isinstance(asked, (int, np.integer)) or asked < 1:
+            raise InputError(f"workers is {asked!r}: expected a number of processes, 1 or more, or None.")
+        if asked > 1 and self.latency is not None:
+            raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
+        return int(asked)
+
+    def _for_workers(self) -> Callable[[Question], Outcome]:
+        """`_evaluated` of a copy with what it needs, and no more: a criterion of the user's own may not pickle."""
+        with threads_set(self._threads):
+            self.task.transfer_set(
+                self.fidelity, 0
+            )  # what is one for all seeds is computed here, not by every worker
+        task, lean = copy.copy(self.task), copy.copy(self)
+        vars(task).update(test=None)
+        vars(lean).update(task=task, criterion=None, _answers=None)
+        return lean._evaluated
+
+    def _evaluated(self, question: Question) -> Outcome:
+        """The work itself, in this process or in a worker."""
+        with threads_set(question.threads):
+            network = self._recovered(question.keep, question.seed)
+            return self._measured(network, question.keep)
 
     def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
-        accuracy = measure_accuracy(network, self.task.validation)
+        exact = self.fidelity.precision == "float32"
+        answering = network if exact else fold(network, self.task.norms)
+        accuracy = measure_accuracy(answering, self.task.validation, self.fidelity.precision)
         images = self.task.validation.images
         latency = self.latency.measure(network, images).seconds if self.latency else None
         return self.outcome(keep, accuracy, latency)
 
     def _recovered(self, keep: Keep, seed: int) -> nn.Module:
-        task = self.task
+        task, fidelity = self.task, self.fidelity
         network = task.graph.slim(task.network, keep)
-        recalibrate(network, task.train.images[: self.fidelity.recalibration_images])
-        fine_tune(network, task.train, task.teacher_logits, self.fidelity, seed)
+        images = task.train.images[: fidelity.recalibration_images]
+        recalibrate(network, images, precision=fidelity.precision)
+        fine_tune(network, task.train, task.transfer_set(fidelity, seed), fidelity, seed)
         return network.eval()

@@ -14,9 +14,14 @@ from dsfp_env.accuracy import compute_logits
 from dsfp_env.channels import ChannelGraph
 from dsfp_env.data import LabelledImages, Splits, as_labelled_images
 from dsfp_env.devices import choose_device
-from dsfp_env.distillation import Fidelity, default_fidelity
+from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity, draw_batches
 from dsfp_env.errors import InputError
+from dsfp_env.fingerprints import fingerprint
+from dsfp_env.folding import fold, foldable
+from dsfp_env.precision import suits_bfloat16
 from dsfp_env.sensitivity import Criterion, Scores, score_network
+
+_TRANSFER_SETS_KEPT = 16  # a few seeds of a few fidelities
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,7 @@ class Task:
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
     architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
+    _transfer_sets: dict[tuple[Any, ...], TransferSet] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_network(
@@ -110,9 +116,69 @@ class Task:
         return self._scores[criterion]
 
     @cached_property
+    def fingerprint(self) -> str | None:
+        """Hash of what an evaluation sees of the task; None if it cannot be told. See `fingerprints`."""
+        return fingerprint(self.network, self.train, self.validation)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "fingerprint"}  # of today's sources
+        named = {name: scores for name, scores in self._scores.items() if isinstance(name, str)}
+        return {**state, "_scores": named}  # a criterion of the user's own may not pickle
+
+    @cached_property
+    def norms(self) -> dict[str, str]:
+        """Normalisations that `fold` takes into the convolutions before them."""
+        return foldable(self.network, self.graph.norms, self.train.images[:2])
+
+    @cached_property
+    def precision(self) -> str:
+        """What ``Fidelity(precision="auto")`` means here.
+
+        That is bfloat16, if the device and the size of the network suit it, and the network bears it: the largest
+        logit of nearly all of a few images stays the largest.
+        """
+        if not suits_bfloat16(self.device, self.graph.costs().macs):
+            return "float32"
+        images = self.train.images[:64]
+        exact = compute_logits(self.network, images).argmax(1)
+        try:
+            rounded = compute_logits(self.network, images, precision="bfloat16")
+        except RuntimeError:  # an operation that there is not
+            return "float32"
+        agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
+        return "bfloat16" if agree else "float32"
+
+    def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
+        """The batches of distillation for a seed, and what the original network answers to them; kept.
+
+        Args:
+            fidelity: How many, how large, and how precisely answered. Its precision must be chosen, not "auto".
+            seed: Chooses the batches.
+        """
+        key = fidelity.batches, fidelity.batch_size, fidelity.precision, seed, torch.get_num_threads()
+        if key not in self._transfer_sets:
+            while len(self._transfer_sets) >= _TRANSFER_SETS_KEPT:
+                self._transfer_sets.pop(next(iter(self._transfer_sets)))
+            indices = draw_batches(len(self.train.labels), fidelity.batch_size, fidelity.batches, seed)
+            indices = indices.to(self.device)
+            self._transfer_sets[key] = TransferSet(indices, self._answers(indices, fidelity.precision))
+        return self._transfer_sets[key]
+
+    @cached_property
     def teacher_logits(self) -> torch.Tensor:
         """The original network's logits on the training split, ``[N, classes]``."""
         return compute_logits(self.network, self.train.images)
+
+    def _answers(self, indices: torch.Tensor, precision: str) -> torch.Tensor:
+        """The original network's logits for batches of training images."""
+        if precision == "float32":
+            teacher = self.network
+            if indices.numel() >= len(self.train.labels):
+                return self.teacher_logits[indices]  # of the whole split, once for all seeds
+        else:
+            teacher = fold(self.network, self.norms)
+        answers = [compute_logits(teacher, self.train.images[batch], precision=precision) for batch in indices]
+        return torch.stack(answers) if answers else torch.empty(0)
 
 
 def score_filters(

@@ -1,72 +1,147 @@
-"""Many evaluations at once, in processes of their own.
+"""Processes that do one piece of work, again and again, with other arguments.
 
-An evaluation depends on its seed alone, so the outcomes are those of one evaluation after another; each process
-uses as many threads as this one does, so they are equal to the last bit.
+What the work needs (networks, images) is written once, into memory without a name that every worker maps: so all
+workers share one copy, beside that of the process that asked. It needs no room in /dev/shm, and is gone with the
+last process. A worker that writes into it gets a copy of its own of that page.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+import sys
+import tempfile
+import threading
+import types
+import weakref
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import connection
+from typing import Any, NamedTuple
 
 import torch
 
-from dsfp_env.evaluator import Evaluator
-from dsfp_env.rewards import Outcome
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-class EvaluationPool:
-    """Processes that evaluate joint actions; a context manager.
+class Workers:
+    """Processes for one piece of work. They are started when needed, ignore Ctrl-C, and end with this process.
 
     Args:
-        evaluator: Sent to every process, with its task, once.
-        workers: How many processes. With 1, evaluations are made here, when their outcome is asked for.
+        work: A function, or a method of an object, that pickles.
+        count: How many processes, at most.
+
+    Raises:
+        OSError: If there cannot be any here.
+        Exception: Whatever pickling raises, if the work cannot be sent.
     """
 
-    def __init__(self, evaluator: Evaluator, workers: int) -> None:
-        self._evaluator = evaluator
-        self._executor: ProcessPoolExecutor | None = None
-        if workers > 1:
-            _ = evaluator.original, evaluator.task.teacher_logits  # computed here, not in every process
-            self._executor = ProcessPoolExecutor(
-                workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start,
-                initargs=(evaluator, torch.get_num_threads()),
-            )
+    def __init__(self, work: Callable[..., Any], count: int) -> None:
+        self._terms = _terms(count)
+        path, free = _shared_file()
+        self._free = weakref.finalize(self, free)
+        torch.save(work, path)
+        self._needs_main = _mentions_main(path)
+        context = _start_method()
+        self._executor = ProcessPoolExecutor(count, context, initializer=_start, initargs=(path, self._terms))
 
-    def evaluate_many(self, plans: Iterable[Mapping[str, float]], seed: int) -> Iterator[Outcome]:
-        """Outcomes of joint actions, in their order.
+    def suit(self, count: int) -> bool:
+        """Whether these are the workers that would be started now."""
+        return self._terms == _terms(count)
 
-        Args:
-            plans: Ratios in percent by agent, as for `Evaluator.evaluate`.
-            seed: The same for all.
+    def submit(self, *arguments: Any) -> Future[Any]:
+        """Start ``work(*arguments)``.
+
+        Returns:
+            Its result to be. `BrokenProcessPool` is raised there if a worker was ended from outside.
         """
-        if self._executor is None:
-            return (self._evaluator.evaluate(plan, seed) for plan in plans)
-        futures = [self._executor.submit(_evaluate, dict(plan), seed) for plan in plans]
-        return (future.result() for future in futures)
+        with _main_hidden(not self._needs_main):
+            return self._executor.submit(_work_on, *arguments)
 
-    def __enter__(self) -> EvaluationPool:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+    def stop(self) -> None:
+        """End the workers when what they are at is done; what has not begun is cancelled."""
+        self._executor.shutdown(cancel_futures=True)
+        self._free()
 
 
-_own_evaluator: Evaluator  # of a worker process
+def _shared_file() -> tuple[str, Callable[[], None]]:
+    """A new file, and how to be rid of it: one in memory, without a name, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        memory = os.memfd_create("dsfp_env")
+        return f"/proc/{os.getpid()}/fd/{memory}", partial(os.close, memory)
+    descriptor, path = tempfile.mkstemp(prefix="dsfp_env-")
+    os.close(descriptor)
+    return path, partial(os.unlink, path)
 
 
-def _start(evaluator: Evaluator, threads: int) -> None:
-    global _own_evaluator
+def _start_method() -> multiprocessing.context.BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__package__, "torch._dynamo"])  # imported once, in memory once
+    return context
+
+
+def _mentions_main(path: str) -> bool:
+    """Whether something that was saved is defined in the script that is run."""
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        return b"__main__" in archive.read(pickled)
+
+
+@contextmanager
+def _main_hidden(hidden: bool) -> Iterator[None]:
+    """Processes started here do not run the user's script anew, as Python's own would.
+
+    So a script needs no ``if __name__ == "__main__":``, unless it defines the network.
+    """
+    main = sys.modules["__main__"]
+    if hidden:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _Terms(NamedTuple):
+    processes: int
+    parent: int  # a process that was forked cannot use its parent's workers
+    matmul_precision: str
+    dtype: torch.dtype
+
+
+def _terms(count: int) -> _Terms:
+    return _Terms(count, os.getpid(), torch.get_float32_matmul_precision(), torch.get_default_dtype())
+
+
+_work: Callable[..., Any]  # of a worker
+
+
+def _start(path: str, terms: _Terms) -> None:
+    global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    torch.set_num_threads(threads)
-    _own_evaluator = evaluator
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_float32_matmul_precision(terms.matmul_precision)
+    torch.set_default_dtype(terms.dtype)
+    _work = torch.load(path, mmap=True, weights_only=False)
 
 
-def _evaluate(plan: dict[str, float], seed: int) -> Outcome:
-    return _own_evaluator.evaluate(plan, seed)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work_on(*arguments: Any) -> Any:
+    return _work(*arguments)

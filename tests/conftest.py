@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import dsfp_env
 import dsfp_env.datasets
+from dsfp_env.outcome_store import OutcomeStore
 
 torch.set_num_threads(1)
 
@@ -24,6 +25,20 @@ def own_cache(tmp_path_factory):
     """Trained networks are kept in a fresh directory, also by subprocesses, which run on one thread each."""
     os.environ["DSFP_ENV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers with two threads each are many times slower on two cores
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Outcomes are kept on disk, in a directory of the test's own."""
+    monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path / "cache"))
+    return OutcomeStore()
+
+
+@pytest.fixture(autouse=True)
+def everything_is_evaluated_anew(request, monkeypatch):
+    """So that tests that compare two evaluations compare two; other than those that ask for the store."""
+    if "store" not in request.fixturenames:
+        monkeypatch.setattr(OutcomeStore, "find", lambda self, keys: {})
 
 
 @pytest.fixture(scope="session")

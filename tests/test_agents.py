@@ -14,7 +14,6 @@ from agents.comparison import choose_best, measuring_seeds
 from agents.q_learning import td_error
 from agents.registry import AGENTS, choose_agent
 from agents.regression_bandit import features, fit
-from dsfp_env.workers import EvaluationPool
 
 TARGETS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent: the one best joint action, worth 1
 
@@ -227,13 +226,11 @@ def test_the_best_of_a_search_is_chosen_with_fresh_seeds(tiny):
 
     seeds = []
 
-    class Pool(EvaluationPool):
-        def evaluate_many(self, plans, seed):
-            seeds.append(seed)
-            return super().evaluate_many(plans, seed)
+    def start_many(plans, seed):
+        seeds.append(seed)
+        return evaluator.start_many(plans, seed, workers=1)
 
-    with Pool(evaluator, 1) as pool:
-        chosen = choose_best(plans * 2, found * 2, worth, pool, seed=0)
+    chosen = choose_best(plans * 2, found * 2, worth, start_many, seed=0)
     assert len({0, *seeds, *measuring_seeds(0)}) == 1 + 2 + 3  # no seed is used twice
     assert chosen in plans
     assert chosen != plans[int(np.argmax(found))]

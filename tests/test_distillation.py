@@ -62,7 +62,7 @@ def test_fine_tuning_recovers_accuracy_and_depends_on_the_seed_alone(digits):
         recalibrate(student, digits.train.images[:256])
         torch.rand(seed + 1)  # the global generator must not matter
         state = torch.random.get_rng_state()
-        fine_tune(student, digits.train, digits.teacher_logits, digits.fidelity, seed)
+        fine_tune(student, digits.train, digits.transfer_set(digits.fidelity, seed), digits.fidelity, seed)
         assert torch.equal(torch.random.get_rng_state(), state)
         accuracies.append(measure_accuracy(student, digits.validation))
         logits.append(compute_logits(student, digits.validation.images))
@@ -73,7 +73,8 @@ def test_fine_tuning_recovers_accuracy_and_depends_on_the_seed_alone(digits):
 
 def test_no_batches_changes_nothing(tiny):
     student = copy.deepcopy(tiny.network)
-    fine_tune(student, tiny.train, tiny.teacher_logits, replace(tiny.fidelity, batches=0), 0)
+    fidelity = replace(tiny.fidelity, batches=0)
+    fine_tune(student, tiny.train, tiny.transfer_set(fidelity, 0), fidelity, 0)
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), tiny.network.parameters(), strict=True))
 
 

@@ -8,7 +8,6 @@ import torch
 
 from dsfp_env import Evaluator, InputError
 from dsfp_env.accuracy import compute_logits, measure_accuracy
-from dsfp_env.workers import EvaluationPool
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
 
@@ -56,15 +55,6 @@ def test_the_task_is_unchanged(tiny):
     Evaluator(tiny).evaluate(HALF)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.network.state_dict().items())
     assert not tiny.network.training
-
-
-def test_workers_give_the_same_outcomes_in_order(tiny):
-    evaluator = Evaluator(tiny)
-    plans = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 20)]
-    alone = [Evaluator(tiny).evaluate(plan, 7) for plan in plans]
-    for workers in (1, 2):
-        with EvaluationPool(evaluator, workers) as pool:
-            assert list(pool.evaluate_many(plans, 7)) == alone
 
 
 def test_an_evaluator_pickles(tiny):

@@ -29,7 +29,7 @@ ENTRY_KEYS = {
     "filters",
     "reward",
 }
-QUICK = ["--evaluations", "4", "--kd-batches", "1", "--criterion", "l1", "--device", "cpu"]
+QUICK = ["--evaluations", "4", "--kd-batches", "1", "--criterion", "l1", "--device", "cpu", "--no-store"]
 
 
 def command(*arguments):
@@ -117,6 +117,12 @@ def test_several_seeds_are_summed_up(tmp_path, capsys):
     assert summary["summary"]["best"]["test_accuracy"]["mean"] == pytest.approx((first + second) / 2)
     assert summary["summary"]["best"]["test_accuracy"]["std"] == pytest.approx(abs(first - second) / 2**0.5)
     assert "2 seeds, mean ± std" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("digits")
+def test_outcomes_on_disk_can_be_left_alone():
+    assert train_agents.make_env(settings()).evaluator._store is not None
+    assert train_agents.make_env(settings(store=False)).evaluator._store is None
 
 
 def test_seeds_and_default_folders(tmp_path, monkeypatch):

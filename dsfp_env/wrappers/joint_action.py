@@ -50,11 +50,8 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Prune by one joint action; see `LayerPruningEnv.step`."""
-        agents = self.parallel_env.possible_agents
-        _, rewards, terminations, truncations, infos = self.parallel_env.step(
-            dict(zip(agents, self._per_agent(action), strict=True))
-        )
-        one = agents[0]  # rewards and ends are shared
+        _, rewards, terminations, truncations, infos = self.parallel_env.step(self.by_agent(action))
+        one = self.parallel_env.possible_agents[0]  # rewards and ends are shared
         return self.parallel_env.state(), rewards[one], terminations[one], truncations[one], _team_info(infos)
 
     def render(self) -> Any:
@@ -65,10 +62,12 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Close the parallel environment."""
         self.parallel_env.close()
 
-    def _per_agent(self, action: np.ndarray) -> np.ndarray:
-        if self._levels:
-            return np.asarray(action)
-        return LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+    def by_agent(self, action: np.ndarray) -> dict[str, Any]:
+        """The joint action of the parallel environment that an action ``[agents]`` means."""
+        levels_or_ratios = np.asarray(action)
+        if not self._levels:
+            levels_or_ratios = LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+        return dict(zip(self.parallel_env.possible_agents, levels_or_ratios, strict=True))
 
 
 def _team_info(infos: dict[str, dict[str, float | int]]) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""What an evaluation depends on, as a hash: the key under which its outcome is kept on disk.
+
+As with the trained networks (`pretraining`), the key is made of contents, never of names or dates, so an outcome
+that is out of date is never found. What the kept filters were chosen by (the criterion, the ratios) is no part of
+it: equal filters are an equal question, whoever asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from dsfp_env.data import LabelledImages
+from dsfp_env.devices import device_name, threads_set
+from dsfp_env.distillation import Fidelity
+
+# The modules that an evaluation runs through; a test follows one and compares.
+SOURCES = (
+    "accuracy.py", "batch_norm.cpp", "channels.py", "compiled_norms.py", "coupling.py", "data.py", "devices.py",
+    "distillation.py", "evaluator.py", "folding.py", "layers.py", "precision.py", "small_maps.py", "tasks.py",
+    "tracing.py", "verification.py",
+)  # fmt: skip
+
+
+def _our_code() -> str:
+    """Hash of the modules, as they are when this one is imported."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(pkgutil.get_data(__package__, name) or b"")
+    return digest.hexdigest()
+
+
+_OUR_CODE = _our_code()
+
+
+def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledImages) -> str | None:
+    """Hash of a network and its data; None if the network's source cannot be found, as for one of a notebook.
+
+    Args:
+        network: Its weights, buffers and structure, the source of the modules that define its classes (torch's
+            own excepted), and what it answers to a few images.
+        train: Images and labels.
+        validation: Images and labels.
+    """
+    try:
+        sources = _sources(network)
+    except (OSError, TypeError, KeyError, SyntaxError):  # of `inspect`, as for a notebook
+        return None
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    described = [(name, t.shape, t.dtype, t.requires_grad) for name, t in tensors.items()]
+    digest = hashlib.sha256(repr((repr(network), described, sources)).encode())
+    with torch.inference_mode(), threads_set(1):
+        answer = network(train.images[:8])  # sees functions that the classes use, and settings they do not show
+    for tensor in (*tensors.values(), answer, *train, *validation):
+        whole = tensor.detach().cpu().contiguous()
+        digest.update(f"{whole.shape} {whole.dtype}".encode())
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy())  # its bytes, not a copy of them
+    return digest.hexdigest()
+
+
+def evaluation_key(
+    task: str | None, kept: Sequence[Sequence[int]], fidelity: Fidelity, seed: int, device: torch.device
+) -> str:
+    """Hash of everything that the accuracy depends on, as 64 characters.
+
+    Args:
+        task: Its `fingerprint`.
+        kept: The filters that stay, of every prunable layer.
+        fidelity: The work of the evaluation, with its number of threads.
+        seed: Of the fine-tuning.
+        device: Where it is done.
+    """
+    numerics = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    machine = torch.__version__, device.type, device_name(device), numerics
+    return hashlib.sha256(repr((_OUR_CODE, task, kept, fidelity, seed, machine)).encode()).hexdigest()
+
+
+def _sources(network: nn.Module) -> Mapping[str, str]:
+    """Module name -> source, of all modules that define classes of the network."""
+    classes = {cls for module in network.modules() for cls in type(module).__mro__}
+    own = [cls for cls in classes if cls.__module__.partition(".")[0] not in ("torch", "builtins")]
+    for cls in own:
+        inspect.getsource(cls)  # a module's file need not hold a class that says it is of the module
+    return {name: inspect.getsource(sys.modules[name]) for name in sorted({cls.__module__ for cls in own})}

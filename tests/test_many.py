@@ -1,0 +1,277 @@
+"""Many evaluations at once: the outcomes are those of one after another, whatever becomes of the workers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinyNet
+
+from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
+from dsfp_env.devices import threads_set
+
+ROOT = Path(__file__).parents[1]
+PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
+HALF = {"conv_0": 50.0, "conv_1": 50.0}
+
+
+def workers_alive():
+    return multiprocessing.active_children()
+
+
+@pytest.fixture
+def evaluator(tiny):
+    with Evaluator(tiny) as evaluator:
+        yield evaluator
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """A list that grows with every evaluation in this process."""
+    done, work = [], Evaluator._recovered
+    monkeypatch.setattr(Evaluator, "_recovered", lambda *given: done.append(given) or work(*given))
+    return done
+
+
+def test_many_are_as_one_after_another(tiny, evaluator):
+    alone = Evaluator(tiny)
+    expected = [alone.evaluate(plan, 7) for plan in PLANS]
+    assert evaluator.evaluate_many(PLANS, 7, workers=2) == expected
+    assert len(workers_alive()) == 2
+    before = {worker.pid for worker in workers_alive()}
+    seeds = list(range(len(PLANS)))
+    assert evaluator.evaluate_many(PLANS, seeds, workers=2) == [
+        alone.evaluate(plan, seed) for plan, seed in zip(PLANS, seeds, strict=True)
+    ]
+    assert {worker.pid for worker in workers_alive()} == before  # kept for the next call
+    assert Evaluator(tiny).evaluate_many(iter(PLANS), 7, workers=1) == expected
+    assert evaluator.evaluate_many([]) == []
+    evaluator.close()
+    assert not workers_alive()
+
+
+def test_nothing_is_evaluated_twice(evaluator, done):
+    first = evaluator.evaluate(HALF)
+    nearly = {"conv_0": 51.0, "conv_1": 49.0}  # the same filters stay
+    outcomes = evaluator.evaluate_many([HALF, nearly, PLANS[0], HALF, PLANS[0]], workers=2)
+    assert not workers_alive()  # one was new: none are started for it
+    assert len(done) == 2
+    assert outcomes[0] is outcomes[1] is outcomes[3] is first
+    assert outcomes[2] is outcomes[4]
+    evaluator.evaluate_many(PLANS, workers=2)
+    assert len(done) == 2
+    assert [evaluator.evaluate(plan) for plan in PLANS] == evaluator.evaluate_many(PLANS)
+    assert len(done) == 2
+
+
+def test_work_goes_on_in_the_background(evaluator, done):
+    pending = evaluator.start_many(PLANS, workers=2)
+    last = evaluator.evaluate(PLANS[-1])  # which no worker has begun: it is done here, and not again
+    assert len(done) == 1
+    assert list(pending) == [evaluator.evaluate(plan) for plan in PLANS]
+    assert evaluator.evaluate(PLANS[-1]) is last
+    assert len(done) == 1
+    evaluator.start_many(PLANS, 1, workers=2)
+    evaluator.close()  # what has not begun is dropped
+    assert not workers_alive()
+    assert len(evaluator.evaluate_many(PLANS, 1, workers=1)) == len(PLANS)
+
+
+@pytest.mark.parametrize(
+    ("plans", "kwargs", "sentence"),
+    [
+        ([HALF, {"conv_0": 50.0}], {}, r"plans\[1\]: The joint action does not fit \(conv_1 missing\)"),
+        ([HALF, HALF, {"conv_0": 5.0, "conv_1": 9.0}], {}, r"plans\[2\]: The pruning ratio of conv_0 is 5.0"),
+        (HALF, {}, "One plan came alone"),
+        ([HALF, HALF], {"seed": [1, 2, 3]}, r"The seeds \[1, 2, 3\] came for 2 plans"),
+        ([HALF], {"seed": ["a"]}, r"The seeds \['a'\] came for 1 plan"),
+        ([HALF], {"workers": 0}, "workers is 0: expected a number of processes, 1 or more"),
+        ([HALF], {"workers": 1.5}, "workers is 1.5"),
+    ],
+)
+def test_nothing_starts_before_everything_is_checked(tiny, monkeypatch, plans, kwargs, sentence):
+    evaluator = Evaluator(tiny)
+    monkeypatch.setattr(evaluator, "_recovered", None)
+    with pytest.raises(InputError, match=sentence):
+        evaluator.evaluate_many(plans, **{"workers": 2, **kwargs})
+    assert not workers_alive()
+
+
+def test_the_number_of_workers(tiny, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    counts = {}
+    for threads in (0, 1, 3, 16):
+        counts[threads] = Evaluator(tiny, fidelity=Fidelity(threads=threads))._worker_count(None)
+    assert counts == {0: 8, 1: 8, 3: 2, 16: 1}  # here, the process has one thread
+    assert Evaluator(tiny, latency=LatencyMeter())._worker_count(None) == 1
+    with pytest.raises(InputError, match="times are measured one after another"):
+        Evaluator(tiny, latency=LatencyMeter()).evaluate_many([HALF], workers=2)
+
+
+def test_threads_are_the_fidelitys_and_afterwards_as_before(tiny, monkeypatch):
+    seen = []
+    evaluator = Evaluator(tiny, fidelity=Fidelity(threads=2, batches=1))
+    measured = evaluator._measured
+    monkeypatch.setattr(evaluator, "_measured", lambda *a: seen.append(torch.get_num_threads()) or measured(*a))
+    evaluator.evaluate(HALF)
+    assert (seen, torch.get_num_threads()) == ([2], 1)
+    with pytest.raises(ZeroDivisionError), threads_set(2):
+        _ = 1 / 0
+    assert torch.get_num_threads() == 1
+
+
+def test_the_threads_of_the_process_change_nothing_where_the_fidelity_has_its_own(digits):
+    assert digits.fidelity.threads == 1
+    plans = [dict.fromkeys(digits.agents, ratio) for ratio in (30.0, 60.0, 80.0)]
+    expected = [Evaluator(digits, "l1").evaluate(plan) for plan in plans]
+    with threads_set(2), Evaluator(digits, "l1") as evaluator:
+        assert evaluator.evaluate_many(plans, workers=2) == expected
+        assert Evaluator(digits, "l1").evaluate_many(plans, workers=1) == expected
+
+
+def test_a_worker_that_is_ended_costs_time_and_nothing_else(tiny, evaluator):
+    expected = Evaluator(tiny).evaluate_many(PLANS, 3, workers=1)
+    pending = evaluator.start_many(PLANS, 3, workers=2)
+    first = next(pending)
+    os.kill(workers_alive()[0].pid, signal.SIGKILL)
+    time.sleep(1)
+    evaluator._answers.known.clear()
+    with pytest.warns(UserWarning, match="A worker was ended from outside") as warned:
+        again = [first, *pending, *evaluator.start_many(PLANS, 4, workers=2)]
+    assert again == expected + Evaluator(tiny).evaluate_many(PLANS, 4, workers=1)
+    assert len(warned) == 1
+
+
+def test_workers_that_were_ended_while_idle_are_replaced(tiny, evaluator):
+    evaluator.evaluate_many(PLANS, workers=2)
+    for worker in workers_alive():
+        os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(1)
+    assert evaluator.evaluate_many(PLANS, 1, workers=2) == Evaluator(tiny).evaluate_many(PLANS, 1, workers=1)
+    assert len(workers_alive()) == 2
+
+
+def test_what_cannot_be_sent_is_evaluated_here(tiny):
+    class Local(TinyNet):
+        pass
+
+    task = Task.from_network(Local(), tiny.train, tiny.validation, tiny.test, device="cpu", fidelity=tiny.fidelity)
+    evaluator = Evaluator(task, "l1")
+    with pytest.warns(UserWarning, match="Workers could not be started .*Local.* top of a module"):
+        outcomes = evaluator.evaluate_many(PLANS, workers=2)
+    assert outcomes == [evaluator.evaluate(plan) for plan in PLANS]
+
+
+def test_a_criterion_and_scores_of_ones_own_need_not_be_sendable(tiny):
+    with Evaluator(tiny, lambda evidence: tiny.scores("l1")) as evaluator:
+        assert evaluator.evaluate_many(PLANS, workers=2) == Evaluator(tiny, "l1").evaluate_many(PLANS, workers=1)
+
+
+def test_images_and_weights_are_in_memory_once():
+    """Every worker maps the same memory, and has no copy of its own of any page of it."""
+    images, labels = torch.randn(1500, 1, 64, 64), torch.arange(1500) % 3  # 25 MB
+    small = images[:50], labels[:50]
+    fidelity = Fidelity(recalibration_images=1500, batches=2)
+    task = Task.from_network(TinyNet(), (images, labels), small, small, device="cpu", fidelity=fidelity)
+    with Evaluator(task, "l1") as evaluator:
+        evaluator.evaluate_many(PLANS[:4], workers=2)
+        places = set()
+        for worker in workers_alive():
+            maps = Path(f"/proc/{worker.pid}/smaps").read_text().split("VmFlags")
+            (shared,) = [one for one in maps if "memfd:dsfp_env" in one]
+            numbers = {line.split(":")[0]: line.split()[1] for line in shared.splitlines() if line.endswith("kB")}
+            assert int(numbers["Rss"]) > 24_000
+            assert int(numbers["Anonymous"]) == 0
+            places.add(shared.split("memfd:dsfp_env")[0].split()[-1])  # the inode
+        assert len(places) == 1
+
+
+SCRIPT = """
+    import os, sys, time
+    import torch
+    import dsfp_env
+    torch.set_num_threads(1)
+    task = dsfp_env.load_task("digits", device="cpu")
+    print("once", flush=True)
+    evaluator = dsfp_env.Evaluator(task, "l1", dsfp_env.Fidelity(batches={batches}), store=False)
+    plans = [dict.fromkeys(task.agents, float(ratio)) for ratio in range(10, 90, 5)]
+    pending = evaluator.start_many(plans, workers=2)
+    next(pending)
+    import multiprocessing
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    {then}
+    print(len(list(pending)), flush=True)
+"""
+
+
+def script(tmp_path, batches, then):
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(SCRIPT).format(batches=batches, then=then))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(file)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_script_needs_no_guard(tmp_path):
+    """Workers do not run it anew."""
+    out, errors = script(tmp_path, 1, "pass").communicate(timeout=120)
+    assert errors == ""
+    assert [out.splitlines()[0], out.splitlines()[-1]] == ["once", "15"]
+
+
+OWN_NETWORK = """
+    import torch
+    import dsfp_env
+    from conftest import TinyNet
+
+    class Net(TinyNet):
+        pass
+
+    def main():
+        torch.set_num_threads(1)
+        part = torch.randn(40, 1, 8, 8), torch.arange(40) % 3
+        fidelity = dsfp_env.Fidelity(batches=1, batch_size=8)
+        task = dsfp_env.Task.from_network(Net(), part, part, part, device="cpu", fidelity=fidelity)
+        plans = [dict.fromkeys(task.agents, float(ratio)) for ratio in (20, 50, 80)]
+        with dsfp_env.Evaluator(task, "l1", store=False) as evaluator:
+            pending = evaluator.start_many(plans, workers=2)
+            evaluator._recovered = None  # nothing is evaluated in this process
+            print(len(list(pending)))
+
+    if __name__ == "__main__":
+        main()
+"""
+
+
+def test_a_script_may_define_its_own_network(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(OWN_NETWORK))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    process = subprocess.run([sys.executable, str(file)], env=environment, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("3\n", "")
+
+
+@pytest.mark.usefixtures("digits")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_process_that_asked(tmp_path, how):
+    process = script(tmp_path, 40, "print('waiting', flush=True)")
+    assert process.stdout.readline() == "once\n"
+    workers = process.stdout.readline().split()
+    assert len(workers) == 2
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count("KeyboardInterrupt") == (how == signal.SIGINT)  # in the process that asked, alone
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

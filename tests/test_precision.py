@@ -1,0 +1,226 @@
+"""The fast way computes what the exact way computes: bfloat16, folded normalisation, gradients by products."""
+
+import copy
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TinyNet
+from torch import nn
+from torch.nn import functional as F
+
+from dsfp_env import Evaluator, InputError, Task
+from dsfp_env.accuracy import compute_logits, measure_accuracy
+from dsfp_env.channels import ChannelGraph
+from dsfp_env.compiled_norms import kernel, norms_compiled
+from dsfp_env.distillation import Fidelity
+from dsfp_env.folding import fold, foldable
+from dsfp_env.precision import computing, laid_out, suits_bfloat16
+from dsfp_env.small_maps import small_maps_by_products, weight_gradient
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def test_fast_and_exact_evaluations_agree(digits):
+    plans = [dict.fromkeys(digits.agents, ratio) for ratio in (90.0, 80.0, 65.0, 20.0)]  # from bad to good
+    plans.append(dict(zip(digits.agents, (90.0, 50.0, 50.0, 50.0), strict=True)))
+    exact, fast = (
+        Evaluator(digits, "l1", replace(digits.fidelity, precision=precision), store=False)
+        for precision in PRECISIONS
+    )
+    assert (exact.fidelity.precision, fast.fidelity.precision) == PRECISIONS
+    pairs = [(exact.evaluate(plan), fast.evaluate(plan)) for plan in plans]
+    for one, other in pairs:
+        assert one.filters_kept == other.filters_kept
+        assert (one.macs, one.params, one.filters) == (other.macs, other.params, other.filters)
+        assert one.accuracy == pytest.approx(other.accuracy, abs=0.04)
+    order = [sorted(range(len(plans)), key=lambda i: pair[i].accuracy) for pair in zip(*pairs, strict=True)]
+    assert order[0] == order[1]
+    images = digits.validation.images
+    slow, quick = (compute_logits(e.build(plans[3], seed=1), images) for e in (exact, fast))
+    assert (slow - quick).abs().mean() < 0.05 * slow.std()
+    assert (slow.argmax(1) == quick.argmax(1)).float().mean() > 0.97
+
+
+def test_bfloat16_answers_are_those_of_float32_but_for_rounding(digits):
+    images = digits.validation.images
+    exact = compute_logits(digits.network, images)
+    rounded = compute_logits(digits.network, images, precision="bfloat16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).abs().max() < 0.05 * exact.abs().max()
+    assert measure_accuracy(digits.network, digits.validation, "bfloat16") == pytest.approx(
+        measure_accuracy(digits.network, digits.validation), abs=0.005
+    )
+    assert laid_out(images, "float32") is images
+    assert laid_out(images[:, 0, 0], "bfloat16").shape == (400, 8)  # not every network reads images
+
+
+def test_what_auto_means(tiny, monkeypatch):
+    """Small networks stay exact; one that cannot bear bfloat16 does too."""
+    assert not suits_bfloat16(torch.device("cpu"), macs=1_000_000)
+    assert Evaluator(tiny).fidelity.precision == "float32"
+    monkeypatch.setattr("dsfp_env.tasks.suits_bfloat16", lambda device, macs: True)
+    assert Task.from_network(TinyNet(), tiny.train, tiny.validation, tiny.test).precision == "bfloat16"
+
+    class Delicate(TinyNet):
+        def forward(self, images):
+            logits = super().forward(images)
+            return logits if logits.dtype == torch.float32 else torch.full_like(logits, torch.nan)
+
+    assert Task.from_network(Delicate(), tiny.train, tiny.validation, tiny.test).precision == "float32"
+    with pytest.raises(
+        InputError, match=r"Fidelity.precision is float16: expected one of auto, bfloat16, float32"
+    ):
+        Fidelity(precision="float16")
+
+
+def test_a_transfer_set_is_made_once_and_belongs_to_its_seed(tiny):
+    fidelity = Fidelity(batches=3, batch_size=8, precision="float32")
+    first = tiny.transfer_set(fidelity, seed=5)
+    assert first.indices.shape == (3, 8)
+    assert torch.allclose(first.teacher_logits[1], tiny.network(tiny.train.images[first.indices[1]]), atol=1e-5)
+    assert tiny.transfer_set(fidelity, seed=5) is first
+    assert not torch.equal(tiny.transfer_set(fidelity, seed=6).indices, first.indices)
+    rounded = tiny.transfer_set(replace(fidelity, precision="bfloat16"), seed=5)
+    assert torch.equal(rounded.indices, first.indices)
+    assert torch.allclose(rounded.teacher_logits, first.teacher_logits, atol=0.05)
+    assert len(tiny.transfer_set(replace(fidelity, batches=0), seed=5).indices) == 0
+    for seed in range(40):  # old ones are forgotten
+        tiny.transfer_set(fidelity, seed)
+    assert len(tiny._transfer_sets) <= 16
+
+
+class Norms(nn.Module):
+    """Normalisations that can be folded (a, after a transposed convolution too), and some that cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.a_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.up, self.up_norm = nn.ConvTranspose2d(6, 6, 2, 2), nn.BatchNorm2d(6)
+        self.seen, self.seen_norm = nn.Conv2d(6, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.batch, self.batch_norm = nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6, track_running_stats=False)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = F.relu(self.a_norm(self.a(x)))
+        x = F.relu(self.up_norm(self.up(x)))
+        y = self.seen(x)
+        x = F.relu(self.seen_norm(y) + y)  # the convolution's output is used twice
+        x = F.relu(self.batch_norm(self.batch(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_normalisations_are_folded_where_that_changes_nothing():
+    torch.manual_seed(0)
+    network, images = Norms(), torch.randn(4, 3, 8, 8)
+    for _ in range(3):
+        network(images * 2 + 1)  # statistics that matter
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    network.eval()
+    norms = foldable(network, ChannelGraph.trace(network, images).norms, images)
+    assert norms == {"a": "a_norm", "up": "up_norm"}
+    folded = fold(network, norms)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 2
+    assert torch.allclose(folded(images), network(images), atol=1e-5)
+    assert folded.head.weight.data_ptr() == network.head.weight.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "padding", "dilation"),
+    [
+        (4, 4, 3, 1, 1, 1),
+        (5, 3, 3, 2, 1, 1),
+        (2, 2, 3, 1, 1, 1),
+        (1, 1, 3, 1, 1, 1),
+        (7, 6, 5, 2, 2, 1),
+        (6, 6, 3, 1, 2, 2),
+        (4, 4, 1, 2, 0, 1),
+        (3, 5, 2, 1, 0, 1),
+        (2, 2, 5, 1, 2, 1),
+    ],
+)
+def test_weight_gradient_by_products(height, width, kernel, stride, padding, dilation):
+    torch.manual_seed(0)
+    images = torch.randn(3, 4, height, width, dtype=torch.float64)
+    weight = torch.randn(6, 4, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    how = (stride, stride), (padding, padding), (dilation, dilation)
+    written = F.conv2d(images, weight, None, *how)
+    gradient = torch.randn_like(written)
+    written.backward(gradient)
+    assert torch.allclose(weight_gradient(images, gradient, (kernel, kernel), *how), weight.grad)
+
+
+def test_small_maps_get_the_gradients_that_they_would_get():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, bias=False)
+    )
+    images = torch.randn(8, 64, 4, 4)
+    gradients, calls = [], []
+    for shortcut in (False, True):
+        network.zero_grad()
+        given = images.clone().requires_grad_()
+        with computing("bfloat16", images.device):
+            if shortcut:
+                with small_maps_by_products(network):
+                    answer = network(given)
+            else:
+                answer = network(given)
+        calls.append(type(answer.grad_fn).__name__)
+        answer.float().square().mean().backward()
+        gradients.append([given.grad, *(parameter.grad for parameter in network.parameters())])
+    assert calls[1] == "_SmallMapBackward" != calls[0]
+    for usual, ours in zip(*gradients, strict=True):
+        assert torch.allclose(usual, ours, rtol=0.05, atol=0.02 * usual.abs().max().item())
+    assert not [module for module in network.modules() if "forward" in vars(module)]  # as it was
+
+
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("ninja")), reason="needs a C++ compiler and ninja")
+def test_compiled_normalisation_is_that_of_torch():
+    """Answers, gradients and running statistics, for few and many channels, and a last strip that is short."""
+    for channels, size in ((3, 7), (8, 16), (300, 2)):
+        torch.manual_seed(channels)
+        images = (torch.randn(5, channels, size, size) * 3 + 10).bfloat16()
+        images = images.contiguous(memory_format=torch.channels_last)
+        target = torch.randn_like(images)
+        found = []
+        for compiled in (False, True):
+            norm = nn.BatchNorm2d(channels)
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.normal_(norm.bias)
+            if found:
+                norm.load_state_dict(found[0][-1])
+            start = copy.deepcopy(norm.state_dict())
+            given = images.clone().requires_grad_()
+            with norms_compiled(norm) if compiled else nullcontext():
+                answer = norm(given)
+            (answer * target).sum().backward()
+            assert type(answer.grad_fn).__name__.startswith("_BatchNorm") == compiled
+            grads = given.grad, norm.weight.grad, norm.bias.grad
+            found.append((answer.detach(), *grads, norm.running_mean, norm.running_var, start))
+        for usual, ours in zip(found[0][:-1], found[1][:-1], strict=True):
+            assert (usual.float() - ours.float()).norm() < 0.005 * usual.float().norm()
+        assert norm.num_batches_tracked == 1
+
+
+def test_without_a_compiler_there_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kernel.cache_clear()
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler and ninja"), norms_compiled(nn.BatchNorm2d(3)):
+        pass
+    kernel.cache_clear()
+    with pytest.raises(InputError, match="Fidelity.kernels is triton: expected one of torch, compiled"):
+        Fidelity(kernels="triton")
+
+
+def test_exact_evaluations_do_not_take_the_short_way():
+    network = nn.Conv2d(64, 64, 3, padding=1)
+    with small_maps_by_products(network):
+        assert type(network(torch.randn(2, 64, 4, 4)).grad_fn).__name__ == "ConvolutionBackward0"
