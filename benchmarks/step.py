@@ -80,6 +80,8 @@ class Settings:
     """Of the CPU; 0: all."""
     joint_actions: int = 0
     """Random ones, to compare accuracies."""
+    kernels: bool = True
+    """Also time compiled kernels, if there is a compiler."""
     quick: bool = False
     """A few seconds on the digits, to see that all of it works."""
 
@@ -99,11 +101,13 @@ class Work(NamedTuple):
 
 def main(settings: Settings) -> None:
     if settings.quick:
-        settings = replace(settings, task="digits", batches=4, rounds=2, validation=200, joint_actions=2)
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+        settings = replace(
+            settings, task="digits", batches=4, rounds=2, validation=200, joint_actions=2, kernels=False
+        )
+    threads = settings.threads or torch.get_num_threads()
     warnings.filterwarnings("ignore", category=UserWarning)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {settings.rounds} rounds\n")
     for task in tasks(settings):
+        torch.set_num_threads(task.fidelity.threads or threads)  # the same for all
         fidelity = replace(task.fidelity, batches=settings.batches, batch_size=settings.batch_size)
         compare_times(task, fidelity, settings)
         if settings.joint_actions:
@@ -145,7 +149,7 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
         "step": lambda: ready_step(work, fidelity),
         "short": lambda: ready_step(work, replace(fidelity, batches=0)),
     }
-    if can_compile():
+    if settings.kernels and can_compile():
         ways["kernel"] = lambda: ready_step(work, replace(fidelity, kernels="compiled"))
     times: dict[str, list[float]] = {name: [] for name in ways}
     parts: list[dict[str, float]] = []
@@ -158,7 +162,8 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
                 times[name].append(spent)
                 if name == "step":
                     parts.append(shares(watch, spent))
-    print(f"{task.name}, {type(task.network).__name__}, {fidelity.precision}, ratio {settings.ratio:g} %\n")
+    how = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {settings.rounds} rounds"
+    print(f"{task.name}, {type(task.network).__name__}, {fidelity.precision}, ratio {settings.ratio:g} %, {how}\n")
     print("| | s, median | ratio to the step: min / median / max |\n|---|---|---|")
     for name, column in times.items():
         ratios = sorted(a / b for a, b in zip(column, times["step"], strict=True))
@@ -181,7 +186,7 @@ def compare_accuracies(task: Task, fidelity: Fidelity, settings: Settings) -> No
     rng = np.random.default_rng(0)
     ways: dict[str, list[float]] = {"peer": [], "step": [], "step, float32": []}
     changes: dict[str, dict[str, Any]] = {"step": {}, "step, float32": {"precision": "float32"}}
-    if can_compile():
+    if settings.kernels and can_compile():
         ways["kernel"], changes["kernel"] = [], {"kernels": "compiled"}
     for _ in range(settings.joint_actions):
         work = prepare(task, fidelity, {agent: float(rng.uniform(10, 90)) for agent in task.agents})

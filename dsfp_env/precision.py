@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 PRECISIONS = ("auto", "bfloat16", "float32")
-_WORTH_CONVERTING = 5_000_000  # multiply-adds of an image; below, converting costs more than it saves
+_WORTH_CONVERTING = 500_000  # multiply-adds of an image; with fewer, converting costs what it saves
 
 
 def suits_bfloat16(device: torch.device, macs: int) -> bool:

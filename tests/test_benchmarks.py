@@ -1,0 +1,36 @@
+"""The benchmarks run, on little work; nothing is asserted about times."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(name, *arguments, folder):
+    command = [sys.executable, str(BENCHMARKS / name), "--quick", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_step(tmp_path, own_cache):
+    printed = run("step.py", folder=tmp_path)
+    for row in ("peer", "loop", "step", "short", "all that is not arithmetic"):
+        assert f"\n| {row} | " in printed
+    assert "validation accuracy over 2 random joint actions" in printed
+    shares = printed.split("| part of the step |")[1].split("\n\n")[0]
+    parts = [float(line.split("|")[2].strip(" %")) for line in shares.splitlines()[2:]]
+    assert sum(parts[:-1]) == pytest.approx(100, abs=5)  # medians of two rounds; the last row is a sum of others
+
+
+def test_growth(tmp_path, own_cache):
+    assert "batches, ResNet-20: 0: " in run("growth.py", "--out", "growth.png", folder=tmp_path)
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("name", "word"), [("many.py", "workers"), ("scoring.py", "Spearman")])
+def test_others(name, word, tmp_path, own_cache):
+    assert word in run(name, folder=tmp_path)
