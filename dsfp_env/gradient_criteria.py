@@ -129,7 +129,7 @@ def of_effects(
         flat = [activation for calls in activations.values() for activation in calls]
         gradients = iter(torch.autograd.grad(F.cross_entropy(logits, targets, reduction="sum"), flat))
         for path, calls in activations.items():
-            effects = [(call * next(gradients)).detach().double().flatten(2).sum(2) for call in calls]
+            effects = [(call * next(gradients)).detach().flatten(2).sum(2).double() for call in calls]
             positions = sum(call[0, 0].numel() for call in calls)
             scores[path] += function(torch.stack(effects).sum(0), positions).sum(0).cpu()
     num_images = sum(len(batch.labels) for batch in evidence.batches)

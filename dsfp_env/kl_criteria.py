@@ -7,44 +7,64 @@ normalisation and before the activation function; without the filter, they are z
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch.nn import functional as F
 
-from dsfp_env.errors import InputError
+from dsfp_env.errors import InputError, choose
 from dsfp_env.evidence import Evidence, Scores, activations_noted, check_positive, zero_scores
+from dsfp_env.folding import fold, foldable
 from dsfp_env.gradient_criteria import half_square, of_effects
+from dsfp_env.precision import computing, laid_out
+from dsfp_env.quick_convolutions import hasten
 from dsfp_env.replay import Replay
+
+Precision = Literal["float32", "bfloat16"]
+_AT_ONCE = 16  # images that are remembered together; few, so that a pass has room for many filters
+_LARGEST = {"cpu": 16 << 20}  # bytes of one answer of a pass: of larger ones, the allocator returns the memory
+_LARGEST_ELSEWHERE = 256 << 20
 
 
 def output_kl(
-    evidence: Evidence, *, num_images: int = 256, max_batch: int = 1024, max_memory: int = 2 << 30
+    evidence: Evidence,
+    *,
+    num_images: int = 256,
+    precision: Precision = "float32",
+    max_batch: int = 1024,
+    max_memory: int = 2 << 30,
 ) -> Scores:
     """Divergence of the output distribution when the filter is silent (DSFP, section III-A.3).
 
-    Exact: one forward pass per filter, several filters to a batch, the layers before the filter computed once.
+    Exact: one forward pass per filter, several filters to a batch, what comes before the filter computed once.
 
     Args:
         evidence: The first ``num_images`` of its batches are used.
         num_images: Images to average over.
+        precision: Of the forward passes; the distributions are compared in float64.
         max_batch: Images times filters in one pass.
-        max_memory: Bytes for what the layers answered; as many images as fit are looked at together.
+        max_memory: Bytes for what the layers answered, which are remembered for some images at a time.
 
     Raises:
-        InputError: If an option is not positive.
+        InputError: If an option is not positive, or the precision unknown.
     """
     check_positive("output_kl", num_images=num_images, max_batch=max_batch, max_memory=max_memory)
+    choose("precision", precision, dict.fromkeys(get_args(Precision)))
     images = torch.cat([batch.images for batch in evidence.batches])[:num_images]
-    at_once = max(1, min(len(images), max_memory // Replay(evidence.network, images[:1]).num_bytes))
+    largest = _LARGEST.get(images.device.type, _LARGEST_ELSEWHERE)
+    replay, points = _replay(evidence, images[:_AT_ONCE], precision)
     scores = zero_scores(evidence)
-    for part in images.split(at_once):
-        replay = Replay(evidence.network, part)
-        log_p = F.log_softmax(replay.logits, 1)  # [images, classes]
-        for path, layer in evidence.layers.items():
-            divergences = []
-            for filters in torch.arange(layer.out_channels).split(max(1, max_batch // len(part))):
-                log_q = F.log_softmax(replay.without(layer.norm or path, filters), 2)  # [filters, images, classes]
-                divergences.append((log_p.exp() * (log_p - log_q)).sum(2).mean(1))
-            scores[path] += torch.cat(divergences).double().cpu() * (len(part) / len(images))
+    with computing(precision, images.device):
+        replay.remember(laid_out(images[:1], precision))
+        in_all, widest = replay.num_bytes()  # of one image
+        at_once = max(1, min(_AT_ONCE, max_memory // in_all, largest // widest))
+        for part in images.split(at_once):
+            replay.remember(laid_out(part, precision))
+            for path, point in points.items():
+                batch = min(max_batch, largest * len(part) // replay.num_bytes(point)[1])
+                filters = torch.arange(len(scores[path]), device=images.device).split(max(1, batch // len(part)))
+                divergences = torch.cat([_divergences(replay, point, some) for some in filters])
+                scores[path] += divergences.cpu() * (len(part) / len(images))
     return {path: score.clamp(min=0) for path, score in scores.items()}
 
 
@@ -98,3 +118,18 @@ def _histograms(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bin
     bin_ = ((values - low) / width).clamp(0, bins - 1).long()
     first = torch.arange(len(values), device=values.device) * bins
     return torch.bincount((bin_ + first[:, None]).flatten(), minlength=len(values) * bins).view(-1, bins)
+
+
+def _divergences(replay: Replay, point: str, filters: torch.Tensor) -> torch.Tensor:
+    """Mean over images of KL(p || q) for each of some filters, ``[filters]`` float64."""
+    log_p = F.log_softmax(replay.logits.double(), 1)  # [images, classes]
+    log_q = F.log_softmax(replay.without(point, filters).double(), 2)  # [filters, images, classes]
+    return (log_p.exp() * (log_p - log_q)).sum(2).mean(1)
+
+
+def _replay(evidence: Evidence, images: torch.Tensor, precision: Precision) -> tuple[Replay, dict[str, str]]:
+    """A replay of the network in its fastest form, and module path of each layer -> of what is to be silenced."""
+    norms = {path: layer.norm for path, layer in evidence.layers.items() if layer.norm}
+    folded = foldable(evidence.network, norms, images)
+    network = hasten(fold(evidence.network, folded), precision)
+    return Replay(network), {path: path if path in folded else norms.get(path, path) for path in evidence.layers}

@@ -20,6 +20,7 @@ first value is the default:
     taylor         sum: as above; mean: 1/N of it
     normalisation  of each of the three terms, over the filters of a layer. none; minmax: (x - min) / (max - min);
                    zscore: (x - mean) / deviation; rank: average rank, from 0 to 1
+    precision      of the forward passes of kl=output: float32; bfloat16
     end            of the order that is pruned. lowest: section III-A; highest, as the abstract may be read: the
                    score is -log Imp(F)
 
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -57,7 +59,7 @@ from dsfp_env.gradient_criteria import (
     taylor_activation,
     taylor_bn,
 )
-from dsfp_env.kl_criteria import activation_kl, fisher_kl, output_kl
+from dsfp_env.kl_criteria import Precision, activation_kl, fisher_kl, output_kl
 from dsfp_env.options import with_options
 from dsfp_env.weight_criteria import bn_scale, dcff, fpgm, l1, l2, random
 
@@ -106,13 +108,18 @@ def dsfp(
     normalisation: Literal["none", "minmax", "zscore", "rank"] = "none",
     end: Literal["lowest", "highest"] = "lowest",
     taylor: Literal["sum", "mean"] = "sum",
+    precision: Precision = "float32",
 ) -> Scores:
     """Differential Sensitivity Fusion: log Imp(F), with the options at the top of this file.
 
     Raises:
-        InputError: If the value of an option is unknown.
+        InputError: If the value of an option is unknown, or bfloat16 is asked for where there is only float32.
     """
     divergence = choose("kl", kl, DIVERGENCES)
+    if kl == "output":
+        divergence = partial(divergence, precision=precision)
+    elif precision != "float32":
+        raise InputError(f"dsfp(kl={kl}) came with precision={precision}: expected kl=output with it, or float32.")
     normalise = choose("normalisation", normalisation, NORMALISATIONS)
     sign = choose("end", end, SIGNS)
     effect = choose("taylor", taylor, EFFECTS)

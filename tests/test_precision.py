@@ -60,7 +60,7 @@ def test_bfloat16_answers_are_those_of_float32_but_for_rounding(digits):
 
 def test_what_auto_means(tiny, monkeypatch):
     """Small networks stay exact; one that cannot bear bfloat16 does too."""
-    assert not suits_bfloat16(torch.device("cpu"), macs=1_000_000)
+    assert not suits_bfloat16(torch.device("cpu"), macs=100_000)
     assert Evaluator(tiny).fidelity.precision == "float32"
     monkeypatch.setattr("dsfp_env.tasks.suits_bfloat16", lambda device, macs: True)
     assert Task.from_network(TinyNet(), tiny.train, tiny.validation, tiny.test).precision == "bfloat16"
