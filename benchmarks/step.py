@@ -12,7 +12,7 @@ Every round runs, one after the other,
             channels last, images in memory, the teacher's answers known, AdamW fused
     step    env.step
     short   env.step without distillation
-    kernel  env.step with Fidelity(kernels="compiled"), if there is a compiler
+    torch   env.step with Fidelity(kernels="torch"), without the compiled kernel
 
 and compares their times within the round. All do the same work: equal filters, the same 256 images to recalibrate,
 the same batches in the same order, the same loss and schedule, the same validation images. Without --task the
@@ -29,7 +29,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +43,8 @@ from torchvision.transforms import v2
 import dsfp_env
 from dsfp_env import channels, distillation, evaluator
 from dsfp_env.channels import Keep
-from dsfp_env.compiled_norms import kernel
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import Fidelity, TransferSet
-from dsfp_env.errors import InputError
 from dsfp_env.networks import make_network
 from dsfp_env.tasks import Task
 
@@ -80,8 +77,6 @@ class Settings:
     """Of the CPU; 0: all."""
     joint_actions: int = 0
     """Random ones, to compare accuracies."""
-    kernels: bool = True
-    """Also time compiled kernels, if there is a compiler."""
     quick: bool = False
     """A few seconds on the digits, to see that all of it works."""
 
@@ -101,9 +96,7 @@ class Work(NamedTuple):
 
 def main(settings: Settings) -> None:
     if settings.quick:
-        settings = replace(
-            settings, task="digits", batches=4, rounds=2, validation=200, joint_actions=2, kernels=False
-        )
+        settings = replace(settings, task="digits", batches=4, rounds=2, validation=200, joint_actions=2)
     threads = settings.threads or torch.get_num_threads()
     warnings.filterwarnings("ignore", category=UserWarning)
     for task in tasks(settings):
@@ -149,8 +142,8 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
         "step": lambda: ready_step(work, fidelity),
         "short": lambda: ready_step(work, replace(fidelity, batches=0)),
     }
-    if settings.kernels and can_compile():
-        ways["kernel"] = lambda: ready_step(work, replace(fidelity, kernels="compiled"))
+    if fidelity.kernels == "compiled":
+        ways["torch"] = lambda: ready_step(work, replace(fidelity, kernels="torch"))
     times: dict[str, list[float]] = {name: [] for name in ways}
     parts: list[dict[str, float]] = []
     for number in range(settings.rounds + 1):
@@ -186,8 +179,6 @@ def compare_accuracies(task: Task, fidelity: Fidelity, settings: Settings) -> No
     rng = np.random.default_rng(0)
     ways: dict[str, list[float]] = {"peer": [], "step": [], "step, float32": []}
     changes: dict[str, dict[str, Any]] = {"step": {}, "step, float32": {"precision": "float32"}}
-    if settings.kernels and can_compile():
-        ways["kernel"], changes["kernel"] = [], {"kernels": "compiled"}
     for _ in range(settings.joint_actions):
         work = prepare(task, fidelity, {agent: float(rng.uniform(10, 90)) for agent in task.agents})
         ways["peer"].append(peer_step(work))
@@ -200,17 +191,6 @@ def compare_accuracies(task: Task, fidelity: Fidelity, settings: Settings) -> No
         difference = 100 * (np.array(column) - np.array(ways["peer"]))
         print(f"| {name} | {100 * np.mean(column):.2f} | {difference.mean():+.2f}, {difference.std():.2f} |")
     print(flush=True)
-
-
-@cache
-def can_compile() -> bool:
-    """Whether there is a compiler for the kernels; the first time, it takes half a minute."""
-    try:
-        kernel()
-    except InputError as error:
-        print(error)
-        return False
-    return True
 
 
 def prepare(task: Task, fidelity: Fidelity, ratios: Ratios) -> Work:

@@ -25,13 +25,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dsfp_env.compiled_norms import norms_compiled
+from dsfp_env.compiled_norms import KERNELS, norms_compiled
 from dsfp_env.data import LabelledImages
 from dsfp_env.errors import check_ranges
 from dsfp_env.precision import PRECISIONS, computing, laid_out
 from dsfp_env.small_maps import small_maps_by_products
-
-KERNELS = ("torch", "compiled")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Fidelity:
     label_smoothing: float = 0.1
     precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `Task.precision`
     threads: int = 0  # of the CPU; 0: as many as the process has
-    kernels: str = "torch"  # or "compiled": batch normalisation in bfloat16 on the CPU by `compiled_norms`
+    kernels: str = "auto"  # "compiled" or "torch": who normalises in bfloat16 on the CPU; `choose_kernels`
 
     def __post_init__(self) -> None:
         expected = {
@@ -152,7 +150,7 @@ def fine_tune(
         student: The slim network; ends in evaluation mode.
         train: The training split.
         transfer_set: The batches, one after the other.
-        fidelity: How. Its precision must be chosen, not "auto".
+        fidelity: How. Its precision and kernels must be chosen, not "auto".
         seed: Drives dropout if the network has any. Nothing else is random.
     """
     if len(transfer_set.indices) == 0:
@@ -167,7 +165,7 @@ def fine_tune(
     ).tolist()
     device = train.images.device
     student.train()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _fast(student, fidelity):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _fast(student, fidelity, train):
         torch.manual_seed(seed)
         for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
@@ -188,13 +186,13 @@ def fine_tune(
 
 
 @contextmanager
-def _fast(student: nn.Module, fidelity: Fidelity) -> Iterator[None]:
+def _fast(student: nn.Module, fidelity: Fidelity, train: LabelledImages) -> Iterator[None]:
     """A student whose layers take the fastest way that there is, if it is to train in bfloat16."""
     with ExitStack() as stack:
         if fidelity.precision == "bfloat16":
             stack.enter_context(small_maps_by_products(student))
             if fidelity.kernels == "compiled":
-                stack.enter_context(norms_compiled(student))
+                stack.enter_context(norms_compiled(student, train.images[:1]))
         yield
 
 

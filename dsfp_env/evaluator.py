@@ -21,6 +21,7 @@ from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import as_fractions
 from dsfp_env.answers import Answers
 from dsfp_env.channels import Keep
+from dsfp_env.compiled_norms import choose_kernels
 from dsfp_env.costs import Costs
 from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
@@ -74,6 +75,8 @@ class Evaluator:
         self.fidelity = fidelity or task.fidelity
         if self.fidelity.precision == "auto":
             self.fidelity = replace(self.fidelity, precision=task.precision)
+        kernels = choose_kernels(self.fidelity.kernels, self.fidelity.precision, task.device)
+        self.fidelity = replace(self.fidelity, kernels=kernels)
         self.min_filters, self.round_to, self.latency = min_filters, round_to, latency
         self._store = OutcomeStore() if store and latency is None else None
         self._answers = Answers(self._evaluated, self._recall, self._keep_on_disk, self._for_workers)

@@ -15,6 +15,7 @@ from dsfp_env import Evaluator, InputError, Task
 from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.channels import ChannelGraph
 from dsfp_env.compiled_norms import kernel, norms_compiled
+from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity
 from dsfp_env.folding import fold, foldable
 from dsfp_env.precision import computing, laid_out, suits_bfloat16
@@ -181,42 +182,78 @@ def test_small_maps_get_the_gradients_that_they_would_get():
     assert not [module for module in network.modules() if "forward" in vars(module)]  # as it was
 
 
-@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("ninja")), reason="needs a C++ compiler and ninja")
-def test_compiled_normalisation_is_that_of_torch():
-    """Answers, gradients and running statistics, for few and many channels, and a last strip that is short."""
-    for channels, size in ((3, 7), (8, 16), (300, 2)):
-        torch.manual_seed(channels)
-        images = (torch.randn(5, channels, size, size) * 3 + 10).bfloat16()
-        images = images.contiguous(memory_format=torch.channels_last)
-        target = torch.randn_like(images)
-        found = []
-        for compiled in (False, True):
-            norm = nn.BatchNorm2d(channels)
-            nn.init.uniform_(norm.weight, 0.5, 2)
-            nn.init.normal_(norm.bias)
-            if found:
-                norm.load_state_dict(found[0][-1])
-            start = copy.deepcopy(norm.state_dict())
-            given = images.clone().requires_grad_()
-            with norms_compiled(norm) if compiled else nullcontext():
-                answer = norm(given)
+needs_compiler = pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize(("channels", "size"), [(3, 7), (8, 16), (300, 2)])  # the last strip may be short
+def test_compiled_normalisation_is_that_of_torch(threads, rectified, channels, size):
+    """Answers, gradients and running statistics."""
+    torch.manual_seed(channels)
+    images = (torch.randn(5, channels, size, size) * 3 + 10).bfloat16()
+    images = images.contiguous(memory_format=torch.channels_last)
+    target = torch.randn_like(images)
+    norm = nn.BatchNorm2d(channels)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    network = nn.Sequential(norm, nn.ReLU()) if rectified else norm
+    start, found = copy.deepcopy(norm.state_dict()), []
+    for compiled in (False, True):
+        norm.load_state_dict(start)
+        norm.zero_grad()
+        given = images.clone().requires_grad_()
+        with threads_set(threads), norms_compiled(network, images.float()) if compiled else nullcontext():
+            answer = network(given)
             (answer * target).sum().backward()
-            assert type(answer.grad_fn).__name__.startswith("_BatchNorm") == compiled
-            grads = given.grad, norm.weight.grad, norm.bias.grad
-            found.append((answer.detach(), *grads, norm.running_mean, norm.running_var, start))
-        for usual, ours in zip(found[0][:-1], found[1][:-1], strict=True):
-            assert (usual.float() - ours.float()).norm() < 0.005 * usual.float().norm()
-        assert norm.num_batches_tracked == 1
+        assert type(answer.grad_fn).__name__.startswith("_BatchNorm") == compiled  # the ReLU left it to do
+        grads = given.grad, norm.weight.grad, norm.bias.grad
+        found.append([tensor.clone().float() for tensor in (answer.detach(), *grads, *norm.buffers())])
+    for usual, ours in zip(*found, strict=True):
+        assert (usual - ours).norm() <= 0.005 * usual.norm()
+    assert norm.num_batches_tracked == 1
+    assert not [module for module in network.modules() if "forward" in vars(module)]
 
 
-def test_without_a_compiler_there_is_a_sentence(tmp_path, monkeypatch):
+@needs_compiler
+def test_a_relu_that_others_look_at_is_left_alone():
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+        def forward(self, x):
+            seen = []
+            for module in self.body:
+                x = module(x)
+                seen.append(x.mean((2, 3)))
+            return torch.cat(seen, 1)
+
+    for network, name in ((Looks(), "ReluBackward0"), (Looks().body, "_BatchNormBackward")):
+        seen = []
+        body = getattr(network, "body", network)
+        body[2].register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
+        images = torch.randn(2, 1, 8, 8)
+        with norms_compiled(network.train(), images), computing("bfloat16", images.device):
+            network(laid_out(images, "bfloat16"))
+        assert type(seen[-1].grad_fn).__name__ == name
+
+
+def test_without_a_compiler_torch_does_it(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
     kernel.cache_clear()
-    with pytest.raises(InputError, match="needs a C\\+\\+ compiler and ninja"), norms_compiled(nn.BatchNorm2d(3)):
-        pass
-    kernel.cache_clear()
-    with pytest.raises(InputError, match="Fidelity.kernels is triton: expected one of torch, compiled"):
+    try:
+        fidelity = replace(tiny.fidelity, precision="bfloat16")
+        assert Evaluator(tiny, fidelity=fidelity).fidelity.kernels == "torch"
+        with pytest.raises(InputError, match="needs a C compiler with OpenMP"):
+            Evaluator(tiny, fidelity=replace(fidelity, kernels="compiled"), store=False).evaluate(
+                dict.fromkeys(tiny.agents, 50.0)
+            )
+    finally:
+        kernel.cache_clear()
+    with pytest.raises(InputError, match="Fidelity.kernels is triton: expected one of auto, compiled, torch"):
         Fidelity(kernels="triton")
 
 
