@@ -72,8 +72,8 @@ class Settings:
     """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
     task's own unless given."""
     kernels: str | None = None
-    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there is
-    a C compiler)."""
+    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there
+    is a C compiler)."""
     min_filters: int = 1
     """Filters that every layer keeps at least."""
     round_to: int = 1

@@ -21,6 +21,7 @@ class CifarBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(inside)
         self.conv2 = nn.Conv2d(inside, after, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
+        self.relu = nn.ReLU()
         self.stride, self.padding = stride, ((after - before) // 2, (after - before + 1) // 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -28,8 +29,8 @@ class CifarBlock(nn.Module):
         shortcut = x
         if self.stride > 1 or any(self.padding):
             shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
 class CifarResNet(nn.Module):
@@ -47,11 +48,11 @@ class CifarResNet(nn.Module):
             )
             for before, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
         )
-        self.linear = nn.Linear(64, num_classes)
+        self.relu, self.linear = nn.ReLU(), nn.Linear(64, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images ``[N, 3, 32, 32]`` to logits ``[N, num_classes]``."""
-        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))  # [N, 64, 8, 8]
         return self.linear(x.mean(dim=(2, 3)))
 
