@@ -21,7 +21,6 @@ from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import as_fractions
 from dsfp_env.answers import Answers
 from dsfp_env.channels import Keep
-from dsfp_env.compiled_norms import choose_kernels
 from dsfp_env.costs import Costs
 from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
@@ -29,6 +28,7 @@ from dsfp_env.errors import InputError
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.folding import fold
 from dsfp_env.latency import LatencyMeter
+from dsfp_env.norm_kernel import choose_kernels
 from dsfp_env.outcome_store import OutcomeStore
 from dsfp_env.rewards import Outcome
 from dsfp_env.sensitivity import Criterion, Scores

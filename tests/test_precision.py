@@ -12,10 +12,10 @@ from conftest import TinyNet
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env import Evaluator, InputError, Task, compiled_norms
+from dsfp_env import Evaluator, InputError, Task, norm_kernel
 from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.channels import ChannelGraph
-from dsfp_env.compiled_norms import kernel, norms_compiled
+from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity
 from dsfp_env.folding import fold, foldable
@@ -247,13 +247,13 @@ def test_residual_blocks_train_as_they_would(monkeypatch):
     """bn2's output becomes the sum in place before the ReLU has it; bn1's goes there as it is."""
     torch.manual_seed(0)
     network, images = torchvision.models.resnet18(num_classes=10), torch.randn(8, 3, 32, 32)
-    seen, run = {}, compiled_norms._run_forward
+    seen, run = {}, norm_kernel._run_forward
 
     def spy(library, images, weight, bias, eps, behind):
         seen[id(weight)] = behind
         return run(library, images, weight, bias, eps, behind)
 
-    monkeypatch.setattr(compiled_norms, "_run_forward", spy)
+    monkeypatch.setattr(norm_kernel, "_run_forward", spy)
     found = []
     for precision, compiled in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
         student = copy.deepcopy(network).train()
@@ -263,8 +263,8 @@ def test_residual_blocks_train_as_they_would(monkeypatch):
         F.cross_entropy(logits, torch.arange(8)).backward()
         found.append((logits.detach(), student.conv1.weight.grad, student.layer4[1].conv2.weight.grad))
     assert {name[-3:]: seen[id(norm.weight)] for name, norm in norms.items() if "layer1" in name} == {
-        "bn1": compiled_norms.RECTIFIED,
-        "bn2": compiled_norms.ALONE,
+        "bn1": norm_kernel.RECTIFIED,
+        "bn2": norm_kernel.ALONE,
     }
     for exact, usual, ours in zip(*found, strict=True):
         assert (ours - exact).norm() < 1.3 * (usual - exact).norm()
@@ -273,7 +273,7 @@ def test_residual_blocks_train_as_they_would(monkeypatch):
 def test_without_a_compiler_torch_does_it(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("DSFP_ENV_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", str(tmp_path / "none"))
-    kernel.cache_clear()
+    norm_kernel.kernel.cache_clear()
     try:
         fidelity = replace(tiny.fidelity, precision="bfloat16")
         assert Evaluator(tiny, fidelity=fidelity).fidelity.kernels == "torch"
@@ -282,7 +282,7 @@ def test_without_a_compiler_torch_does_it(tmp_path, monkeypatch, tiny):
                 dict.fromkeys(tiny.agents, 50.0)
             )
     finally:
-        kernel.cache_clear()
+        norm_kernel.kernel.cache_clear()
     with pytest.raises(InputError, match="Fidelity.kernels is triton: expected one of auto, compiled, torch"):
         Fidelity(kernels="triton")
 
