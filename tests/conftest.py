@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ import dsfp_env.datasets
 from dsfp_env.outcome_store import OutcomeStore
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background; processes would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
