@@ -22,9 +22,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
-from step import random_task, seconds  # the benchmark beside this one
+from step import random_task, ready_step, seconds  # the benchmark beside this one
 
-import dsfp_env
 from dsfp_env.distillation import Fidelity
 from dsfp_env.tasks import Task
 
@@ -109,14 +108,7 @@ def quick_curves(settings: Settings) -> Curves:
 
 def ready(task: Task, ratio: float = 50, batches: int = 20) -> Callable[[], Callable[[], object]]:
     """Makes an environment that is about to take a step it has not taken before."""
-    return partial(_ready, task, ratio, Fidelity(batches=batches))
-
-
-def _ready(task: Task, ratio: float, fidelity: Fidelity) -> Callable[[], object]:
-    env = dsfp_env.parallel_env(task=task, criterion="l1", fidelity=fidelity, store=False)
-    env.reset(seed=0)
-    actions = {agent: np.array([ratio], np.float32) for agent in env.agents}
-    return lambda: env.step(actions)
+    return partial(ready_step, task, Fidelity(batches=batches), dict.fromkeys(task.agents, ratio))
 
 
 if __name__ == "__main__":

@@ -139,11 +139,11 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
     ways: dict[str, Callable[[], Callable[[], object]]] = {
         "peer": lambda: lambda: peer_step(work),
         "loop": lambda: ready_loop(work),
-        "step": lambda: ready_step(work, fidelity),
-        "short": lambda: ready_step(work, replace(fidelity, batches=0)),
+        "step": lambda: ready_step(task, fidelity, work.ratios),
+        "short": lambda: ready_step(task, replace(fidelity, batches=0), work.ratios),
     }
     if fidelity.kernels == "compiled":
-        ways["torch"] = lambda: ready_step(work, replace(fidelity, kernels="torch"))
+        ways["torch"] = lambda: ready_step(task, replace(fidelity, kernels="torch"), work.ratios)
     times: dict[str, list[float]] = {name: [] for name in ways}
     parts: list[dict[str, float]] = []
     for number in range(settings.rounds + 1):
@@ -217,11 +217,11 @@ def prepare(task: Task, fidelity: Fidelity, ratios: Ratios) -> Work:
     )
 
 
-def ready_step(work: Work, fidelity: Fidelity) -> Callable[[], object]:
+def ready_step(task: Task, fidelity: Fidelity, ratios: Ratios) -> Callable[[], object]:
     """An environment that has seen other joint actions, but not this one."""
-    env = dsfp_env.parallel_env(task=work.task, criterion="l1", fidelity=fidelity, store=False)
+    env = dsfp_env.parallel_env(task=task, criterion="l1", fidelity=fidelity, store=False)
     env.reset(seed=0)
-    actions = {agent: np.array([ratio], np.float32) for agent, ratio in work.ratios.items()}
+    actions = {agent: np.array([ratio], np.float32) for agent, ratio in ratios.items()}
     return lambda: env.step(actions)
 
 

@@ -245,10 +245,8 @@ class Evaluator:
 
     def _for_workers(self) -> Callable[[Question], Outcome]:
         """`_evaluated` of a copy with what it needs, and no more: a criterion of the user's own may not pickle."""
-        with threads_set(self._threads):
-            self.task.transfer_set(
-                self.fidelity, 0
-            )  # what is one for all seeds is computed here, not by every worker
+        with threads_set(self._threads):  # what is one for all seeds is computed here, not by every worker
+            self.task.transfer_set(self.fidelity, 0)
         task, lean = copy.copy(self.task), copy.copy(self)
         vars(task).update(test=None)
         vars(lean).update(task=task, criterion=None, _answers=None)

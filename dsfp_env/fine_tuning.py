@@ -19,6 +19,7 @@ from dsfp_env import training
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import distillation_loss
 from dsfp_env.files import write_whole
+from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe
 from dsfp_env.training import Batch, Epoch
 
@@ -106,10 +107,7 @@ class TeacherMemory:
         return self._answers[-1]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
-        with (
-            torch.no_grad(),
-            torch.autocast(images.device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"),
-        ):
+        with torch.no_grad(), computing(self._recipe.precision, images.device):
             return self._teacher(images).float()
 
     def _open(self, epoch: int) -> None:

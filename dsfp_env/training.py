@@ -23,6 +23,7 @@ from dsfp_env.augmentation import augment
 from dsfp_env.data import LabelledImages
 from dsfp_env.errors import InputError
 from dsfp_env.files import write_whole
+from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe
 
 
@@ -244,8 +245,7 @@ class _Training:
         return 1 + int(self.images.labels.max())
 
     def _precision(self) -> torch.autocast:
-        device = self.images.images.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        return computing(self.recipe.precision, self.images.images.device)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
