@@ -208,8 +208,7 @@ def task_options(settings: Settings) -> dict[str, Any]:
 
 def make_team(settings: Settings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
     """The learners that the settings name."""
-    make_agent = choose_agent(settings.agent).for_budget(settings.evaluations)
-    return agents.Independent(make_agent, env, settings.seed)
+    return choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
 
 
 def run(

@@ -1,59 +1,23 @@
 """What a learner is: two verbs, and Gymnasium's words.
 
-Any object with these methods plugs in; nothing needs to be inherited.
+Any object with these methods plugs in; nothing needs to be inherited. `dsfp_env.testing.check_agent` says in a
+sentence what is wrong with one.
+
+Where a budget of MACs masks levels, ``info["action_mask"]`` tells an agent which it may choose (see
+`agents.masking`). A learner that sees the observation only has no need of ``info``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.spaces import Space
+from pettingzoo import ParallelEnv
 
-
-class Transition(NamedTuple):
-    """What one agent lived through in one step."""
-
-    observation: Any
-    action: Any
-    reward: float
-    next_observation: Any
-    terminated: bool
-    truncated: bool
-    info: dict[str, Any]  # that came with next_observation
-
-    @property
-    def score(self) -> float:
-        """What the action was worth: the score that the environment tells, else the reward.
-
-        In episodes of one step they are the same; in longer ones the reward is the change in score.
-        """
-        return float(self.info.get("score", self.reward))
-
-
-class JointTransition(NamedTuple):
-    """What all agents lived through in one step; every field is a dictionary by agent."""
-
-    observations: dict[str, Any]
-    actions: dict[str, Any]
-    rewards: dict[str, float]
-    next_observations: dict[str, Any]
-    terminations: dict[str, bool]
-    truncations: dict[str, bool]
-    infos: dict[str, dict[str, Any]]
-
-    def of(self, agent: str) -> Transition:
-        """The part of one agent."""
-        return Transition(
-            self.observations[agent],
-            self.actions[agent],
-            self.rewards[agent],
-            self.next_observations[agent],
-            self.terminations[agent],
-            self.truncations[agent],
-            self.infos[agent],
-        )
+from dsfp_env.transitions import JointTransition as JointTransition
+from dsfp_env.transitions import Transition as Transition
 
 
 class Agent(Protocol):
@@ -80,3 +44,6 @@ class MultiAgent(Protocol):
 
 MakeAgent = Callable[[str, Space[Any], Space[Any], np.random.Generator], Agent]
 """(agent, observation space, action space, its own random generator) -> a learner for that agent."""
+
+MakeTeam = Callable[[ParallelEnv[str, Any, Any], int], MultiAgent]
+"""(environment, seed) -> learners for all of its agents."""

@@ -9,10 +9,14 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MakeAgent
+from agents.masking import infos_in_turn
 
 
 class Independent:
     """A `MultiAgent` made of one `Agent` per agent of the environment.
+
+    Where a budget masks levels, the learners choose in turn, in an order drawn for every step, and each has the
+    mask that the choices before its own leave; so learners that respect it stay within the budget.
 
     Args:
         make_agent: Called as ``make_agent(agent, observation_space, action_space, rng)`` for every agent; a
@@ -22,7 +26,8 @@ class Independent:
     """
 
     def __init__(self, make_agent: MakeAgent, env: ParallelEnv[str, Any, Any], seed: int | None = None) -> None:
-        seeds = np.random.SeedSequence(seed).spawn(len(env.possible_agents))
+        *seeds, order_seed = np.random.SeedSequence(seed).spawn(len(env.possible_agents) + 1)
+        self._env, self._order_rng = env, np.random.default_rng(order_seed)
         self.learners = {
             agent: make_agent(
                 agent, env.observation_space(agent), env.action_space(agent), np.random.default_rng(child)
@@ -34,10 +39,14 @@ class Independent:
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
         """Let every learner act on its own observation."""
-        return {
-            agent: self.learners[agent].act(observation, infos[agent], deterministic=deterministic)
-            for agent, observation in observations.items()
-        }
+        agents = list(observations)
+        if not deterministic and any("action_mask" in infos[agent] for agent in agents):
+            agents = [agents[i] for i in self._order_rng.permutation(len(agents))]
+        chosen: dict[str, Any] = {}
+        for agent in agents:
+            info = infos_in_turn(self._env, infos, agent, chosen)
+            chosen[agent] = self.learners[agent].act(observations[agent], info, deterministic=deterministic)
+        return {agent: chosen[agent] for agent in observations}
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Let every learner learn from its own part; what they report comes back as ``agent/name``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ class KeepBest:
     def __init__(self, first: Any) -> None:
         self._best: tuple[float, Any] = (-np.inf, first)
 
-    def propose(self) -> Any:
-        """The next action to try."""
+    def propose(self, info: Mapping[str, Any]) -> Any:
+        """The next action to try, of those that the info allows."""
         raise NotImplementedError
 
     def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> Any:
         """The next action to try, or the best so far."""
-        return self._best[1] if deterministic else self.propose()
+        return self._best[1] if deterministic else self.propose(info)
 
     def update(self, transition: Transition) -> None:
         """Remember the action if it was worth most."""

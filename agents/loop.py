@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
+from dsfp_env.errors import InputError
 
 
 class Evaluation(NamedTuple):
     """One joint action and what came of it."""
 
-    number: int  # from 0
+    number: int  # of evaluations spent until then, its own included
     actions: dict[str, Any]  # by agent
     rewards: dict[str, float]  # by agent
     infos: dict[str, dict[str, Any]]  # by agent
@@ -36,18 +37,26 @@ def train(
     """Let a team learn, episode after episode.
 
     Args:
-        env: The environment. Each of its steps is one evaluation.
-        team: The learners.
-        evaluations: Steps to take, in all.
+        env: The environment. Each of its steps is one evaluation, or more: `LayerPruningEnv.evaluations_per_step`.
+        team: The learners. One with a loop of its own has a method ``learn``, which takes what follows here.
+        evaluations: That may be spent; never more are.
         seed: For the first reset of the environment.
         on_evaluation: Called after every step, when the team has learned from it.
 
     Returns:
-        Every evaluation, in order.
+        Every joint action that was evaluated, in order.
+
+    Raises:
+        InputError: If the budget is not enough for one step.
     """
+    if hasattr(team, "learn"):
+        learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=on_evaluation)
+        return learned
+    check_budget(env, evaluations)
     history: list[Evaluation] = []
+    spent = 0
     observations, infos = env.reset(seed=seed)
-    while len(history) < evaluations:
+    while spent + evaluations_per_step(env) <= evaluations:
         if not env.agents:
             observations, infos = env.reset()
         actions = team.act(observations, infos)
@@ -56,7 +65,8 @@ def train(
             JointTransition(observations, actions, rewards, next_observations, terminations, truncations, infos)
         )
         observations = next_observations
-        history.append(Evaluation(len(history), actions, rewards, infos))
+        spent += evaluations_of(infos)
+        history.append(Evaluation(spent, actions, rewards, infos))
         if on_evaluation is not None:
             on_evaluation(history[-1])
     return history
@@ -65,12 +75,36 @@ def train(
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
     """One episode of the team's best, without exploring or learning; returns its last joint action."""
     observations, infos = env.reset()
-    steps = 0
+    spent = 0
     while env.agents:
         actions = team.act(observations, infos, deterministic=True)
         observations, rewards, _, _, infos = env.step(actions)
-        steps += 1
-    return Evaluation(steps - 1, actions, rewards, infos)
+        spent += evaluations_of(infos)
+    return Evaluation(spent, actions, rewards, infos)
+
+
+def check_budget(env: ParallelEnv[str, Any, Any], evaluations: int) -> None:
+    """Refuse a budget that is not enough for one step.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if evaluations < evaluations_per_step(env):
+        raise InputError(
+            f"The budget is {evaluations} evaluation(s), and one step can take {evaluations_per_step(env)}:
+            expected "
+            "at least as many."
+        )
+
+
+def evaluations_per_step(env: ParallelEnv[str, Any, Any]) -> int:
+    """The largest number of evaluations that a step asks for; 1 for environments that do not tell."""
+    return int(getattr(env, "evaluations_per_step", 1))
+
+
+def evaluations_of(infos: Mapping[str, dict[str, Any]]) -> int:
+    """The evaluations that a step has asked for, from its infos; 1 for environments that do not tell."""
+    return int(next(iter(infos.values())).get("evaluations", 1))
 
 
 def best(history: list[Evaluation]) -> Evaluation:

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from agents.base import Transition
+from agents.masking import allowed
 from dsfp_env.errors import InputError
 
 
@@ -93,14 +94,15 @@ class QLearning:
 
     def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> int:
         """An epsilon-greedy action, or a greedy one; ties are broken at random, or by index."""
-        values = self._values(self._state(observation))
+        actions = allowed(info, self._num_actions)
+        values = self._values(self._state(observation))[actions]
         if deterministic:
-            return int(np.argmax(values))
+            return int(actions[np.argmax(values)])
         progress = min(1.0, self._steps / self.exploration_steps)
         self._steps += 1
         if self._rng.random() < self.epsilon + progress * (self.final_epsilon - self.epsilon):
-            return int(self._rng.integers(self._num_actions))
-        return int(self._rng.choice(np.flatnonzero(values == values.max())))
+            return int(self._rng.choice(actions))
+        return int(self._rng.choice(actions[values == values.max()]))
 
     def update(self, transition: Transition) -> dict[str, float]:
         """Learn from this transition, and again from some that are remembered."""

@@ -1,44 +1,113 @@
-"""The learners that can be chosen by name."""
+"""The learners that can be chosen by name, with options as in ``q_learning(step_size=0.5)``."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from agents.base import MakeAgent
+from pettingzoo import ParallelEnv
+
+from agents.base import MakeAgent, MultiAgent
+from agents.independent import Independent
 from agents.q_learning import QLearning
 from agents.random_search import RandomSearch
 from agents.regression_bandit import RegressionBandit
 from agents.uniform import Uniform
-from dsfp_env.errors import choose
+from dsfp_env.calls import parse_call
+from dsfp_env.errors import InputError, choose
+
+ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
 
 
-class Entry(NamedTuple):
-    """A learner by name."""
+@dataclass(frozen=True)
+class Entry:
+    """A learner by name.
 
-    actions: str  # the kind of actions that it takes
-    for_budget: Callable[[int], MakeAgent]  # evaluations -> the learner's maker
+    Attributes:
+        make: ``(env, seed, evaluations, **options)`` -> a team for the environment, fit for that budget.
+        options: What may be given as options.
+        actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
+    """
+
+    make: Callable[..., MultiAgent]
+    options: tuple[str, ...] = ()
+    actions: str = "levels"
 
 
-AGENTS = {
-    "q_learning": Entry("levels", lambda budget: partial(QLearning, exploration_steps=max(1, 2 * budget // 3))),
-    "regression_bandit": Entry("box", lambda budget: partial(RegressionBandit, warm_up=max(5, budget // 5))),
-    "random_search": Entry("levels", lambda budget: RandomSearch),
-    "uniform": Entry("box", lambda budget: Uniform),
+def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
+    """A learner for every agent of the environment, none of which knows of the others.
+
+    Args:
+        make_agent: Its class; keyword-only arguments are its options.
+        actions: The kind of actions that it takes.
+        **fitted: Option -> its value for a budget of so many evaluations, unless it is given.
+    """
+
+    def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
+        defaults = {name: value(evaluations) for name, value in fitted.items()}
+        maker: MakeAgent = partial(make_agent, **{**defaults, **options})
+        return Independent(maker, env, seed)
+
+    return Entry(make, _options(make_agent), actions)
+
+
+def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
+    """A learner for all agents at once, made by ``make_team(env, seed)``; otherwise as `one_each`."""
+
+    def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
+        defaults = {name: value(evaluations) for name, value in fitted.items()}
+        team: MultiAgent = make_team(env, seed, **{**defaults, **options})
+        return team
+
+    return Entry(make, _options(make_team), actions)
+
+
+def _options(made: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(made).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+AGENTS: dict[str, Entry] = {
+    "uniform": one_each(Uniform, "box"),
+    "random_search": one_each(RandomSearch),
+    "q_learning": one_each(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
+    "regression_bandit": one_each(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
 }
 
 
-def choose_agent(name: str) -> Entry:
-    """A learner by name, or by ``"package.module:Class"`` for one of your own.
+def choose_agent(text: str) -> Entry:
+    """A learner by name, with options or without, or one of your own.
 
-    A class of your own is called as ``Class(agent, observation_space, action_space, rng)``. Its attribute
-    ``actions`` says which kind of actions it takes: ``"levels"`` (also if there is none) or ``"box"``.
+    ``"package.module:Class"`` is called as ``Class(agent, observation_space, action_space, rng)`` for every agent,
+    or, if it has an attribute ``team = True``, as ``Class(env, seed)``. Its attribute ``actions`` says which kind
+    of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed packages offer such classes
+    by name, as entry points of the group ``dsfp_env.agents``.
 
     Raises:
-        InputError: If the name is unknown or cannot be imported.
+        InputError: If the name or an option is unknown, or the class cannot be imported.
     """
-    chosen = choose("agent", name, AGENTS, importable=True)
-    if isinstance(chosen, Entry):
-        return chosen
-    return Entry(getattr(chosen, "actions", "levels"), lambda budget: chosen)
+    name, options = parse_call("agent", text)
+    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    chosen = choose("agent", name, {**installed, **AGENTS}, importable=True)
+    entry = chosen if isinstance(chosen, Entry) else _of_ones_own(name, chosen)
+    for option in options:
+        choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
+    return replace(entry, make=partial(entry.make, **options))
+
+
+def _of_ones_own(name: str, chosen: Any) -> Entry:
+    if isinstance(chosen, EntryPoint):
+        try:
+            chosen = chosen.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"Could not load the agent {name!r} that an installed package offers ({error}): repair or remove
+                the "
+                "package."
+            ) from error
+    made = one_team if getattr(chosen, "team", False) else one_each
+    return made(chosen, getattr(chosen, "actions", "levels"))

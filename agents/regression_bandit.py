@@ -91,7 +91,7 @@ class RegressionBandit:
         """Collect the tuple (context, ratio, reward)."""
         context, ratio = self._context(transition.observation), float(transition.action[0])
         self._inputs.append(features(context, np.array(self._scaled(ratio))))
-        self._rewards.append(transition.score)
+        self._rewards.append(transition.credit)
         return {"tuples": float(len(self._rewards))}
 
     def _best(self, context: float) -> float:

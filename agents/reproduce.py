@@ -268,7 +268,7 @@ class Study:
                     file.write(json.dumps(tried[-1]) + "\n")
             progress.advance(evaluation.score)
 
-        team = agents.Independent(entry.for_budget(evaluations), env, seed)
+        team = entry.make(env, seed, evaluations)
         agents.train(env, team, evaluations, seed=seed, on_evaluation=note)
         progress.close()
         allowed = budget * self.task.graph.costs().macs

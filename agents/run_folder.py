@@ -70,7 +70,7 @@ class RunFolder:
         """Append one evaluation."""
         shared = next(iter(evaluation.infos.values()))
         line = {
-            "evaluation": evaluation.number + 1,
+            "evaluation": evaluation.number,
             "ratios": {agent: info["ratio"] for agent, info in evaluation.infos.items()},
             "validation_accuracy": shared["accuracy"],
             "macs": shared["macs"],

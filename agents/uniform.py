@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ class Uniform(KeepBest):
         super().__init__(next(_sweep(action_space)))
         self._actions = _sweep(action_space)
 
-    def propose(self) -> Any:
-        """The next ratio of the sweep."""
-        return next(self._actions)
+    def propose(self, info: Mapping[str, Any]) -> Any:
+        """The next ratio of the sweep; of levels that are masked, the nearest that is not."""
+        action = next(self._actions)
+        return action if "action_mask" not in info else max(action, np.flatnonzero(info["action_mask"])[0])
 
 
 def _sweep(space: Space[Any]) -> Iterator[Any]:

@@ -7,7 +7,8 @@
 | actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 % |
 | observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
 | state | `Box(0, 1, (3 * agents + 5,))` |
-| rewards | shared by all agents: the change in score, see `rewards` |
+| rewards | the change in score, see `rewards`; shared by all agents, or each its own part, see `credit` |
+| masks | ``infos[agent]["action_mask"]`` where levels meet a budget of MACs, see `masks` |
 
 **A step** prunes the original network by the joint action (not what the last step left), lets it recover, and
 measures it. Nothing is random but the fine-tuning, and that depends on the seed alone: within one seed, equal
@@ -22,7 +23,11 @@ agents with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_age
 and observations carry the last ratios and their outcome. The reward of a step is the change in score, counted
 from 0, so the undiscounted return of an episode is the score of its last joint action.
 
-**Seeds.** ``reset(seed=s)`` measures with ``evaluator.evaluate(..., seed=s)`` until it is called with another.
+**Seeds.** ``reset(seed=s)`` measures with ``evaluator.evaluate(..., seed=s)`` until it is called with another;
+masks are drawn from it too.
+
+**Costs.** ``infos[agent]["evaluations"]`` are those that the last step asked for; ``env.evaluations_per_step`` is
+the largest number.
 """
 
 from __future__ import annotations
@@ -39,17 +44,19 @@ from pettingzoo import ParallelEnv
 
 from dsfp_env import actions as action_kinds
 from dsfp_env import observations, rendering
+from dsfp_env.credit import KINDS, compared_plans, credits
 from dsfp_env.distillation import Fidelity
 from dsfp_env.errors import InputError, choose
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.loading import load_task
+from dsfp_env.masks import BudgetMasks
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.sensitivity import Criterion
 from dsfp_env.tasks import Task
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
-Infos = dict[str, dict[str, float | int]]
+Infos = dict[str, dict[str, Any]]
 
 
 class _Situation(NamedTuple):
@@ -58,6 +65,8 @@ class _Situation(NamedTuple):
     ratios: dict[str, float]  # percent by agent, as chosen; 0 before the first step
     outcome: Outcome  # of the network as it is
     score: float  # what it is worth; 0 before the first step
+    credits: dict[str, float]  # by agent: its part in that
+    evaluations: int  # that the last step asked for
     time: int  # steps taken
 
 
@@ -87,6 +96,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         evaluator: One that is there already, so that environments share what they measure. It is used as it is:
             ``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``, ``latency`` and
             ``store`` are not looked at.
+        credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see `credit`.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -118,10 +128,11 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         latency: LatencyMeter | None = None,
         store: bool = True,
         evaluator: Evaluator | None = None,
+        credit: str = "shared",
     ) -> None:
         EzPickle.__init__(
             self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
-            fidelity, device, min_filters, round_to, latency, store, evaluator,
+            fidelity, device, min_filters, round_to, latency, store, evaluator, credit,
         )  # fmt: skip
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
@@ -132,6 +143,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._action_kind = actions
         self._macs_budget = macs_budget
         self._context = _checked_context(context)
+        self._credit = credit
+        choose("credit", credit, dict.fromkeys(KINDS))
         self._reward_function = reward_function(reward, macs_budget)
         spaces = {"layers": observations.observation_space, "context": observations.context_space}
         self._sees = observation
@@ -146,6 +159,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self.evaluator = evaluator
         self.layer_names = dict(evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
+        self.evaluations_per_step = 1 if credit == "shared" else 1 + len(self.possible_agents)
         self.coupled_agents = evaluator.task.coupled_agents  # agent -> agents whose layers are pruned with its own
         self._coupled_sets = _numbered(self.coupled_agents)
         self.agents: list[str] = []
@@ -153,7 +167,11 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
         self.state_space = observations.state_space(len(self.possible_agents))
         self._fixed_features = observations.fixed_features(self.evaluator)
-        self.evaluation_seed = _evaluation_seed(seed)
+        self._budget_masks = (
+            None if macs_budget is None else BudgetMasks(self.possible_agents, self._relative_macs, macs_budget)
+        )
+        self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
+        self._seed(seed)
         self._was_reset, self._now = False, self._original()
 
     def observation_space(self, agent: str) -> Box:
@@ -177,11 +195,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             Observations and infos by agent.
         """
         if seed is not None:
-            self.evaluation_seed = _evaluation_seed(seed)
+            self._seed(seed)
         if options and "context" in options:
             self._context = _checked_context(options["context"])
         self.agents = list(self.possible_agents)
         self._was_reset, self._now = True, self._original()
+        if self._budget_masks is not None and self._action_kind == "levels":
+            self._masks = self._budget_masks.draw(self._rng)
         self._render_for_humans()
         return self._observe(), self._infos()
 
@@ -200,33 +220,58 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
             InputError: If an agent is missing, or an action is not in its space; nothing has changed then.
         """
-        ratios = self.plan(actions)
-        if not self.agents:
+        plans = self.plans(actions)
+        if not plans:
             return {}, {}, {}, {}, {}
-        outcome = self.evaluator.evaluate(ratios, self.evaluation_seed)
-        score = self.score(outcome)
-        reward = score - self._now.score
-        self._now = _Situation(ratios, outcome, score, self._now.time + 1)
+        before, self._now = self._now, self._after(plans)
         over = self._now.time >= self._horizon
         acted, self.agents = self.agents, [] if over else self.agents
         self._render_for_humans()
         return (
             self._observe(),
-            dict.fromkeys(acted, reward),
+            {agent: self._now.credits[agent] - before.credits[agent] for agent in acted},
             dict.fromkeys(acted, over),
             dict.fromkeys(acted, False),
             self._infos(),
         )
 
-    def plan(self, actions: Mapping[str, Any]) -> dict[str, float]:
-        """The ratios in percent by agent that ``step(actions)`` would evaluate; empty after the end of an episode.
+    def plans(self, actions: Mapping[str, Any]) -> list[dict[str, float]]:
+        """What ``step(actions)`` would evaluate: the joint action, and what agents' credit needs besides.
+
+        Returns:
+            Ratios in percent by agent; no plans after the end of an episode.
 
         Raises:
             gymnasium.error.ResetNeeded: As `step` does.
             InputError: As `step` does.
         """
         self._check_running(actions)
-        return action_kinds.decode(actions, self.agents, self._action_kind) if self.agents else {}
+        if not self.agents:
+            return []
+        plan = action_kinds.decode(actions, self.agents, self._action_kind)
+        return [plan, *compared_plans(plan, self._credit)]
+
+    def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
+        """The levels that an agent may choose in its turn: those with which the MACs budget can still be met.
+
+        Args:
+            agent: Whose turn it is.
+            chosen: Agent -> level, of those who have chosen. Agents that ask in turn end within the budget, and
+                can choose every joint action that is; ``infos[agent]["action_mask"]`` is for choosing all at once.
+
+        Returns:
+            ``[9]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
+
+        Raises:
+            InputError: If actions are no levels.
+        """
+        if self._action_kind != "levels":
+            raise InputError(
+                f"Masks are for levels, and actions are {self._action_kind!r}: expected actions='levels'."
+            )
+        if self._budget_masks is None:
+            return np.ones(len(action_kinds.LEVELS), np.int8)
+        return self._budget_masks.of(agent, chosen)
 
     def score(self, outcome: Outcome) -> float:
         """What an outcome is worth by the reward function.
@@ -265,9 +310,27 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 "step(s) is over: call env.reset() first."
             )
 
+    def _relative_macs(self, plan: dict[str, float]) -> float:
+        return self.evaluator.costs(plan).macs / self.evaluator.original.macs
+
+    def _seed(self, seed: int | None) -> None:
+        self.evaluation_seed = _evaluation_seed(seed)
+        self._rng = np.random.default_rng(self.evaluation_seed)  # draws masks
+
     def _original(self) -> _Situation:
         """Before anything is pruned."""
-        return _Situation(dict.fromkeys(self.possible_agents, 0.0), self.evaluator.original, 0.0, 0)
+        nothing = dict.fromkeys(self.possible_agents, 0.0)
+        return _Situation(nothing, self.evaluator.original, 0.0, nothing, 0, 0)
+
+    def _after(self, plans: list[dict[str, float]]) -> _Situation:
+        """After a step: the joint action is the first of the plans."""
+        if len(plans) == 1:
+            outcomes = [self.evaluator.evaluate(plans[0], self.evaluation_seed)]
+        else:
+            outcomes = self.evaluator.evaluate_many(plans, self.evaluation_seed)
+        score, *compared = map(self.score, outcomes)
+        shares = credits(plans[0], self._credit, score, compared)
+        return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:
         return observations.Progress(self._now.outcome, self._macs_budget, self._now.time / self._horizon)
@@ -286,10 +349,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 "macs": outcome.macs,
                 "params": outcome.params,
                 "score": self._now.score,
+                "credit": self._now.credits[agent],
+                "evaluations": self._now.evaluations,
                 "ratio": self._now.ratios[agent],
                 "applied_ratio": outcome.applied_ratios[agent],
                 "coupled_set": self._coupled_sets[agent],
                 "filters_kept": outcome.filters_kept[agent],
+                **({"action_mask": self._masks[agent].copy()} if self._masks else {}),
             }
             for agent in self.possible_agents
         }

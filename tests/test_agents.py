@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from pettingzoo import ParallelEnv
 
 import agents
 import dsfp_env
@@ -14,49 +13,13 @@ from agents.comparison import choose_best, measuring_seeds
 from agents.q_learning import td_error
 from agents.registry import AGENTS, choose_agent
 from agents.regression_bandit import features, fit
-
-TARGETS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent: the one best joint action, worth 1
-
-
-class Toy(ParallelEnv):
-    """Ratios near the targets are worth more, and the more so, the nearer the others are."""
-
-    metadata = {"name": "toy_v0"}  # noqa: RUF012
-
-    def __init__(self, actions, horizon=1):
-        self.possible_agents, self.agents = list(TARGETS), []
-        self._actions, self._horizon = actions, horizon
-        self._spaces = {a: Discrete(9) if actions == "levels" else Box(10, 90, (1,), np.float32) for a in TARGETS}
-        self._sees = {a: Box(0, 1, (2,), np.float32) for a in TARGETS}
-
-    def observation_space(self, agent):
-        return self._sees[agent]
-
-    def action_space(self, agent):
-        return self._spaces[agent]
-
-    def _observe(self):
-        return {a: np.array([self._score, self._time / self._horizon], np.float32) for a in self.possible_agents}
-
-    def reset(self, seed=None, options=None):
-        self.agents, self._time, self._score = list(TARGETS), 0, 0.0
-        return self._observe(), {agent: {} for agent in TARGETS}
-
-    def step(self, actions):
-        ratios = {a: 10 + 10 * float(x) if self._actions == "levels" else float(x[0]) for a, x in actions.items()}
-        score = float(np.prod([1 - ((ratios[a] - TARGETS[a]) / 100) ** 2 for a in TARGETS]))
-        reward, self._score, self._time = score - self._score, score, self._time + 1
-        acted, over = self.agents, self._time >= self._horizon
-        self.agents = [] if over else acted
-        infos = {a: {"score": score, "ratio": ratios[a]} for a in acted}
-        ends = dict.fromkeys(acted, over), dict.fromkeys(acted, False)
-        return self._observe(), dict.fromkeys(acted, reward), *ends, infos
+from dsfp_env.toy import BEST_RATIOS, ToyEnv
 
 
 def solve(name, evaluations, seed, horizon=1):
     entry = AGENTS[name]
-    env = Toy(entry.actions, horizon)
-    team = agents.Independent(entry.for_budget(evaluations), env, seed)
+    env = ToyEnv(entry.actions, horizon)
+    team = entry.make(env, seed, evaluations)
     return agents.train(env, team, evaluations), agents.play(env, team)
 
 
@@ -92,7 +55,7 @@ def test_uniform_finds_the_best_common_ratio():
     assert all(len({info["ratio"] for info in e.infos.values()}) == 1 for e in history)
     assert ratios[:11] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 15, 25]
     grid = np.arange(10, 90.01, 0.1)
-    worth = np.prod([1 - ((grid - target) / 100) ** 2 for target in TARGETS.values()], axis=0)
+    worth = np.prod([1 - ((grid - target) / 100) ** 2 for target in BEST_RATIOS.values()], axis=0)
     assert greedy.infos["conv_0"]["ratio"] == pytest.approx(grid[worth.argmax()], abs=0.7)
 
 
@@ -165,11 +128,11 @@ def test_regression_by_hand():
 
 
 def test_learners_refuse_spaces_they_cannot_use():
-    env = Toy("box")
+    env = ToyEnv("box")
     with pytest.raises(ValueError, match="actions='levels'"):
         agents.Independent(agents.QLearning, env)
     with pytest.raises(ValueError, match="actions='box'"):
-        agents.Independent(agents.RegressionBandit, Toy("levels"))
+        agents.Independent(agents.RegressionBandit, ToyEnv("levels"))
 
 
 class MyAgent:
@@ -189,8 +152,8 @@ class MyAgent:
 
 def test_a_learner_of_ones_own():
     entry = choose_agent("test_agents:MyAgent")
-    env = Toy(entry.actions)
-    team = agents.Independent(entry.for_budget(3), env)
+    env = ToyEnv(entry.actions)
+    team = entry.make(env, 0, 3)
     history = agents.train(env, team, 3)
     assert history[2].infos["conv_1"]["ratio"] == 90
     assert team.update(agents.JointTransition(*({"conv_0": x} for x in (0, 0, 1.5, 0, True, False, {})))) == {
@@ -238,6 +201,6 @@ def test_the_best_of_a_search_is_chosen_with_fresh_seeds(tiny):
 
 def test_protocol_is_duck_typed():
     """No base class: a function of (agent, spaces, rng) that returns an object is a maker, too."""
-    env = Toy("levels")
+    env = ToyEnv("levels")
     team = agents.Independent(partial(agents.QLearning, exploration_steps=5), env, seed=1)
-    assert set(team.act(*env.reset())) == set(TARGETS)
+    assert set(team.act(*env.reset())) == set(BEST_RATIOS)

@@ -43,7 +43,7 @@ def evaluate_ahead(
             "The environments have several evaluators: expected one for all. Make the second and all others with "
             "parallel_env(evaluator=first.evaluator, ...)."
         )
-    plans = [env.plan(one) for env, one in zip(envs, actions, strict=True)]
-    seeds = [env.evaluation_seed for env, plan in zip(envs, plans, strict=True) if plan]
-    if seeds:
-        envs[0].evaluator.evaluate_many(filter(None, plans), seeds, workers)
+    asked = [(plan, env) for env, one in zip(envs, actions, strict=True) for plan in env.plans(one)]
+    if asked:
+        seeds = [env.evaluation_seed for _, env in asked]
+        envs[0].evaluator.evaluate_many([plan for plan, _ in asked], seeds, workers)

@@ -1,0 +1,41 @@
+"""Whose merit a score is: the rewards of a team that is measured as one.
+
+- ``"shared"``: every agent is credited with the score of the joint action. One evaluation a step.
+- ``"difference"``: every agent is credited with the score less what the score would be had this agent chosen a
+  fixed ratio, all others as they did (difference rewards, Wolpert and Tumer 2001). What the others do then
+  disturbs an agent's reward less, and what is best for the agent is still best for the team. A step costs one
+  more evaluation for every agent that chose another ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+KINDS = ("shared", "difference")
+DEFAULT_RATIO = 50.0  # percent, the middle of the range: what an agent is compared with
+
+Plan = dict[str, float]  # agent -> ratio in percent
+
+
+def compared_plans(plan: Plan, kind: str) -> list[Plan]:
+    """The plans that crediting the agents needs besides the joint action itself."""
+    return [{**plan, agent: DEFAULT_RATIO} for agent in _compared(plan, kind)]
+
+
+def credits(plan: Plan, kind: str, score: float, compared: Sequence[float]) -> dict[str, float]:
+    """What each agent is credited with.
+
+    Args:
+        plan: The joint action.
+        kind: One of `KINDS`.
+        score: Of the joint action.
+        compared: The scores of `compared_plans`.
+    """
+    if kind == "shared":
+        return dict.fromkeys(plan, score)
+    without: Mapping[str, float] = dict(zip(_compared(plan, kind), compared, strict=True))
+    return {agent: score - without.get(agent, score) for agent in plan}
+
+
+def _compared(plan: Plan, kind: str) -> list[str]:
+    return [agent for agent, ratio in plan.items() if ratio != DEFAULT_RATIO] if kind == "difference" else []

@@ -1,0 +1,125 @@
+"""A cooperative problem of the environment's shape whose optimum is known, and whose steps take microseconds.
+
+Every agent has a best ratio, and the joint action of all of them is worth 1:
+
+    score = product over agents of 1 - ((ratio - best ratio) / 100)^2
+
+so a ratio matters the more, the nearer the others are to theirs. It has the spaces, infos, rewards and masks of
+`LayerPruningEnv`, without a network. For trying learners out, and for testing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+from pettingzoo import ParallelEnv
+
+from dsfp_env.actions import action_space, decode
+from dsfp_env.masks import BudgetMasks
+
+BEST_RATIOS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent
+
+
+class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
+    """The toy; a reward is the change in score, as in `LayerPruningEnv`.
+
+    Args:
+        actions: ``"levels"`` or ``"box"``.
+        horizon: Steps in an episode.
+        macs_budget: Relative MACs allowed, which masks levels; the toy's relative MACs are the mean share of
+            filters kept.
+        best_ratios: Agent -> percent, in [10, 90].
+    """
+
+    metadata = {"name": "toy_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo reads it from the class
+
+    def __init__(
+        self,
+        actions: str = "levels",
+        horizon: int = 1,
+        macs_budget: float | None = None,
+        best_ratios: Mapping[str, float] = BEST_RATIOS,
+    ) -> None:
+        self.best_ratios = dict(best_ratios)
+        self.possible_agents = list(best_ratios)
+        self.agents: list[str] = []
+        self.render_mode = None
+        self._actions, self._horizon = actions, horizon
+        self._action_spaces = {agent: action_space(actions) for agent in best_ratios}
+        self._observation_spaces = {agent: Box(0, 1, (4,), np.float32) for agent in best_ratios}
+        self._budget_masks = None if macs_budget is None else BudgetMasks(best_ratios, _relative_macs, macs_budget)
+        self._masks: dict[str, np.ndarray] = {}
+        self._rng = np.random.default_rng(0)
+        self._ratios, self._score, self._time = dict.fromkeys(best_ratios, 0.0), 0.0, 0
+
+    def observation_space(self, agent: str) -> Box:
+        """The agent's place, its last ratio, the last score and the time: ``Box(0, 1, (4,))``."""
+        return self._observation_spaces[agent]
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """As in `LayerPruningEnv`."""
+        return self._action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """Start an episode; the seed draws masks, nothing else is random."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self.agents = list(self.possible_agents)
+        self._ratios, self._score, self._time = dict.fromkeys(self.agents, 0.0), 0.0, 0
+        if self._budget_masks is not None and self._actions == "levels":
+            self._masks = self._budget_masks.draw(self._rng)
+        return self._observe(), self._infos()
+
+    def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Take a joint action; raises InputError if it is none."""
+        self._ratios = decode(actions, self.agents, self._actions)
+        before, self._score = self._score, self.score(self._ratios)
+        self._time += 1
+        over = self._time >= self._horizon
+        acted, self.agents = self.agents, [] if over else self.agents
+        return (
+            self._observe(),
+            dict.fromkeys(acted, self._score - before),
+            dict.fromkeys(acted, over),
+            dict.fromkeys(acted, False),
+            self._infos(),
+        )
+
+    def score(self, ratios: Mapping[str, float]) -> float:
+        """What ratios in percent by agent are worth, in [0, 1]."""
+        return float(
+            np.prod([1 - ((ratios[agent] - best) / 100) ** 2 for agent, best in self.best_ratios.items()])
+        )
+
+    def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
+        """As `LayerPruningEnv.action_mask`."""
+        return np.ones(9, np.int8) if self._budget_masks is None else self._budget_masks.of(agent, chosen)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        shared = self._score, self._time / self._horizon
+        places = np.linspace(0, 1, len(self.possible_agents))
+        return {
+            agent: np.array([place, self._ratios[agent] / 100, *shared], np.float32)
+            for agent, place in zip(self.possible_agents, places, strict=True)
+        }
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        macs = _relative_macs(self._ratios)
+        return {
+            agent: {
+                "score": self._score,
+                "relative_macs": macs,
+                "ratio": ratio,
+                **({"action_mask": self._masks[agent].copy()} if self._masks else {}),
+            }
+            for agent, ratio in self._ratios.items()
+        }
+
+
+def _relative_macs(plan: Mapping[str, float]) -> float:
+    return 1 - float(np.mean(list(plan.values()))) / 100
