@@ -91,9 +91,8 @@ def check_budget(env: ParallelEnv[str, Any, Any], evaluations: int) -> None:
     """
     if evaluations < evaluations_per_step(env):
         raise InputError(
-            f"The budget is {evaluations} evaluation(s), and one step can take {evaluations_per_step(env)}:
-            expected "
-            "at least as many."
+            f"The budget is {evaluations} evaluation(s), and one step can take {evaluations_per_step(env)}: "
+            "expected at least as many."
         )
 
 

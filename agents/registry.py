@@ -105,9 +105,8 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
             chosen = chosen.load()
         except (ImportError, AttributeError) as error:
             raise InputError(
-                f"Could not load the agent {name!r} that an installed package offers ({error}): repair or remove
-                the "
-                "package."
+                f"Could not load the agent {name!r} that an installed package offers ({error}): repair or remove "
+                "the package."
             ) from error
     made = one_team if getattr(chosen, "team", False) else one_each
     return made(chosen, getattr(chosen, "actions", "levels"))
