@@ -45,7 +45,8 @@ class Settings:
     dsfp_env.Task."""
     agent: str = "q_learning"
     """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
-    random_search, uniform, or package.module:Class of your own."""
+    joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
+    options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
     seed: int = 0
@@ -61,6 +62,9 @@ class Settings:
     """Relative MACs allowed, in (0, 1), for example 0.3."""
     horizon: int = 1
     """Steps in an episode: 1 is the paper's one-shot decision; with more, agents revise their ratios."""
+    credit: str = "shared"
+    """Whose merit a score is: shared by all, or difference (of each agent its own part, measured by one more
+    evaluation for every agent and step)."""
     observation: str = "layers"
     """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
     criterion: str = "dsfp"
@@ -133,6 +137,7 @@ def train(settings: Settings) -> int:
     for seed in seeds:
         one = dataclasses.replace(settings, seed=seed, seeds=None)
         env = make_env(one)
+        agents.check_budget(env, one.evaluations)
         team = make_team(one, env)
         record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
         try:
@@ -191,6 +196,7 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
         reward=reward_name(settings),
         macs_budget=settings.macs_budget,
         horizon=settings.horizon,
+        credit=settings.credit,
         observation=settings.observation,
         criterion=settings.criterion,
         fidelity=fidelity,
@@ -215,12 +221,12 @@ def run(
     settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
-    evaluator, score = env.evaluator, env.score
-    actions = choose_agent(settings.agent).actions
+    evaluator, score, actions = env.evaluator, env.score, choose_agent(settings.agent).actions
+    mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
     start_many = partial(evaluator.start_many, workers=1 if alone else settings.workers)
     with evaluator:
-        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed)
+        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
@@ -288,6 +294,7 @@ def summary_of(settings: Settings) -> dict[str, Any]:
         "seed",
         "evaluations",
         "horizon",
+        "credit",
         "observation",
         "criterion",
         "macs_budget",

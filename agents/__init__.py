@@ -7,6 +7,7 @@ from agents.base import Transition as Transition
 from agents.independent import Independent as Independent
 from agents.loop import Evaluation as Evaluation
 from agents.loop import best as best
+from agents.loop import check_budget as check_budget
 from agents.loop import play as play
 from agents.loop import train as train
 from agents.q_learning import QLearning as QLearning

@@ -6,12 +6,15 @@ given MACs is found without evaluating anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import numpy as np
 
 from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
 from dsfp_env.evaluator import Evaluator
 
 Plan = dict[str, float]
+Mask = Callable[[str, Mapping[str, int]], np.ndarray]  # (agent, levels chosen) -> mask, as `env.action_mask`
 
 
 def uniform_plans(evaluator: Evaluator, step: float = 5.0) -> list[Plan]:
@@ -32,6 +35,19 @@ def random_plans(evaluator: Evaluator, count: int, actions: str, rng: np.random.
     shape = (count, len(agents))
     ratios = rng.choice(LEVELS, shape) if actions == "levels" else rng.uniform(LOWEST, HIGHEST, shape)
     return [dict(zip(agents, map(float, row), strict=True)) for row in ratios]
+
+
+def masked_random_plans(agents: Iterable[str], count: int, mask: Mask, rng: np.random.Generator) -> list[Plan]:
+    """Plans of levels that are drawn in turn, in random order, each of those that the mask then allows."""
+    agents = list(agents)
+    return [_masked_plan(agents, mask, rng) for _ in range(count)]
+
+
+def _masked_plan(agents: list[str], mask: Mask, rng: np.random.Generator) -> Plan:
+    levels: dict[str, int] = {}
+    for i in rng.permutation(len(agents)):
+        levels[agents[i]] = int(rng.choice(np.flatnonzero(mask(agents[i], levels))))
+    return {agent: float(LEVELS[levels[agent]]) for agent in agents}
 
 
 def random_plans_of(evaluator: Evaluator, count: int, macs: int, rng: np.random.Generator) -> list[Plan]:

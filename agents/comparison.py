@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from agents.baselines import Plan, random_plans, random_plans_of, uniform_plan_of, uniform_plans
+from agents.baselines import (
+    Mask,
+    Plan,
+    masked_random_plans,
+    random_plans,
+    random_plans_of,
+    uniform_plan_of,
+    uniform_plans,
+)
 from agents.progress import shown
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.evaluator import Evaluator
@@ -37,6 +45,7 @@ class Baselines:
         actions: The kind of actions that the agents take.
         score: What an outcome is worth.
         seed: Of the run: random search and the agents see the same fine-tuning seed.
+        mask: What levels may be chosen, if a budget masks some: ``env.action_mask``.
     """
 
     def __init__(
@@ -47,10 +56,16 @@ class Baselines:
         actions: str,
         score: Worth,
         seed: int,
+        mask: Mask | None = None,
     ) -> None:
         self._evaluator, self._start_many, self._evaluations = evaluator, start_many, evaluations
         self._score, self._seed = score, seed
-        self._random = random_plans(evaluator, evaluations, actions, np.random.default_rng([seed, 1]))
+        rng = np.random.default_rng([seed, 1])
+        self._random = (
+            random_plans(evaluator, evaluations, actions, rng)
+            if mask is None
+            else masked_random_plans(evaluator.task.agents, evaluations, mask, rng)
+        )
         self._uniform = uniform_plans(evaluator)
         self._pending = start_many(self._random, seed), start_many(self._uniform, seed)
         self.random_outcomes: list[Outcome] = []  # in order, when finished

@@ -141,9 +141,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self.render_mode = render_mode
         self._horizon = int(horizon)  # never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it
         self._action_kind = actions
-        self._macs_budget = macs_budget
+        self.macs_budget = macs_budget
         self._context = _checked_context(context)
-        self._credit = credit
+        self.credit = credit
         choose("credit", credit, dict.fromkeys(KINDS))
         self._reward_function = reward_function(reward, macs_budget)
         spaces = {"layers": observations.observation_space, "context": observations.context_space}
@@ -249,7 +249,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         if not self.agents:
             return []
         plan = action_kinds.decode(actions, self.agents, self._action_kind)
-        return [plan, *compared_plans(plan, self._credit)]
+        return [plan, *compared_plans(plan, self.credit)]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """The levels that an agent may choose in its turn: those with which the MACs budget can still be met.
@@ -329,11 +329,11 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         else:
             outcomes = self.evaluator.evaluate_many(plans, self.evaluation_seed)
         score, *compared = map(self.score, outcomes)
-        shares = credits(plans[0], self._credit, score, compared)
+        shares = credits(plans[0], self.credit, score, compared)
         return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:
-        return observations.Progress(self._now.outcome, self._macs_budget, self._now.time / self._horizon)
+        return observations.Progress(self._now.outcome, self.macs_budget, self._now.time / self._horizon)
 
     def _observe(self) -> dict[str, np.ndarray]:
         if self._sees == "context":

@@ -50,6 +50,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         self._actions, self._horizon = actions, horizon
         self._action_spaces = {agent: action_space(actions) for agent in best_ratios}
         self._observation_spaces = {agent: Box(0, 1, (4,), np.float32) for agent in best_ratios}
+        self.state_space = Box(0, 1, (len(best_ratios) + 2,), np.float32)
         self._budget_masks = None if macs_budget is None else BudgetMasks(best_ratios, _relative_macs, macs_budget)
         self._masks: dict[str, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
@@ -89,6 +90,11 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
             dict.fromkeys(acted, False),
             self._infos(),
         )
+
+    def state(self) -> np.ndarray:
+        """All last ratios, the last score and the time: ``[agents + 2]``, in [0, 1]."""
+        ratios = [ratio / 100 for ratio in self._ratios.values()]
+        return np.array([*ratios, self._score, self._time / self._horizon], np.float32)
 
     def score(self, ratios: Mapping[str, float]) -> float:
         """What ratios in percent by agent are worth, in [0, 1]."""

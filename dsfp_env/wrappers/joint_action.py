@@ -6,10 +6,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, MultiDiscrete, Space
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
+from dsfp_env.errors import InputError
 from dsfp_env.layer_pruning_v0 import parallel_env
+
+TEAM_KEYS = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")
 
 
 class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -19,21 +22,33 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     and 1 is 90 %. (Policies that draw around 0, as Stable-Baselines3's do, would play the bound of a Box(10, 90)
     for ever.) With ``actions="levels"`` it is ``MultiDiscrete([9] * agents)``.
 
-    The info has ``accuracy``, ``relative_macs``, ``macs``, ``params`` and ``score`` of the network, and by agent
-    what the parallel environment tells it.
+    The info has ``accuracy``, ``relative_macs``, ``macs``, ``params``, ``score`` and ``evaluations`` of the
+    network, and by agent what the parallel environment tells it.
 
     Args:
-        **kwargs: See `LayerPruningEnv`.
+        env: A parallel environment that is there already, such as a `LayerPruningEnv`, wrapped or not.
+        **kwargs: To make one, if there is none; see `LayerPruningEnv`.
+
+    Raises:
+        InputError: If an argument is not what was expected, or each agent gets a credit of its own.
     """
 
     metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's way
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.parallel_env = parallel_env(**kwargs)
+    def __init__(self, env: Any = None, **kwargs: Any) -> None:
+        if env is not None and kwargs:
+            raise InputError(f"An environment came together with {', '.join(kwargs)}: expected one or the other.")
+        self.parallel_env = parallel_env(**kwargs) if env is None else env
+        if getattr(self.parallel_env, "credit", "shared") != "shared":
+            raise InputError(
+                f"The credit is {self.parallel_env.credit!r}, but one controller takes all actions and has one "
+                "reward: expected credit='shared'."
+            )
         self.render_mode = self.parallel_env.render_mode
         self.observation_space: Space[np.ndarray] = self.parallel_env.state_space
         agents = self.parallel_env.possible_agents
-        self._levels = kwargs.get("actions", "box") == "levels"
+        self._levels = isinstance(self.parallel_env.action_space(agents[0]), Discrete)
+        self._masks = np.ones(len(LEVELS) * len(agents), bool)
         self.action_space: Space[np.ndarray] = (
             MultiDiscrete([len(LEVELS)] * len(agents))
             if self._levels
@@ -46,6 +61,8 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start an episode; see `LayerPruningEnv.reset`."""
         super().reset(seed=seed)
         _, infos = self.parallel_env.reset(seed=seed, options=options)
+        if "action_mask" in next(iter(infos.values())):
+            self._masks = np.concatenate([info["action_mask"] for info in infos.values()]).astype(bool)
         return self.parallel_env.state(), _team_info(infos)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -53,6 +70,18 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         _, rewards, terminations, truncations, infos = self.parallel_env.step(self.by_agent(action))
         one = self.parallel_env.possible_agents[0]  # rewards and ends are shared
         return self.parallel_env.state(), rewards[one], terminations[one], truncations[one], _team_info(infos)
+
+    def action_masks(self) -> np.ndarray:
+        """The levels that may be chosen in this episode, ``[9 * agents]`` bool, as sb3-contrib's MaskablePPO asks.
+
+        Whatever is chosen under them is within the budget of MACs; see `masks`. Without a budget all may be.
+
+        Raises:
+            InputError: If actions are no levels.
+        """
+        if not self._levels:
+            raise InputError("Masks are for levels, and actions are 'box': expected actions='levels'.")
+        return self._masks.copy()
 
     def render(self) -> Any:
         """As the parallel environment does."""
@@ -72,4 +101,4 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
 def _team_info(infos: dict[str, dict[str, float | int]]) -> dict[str, Any]:
     shared = next(iter(infos.values()))
-    return {key: shared[key] for key in ("accuracy", "relative_macs", "macs", "params", "score")} | infos
+    return {key: shared[key] for key in TEAM_KEYS if key in shared} | infos
