@@ -26,6 +26,7 @@ from agents.comparison import Baselines, choose_best, measure, measure_original,
 from agents.progress import Progress
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
+from agents.seeds import parse_seeds
 from dsfp_env.devices import choose_device
 from dsfp_env.errors import InputError
 from dsfp_env.loading import check_task
@@ -323,23 +324,6 @@ def reward_name(settings: Settings) -> str:
 def ratios_of(evaluation: agents.Evaluation) -> dict[str, float]:
     """The joint action of an evaluation, in percent by agent."""
     return {agent: info["ratio"] for agent, info in evaluation.infos.items()}
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds from ``0-4``, ``3`` or ``0,2,5-7``.
-
-    Raises:
-        InputError: If the text is none of these.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise InputError(f"--seeds is {text!r}: expected for example 0-4, or 0,3,7.")
-        seeds.extend(range(int(first), int(last or first) + 1))
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds is {text!r}: a seed is named twice.")
-    return seeds
 
 
 def free_folder(settings: Settings) -> Path:

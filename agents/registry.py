@@ -12,7 +12,9 @@ from typing import Any
 from pettingzoo import ParallelEnv
 
 from agents.base import MakeAgent, MultiAgent
+from agents.cma_es import CMAES
 from agents.independent import Independent
+from agents.optuna_search import NSGA2, TPE
 from agents.q_learning import QLearning
 from agents.random_search import RandomSearch
 from agents.regression_bandit import RegressionBandit
@@ -29,12 +31,12 @@ class Entry:
 
     Attributes:
         make: ``(env, seed, evaluations, **options)`` -> a team for the environment, fit for that budget.
-        options: What may be given as options.
+        options: What may be given as options; None if that is for ``make`` to say.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
     """
 
     make: Callable[..., MultiAgent]
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] | None = ()
     actions: str = "levels"
 
 
@@ -66,6 +68,17 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
     return Entry(make, _options(make_team), actions)
 
 
+def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
+    """An algorithm of `agents.sb3`; options are ``view`` and the algorithm's hyperparameters."""
+
+    def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
+        from agents.sb3 import StableBaselines3  # takes seconds to import
+
+        return StableBaselines3(env, seed, evaluations, algorithm, **options)
+
+    return Entry(make, None, actions)
+
+
 def _options(made: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(made).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
@@ -76,6 +89,17 @@ AGENTS: dict[str, Entry] = {
     "random_search": one_each(RandomSearch),
     "q_learning": one_each(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
     "regression_bandit": one_each(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
+    "tpe": one_team(TPE),
+    "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
+    "cma_es": one_team(CMAES, "box"),
+    "ppo": stable_baselines3("ppo"),
+    "a2c": stable_baselines3("a2c"),
+    "sac": stable_baselines3("sac"),
+    "td3": stable_baselines3("td3"),
+    "ddpg": stable_baselines3("ddpg"),
+    "tqc": stable_baselines3("tqc"),
+    "dqn": stable_baselines3("dqn", "levels"),
+    "maskable_ppo": stable_baselines3("maskable_ppo", "levels"),
 }
 
 
@@ -94,7 +118,7 @@ def choose_agent(text: str) -> Entry:
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     chosen = choose("agent", name, {**installed, **AGENTS}, importable=True)
     entry = chosen if isinstance(chosen, Entry) else _of_ones_own(name, chosen)
-    for option in options:
+    for option in options if entry.options is not None else ():
         choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
     return replace(entry, make=partial(entry.make, **options))
 

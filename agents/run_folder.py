@@ -62,9 +62,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.evaluations: list[dict[str, Any]] = []
-        versions = {"dsfp_env": dsfp_env.__version__, "python": platform.python_version()}
-        versions |= {package: version(package) for package in PACKAGES}
-        self._write_json("settings.json", {"settings": dict(settings), "versions": versions})
+        self._write_json("settings.json", {"settings": dict(settings), "versions": versions()})
 
     def add(self, evaluation: Evaluation) -> None:
         """Append one evaluation."""
@@ -92,6 +90,12 @@ class RunFolder:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_json(self.folder / name, content)
+
+
+def versions() -> dict[str, str]:
+    """Of what is used."""
+    ours = {"dsfp_env": dsfp_env.__version__, "python": platform.python_version()}
+    return ours | {package: version(package) for package in PACKAGES}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Learn how many filters each convolution of a network can lose.
 
 Importing this package registers the environment with PettingZoo (``dsfp/layer_pruning-v0``, parallel and AEC)
-and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action).
+and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action); and either with vector rewards
+(``dsfp/multi_objective_layer_pruning-v0``, ``dsfp/MultiObjectiveLayerPruning-v0``).
 """
 
 import gymnasium
@@ -29,8 +30,18 @@ __version__ = "0.1.0"
 
 pettingzoo.register("parallel", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:parallel_env")
 pettingzoo.register("aec", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:env")
+pettingzoo.register(
+    "parallel",
+    "dsfp/multi_objective_layer_pruning-v0",
+    "dsfp_env.wrappers.multi_objective:VectorRewardEnv",
+)
 gymnasium.register(
     "dsfp/LayerPruning-v0",
     "dsfp_env.wrappers.joint_action:JointActionEnv",
     vector_entry_point="dsfp_env.wrappers.vector:VectorJointActionEnv",
+)
+gymnasium.register(
+    "dsfp/MultiObjectiveLayerPruning-v0",
+    "dsfp_env.wrappers.multi_objective:VectorRewardJointActionEnv",
+    disable_env_checker=True,  # it expects scalar rewards
 )

@@ -117,8 +117,9 @@ class Evaluator:
             plans: Ratios in percent by agent, as for `evaluate`. Equal ones are evaluated once.
             seed: Drives the fine-tuning; one for all, or one for each.
             workers: Processes to use, at most; with 1 the work is done in this one. Unless given, as many as there
-                are cores for the threads of each, and 1 on a GPU, and where times are measured. They are started
-                when they are needed, which takes a few seconds, and kept for the next call.
+                are cores for the threads of each; but 1 on a GPU, where times are measured, and in a process that
+                another one has started by `multiprocessing`. They are started when they are needed, which takes
+                a few seconds, and kept for the next call.
 
         Returns:
             An outcome for each plan, in their order.
@@ -235,7 +236,7 @@ class Evaluator:
     def _worker_count(self, asked: int | None) -> int:
         if asked is None:
             alone = self.latency is not None or self.task.device.type != "cpu"
-            alone = alone or multiprocessing.current_process().daemon  # which may not start others
+            alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             return 1 if alone else max(1, available_cores() // self._threads)
         if not isinstance(asked, (int, np.integer)) or asked < 1:
             raise InputError(f"workers is {asked!r}: expected a number of processes, 1 or more, or None.")

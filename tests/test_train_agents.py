@@ -16,6 +16,7 @@ import torch
 import agents
 import dsfp_env
 import train_agents
+from agents.seeds import parse_seeds
 from dsfp_env.accuracy import measure_accuracy
 
 ROOT = Path(__file__).parents[1]
@@ -126,8 +127,8 @@ def test_outcomes_on_disk_can_be_left_alone():
 
 
 def test_seeds_and_default_folders(tmp_path, monkeypatch):
-    assert train_agents.parse_seeds("0-4") == [0, 1, 2, 3, 4]
-    assert train_agents.parse_seeds("7,1-2") == [7, 1, 2]
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert parse_seeds("7,1-2") == [7, 1, 2]
     monkeypatch.chdir(tmp_path)
     folder = train_agents.free_folder(train_agents.Settings())
     assert str(folder) == "runs/digits-q_learning-seed0"

@@ -1,5 +1,21 @@
 """The environment in other clothes. A wrapper changes the interface, never what is measured."""
 
+from typing import TYPE_CHECKING, Any
+
 from dsfp_env.wrappers.joint_action import JointActionEnv as JointActionEnv
+from dsfp_env.wrappers.multi_objective import VectorRewardEnv as VectorRewardEnv
+from dsfp_env.wrappers.multi_objective import VectorRewardJointActionEnv as VectorRewardJointActionEnv
 from dsfp_env.wrappers.together import step_together as step_together
 from dsfp_env.wrappers.vector import VectorJointActionEnv as VectorJointActionEnv
+
+if TYPE_CHECKING:
+    from dsfp_env.wrappers.vec_env import ParallelVecEnv as ParallelVecEnv
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import `ParallelVecEnv` when it is asked for: Stable-Baselines3 takes seconds to import."""
+        if name == "ParallelVecEnv":
+            from dsfp_env.wrappers.vec_env import ParallelVecEnv
+
+            return ParallelVecEnv
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

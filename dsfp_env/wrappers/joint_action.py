@@ -95,7 +95,8 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The joint action of the parallel environment that an action ``[agents]`` means."""
         levels_or_ratios = np.asarray(action)
         if not self._levels:
-            levels_or_ratios = LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+            ratios = LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+            levels_or_ratios = ratios.astype(np.float32)[:, None]  # [agents, 1]
         return dict(zip(self.parallel_env.possible_agents, levels_or_ratios, strict=True))
 
 

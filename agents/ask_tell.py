@@ -1,0 +1,185 @@
+"""A black-box optimiser as a team: it is asked for a joint action, and told what that was worth.
+
+An optimiser has two methods:
+
+- ``ask()`` proposes a joint action: a dictionary by agent, or a vector in the order of the agents. A ratio in
+  percent or a level for each, as the environment's actions are; a number that is out of range is brought to the
+  nearest action.
+- ``tell(joint action, score)`` is called once the joint action was evaluated, with what it asked for, or, if
+  something else was played, with that, in the same form. Higher scores are better.
+
+It neither sees observations nor knows of episodes: every step evaluates a joint action, and its score is told.
+Where a budget of MACs masks levels, the nearest joint action under the masks is played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from pettingzoo import ParallelEnv
+
+from agents.base import JointTransition
+from agents.loop import Evaluation
+from agents.masking import allowed, infos_in_turn
+from dsfp_env.errors import InputError
+
+
+class AskTell(Protocol):
+    """Proposes joint actions and learns what they were worth."""
+
+    def ask(self) -> Any:
+        """The next joint action to try: numbers by agent, or in the order of the agents."""
+
+    def tell(self, joint_action: Any, score: float) -> Any:
+        """Learn what a joint action was worth; higher is better."""
+
+
+def from_ask_tell(optimiser: AskTell, env: ParallelEnv[str, Any, Any]) -> AskTellTeam:
+    """Make a team of an optimiser with ``ask`` and ``tell``; see the top of this file.
+
+    Args:
+        optimiser: Seeded by whoever made it.
+        env: Gives the agents and their action spaces.
+
+    Raises:
+        InputError: If an action space is neither Discrete nor a Box of one number.
+    """
+    return AskTellTeam(optimiser, env)
+
+
+class AskTellTeam:
+    """A `MultiAgent` that plays what an optimiser asks for, and, if deterministic, the best that was evaluated.
+
+    Args:
+        optimiser: See the top of this file.
+        env: Gives the agents, their action spaces and the masks.
+
+    Raises:
+        InputError: If an action space is neither Discrete nor a Box of one number.
+    """
+
+    team = True
+
+    def __init__(self, optimiser: AskTell, env: ParallelEnv[str, Any, Any]) -> None:
+        self.optimiser, self._env = optimiser, env
+        self._spaces = {agent: _checked_space(agent, env.action_space(agent)) for agent in env.possible_agents}
+        self._middle = {agent: _middle(space) for agent, space in self._spaces.items()}
+        self._asked: Any = None  # as the optimiser gave it ...
+        self._proposed: dict[str, Any] = {}  # ... and as actions by agent
+        self._best: Evaluation | None = None
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """What the optimiser asks for, or the best so far, brought under the masks.
+
+        Raises:
+            InputError: If the optimiser asks for no joint action.
+        """
+        if deterministic:
+            wished = self._middle if self._best is None else self._best.actions
+        else:
+            self._asked = self.optimiser.ask()
+            wished = self._proposed = _as_actions(self._asked, self._spaces)
+        return under_masks(self._env, infos, wished)
+
+    def update(self, transition: JointTransition) -> dict[str, float]:
+        """Tell the optimiser what the joint action was worth, and remember it if it is the best."""
+        evaluation = Evaluation(1, dict(transition.actions), transition.rewards, transition.infos)
+        if self._best is None or evaluation.score > self._best.score:
+            self._best = evaluation
+        self.optimiser.tell(self._told(_numbers(transition.actions)), self._worth(evaluation))
+        return {"best_score": self._best.score}
+
+    def _told(self, played: dict[str, float]) -> Any:
+        """What was played, in the optimiser's own words if it is what it asked for, else in its form."""
+        if played == _numbers(self._proposed):
+            return self._asked
+        if self._asked is None or isinstance(self._asked, Mapping):
+            return played
+        return np.array([played[agent] for agent in self._spaces])
+
+    def _worth(self, evaluation: Evaluation) -> Any:
+        """What the optimiser is told of an evaluation."""
+        return evaluation.score
+
+
+def under_masks(
+    env: ParallelEnv[str, Any, Any], infos: Mapping[str, dict[str, Any]], wished: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The joint action that is played where masks forbid the wished one.
+
+    All levels are raised together, by as little as is enough, so that no layer pays for the others; then each in
+    turn returns towards what was wished, as far as the masks allow. Equal wishes give equal actions.
+
+    Args:
+        env: The environment.
+        infos: Its infos; without masks in them nothing is changed.
+        wished: Agent -> action.
+    """
+    if not any("action_mask" in infos[agent] for agent in wished):
+        return dict(wished)
+    size = {agent: int(env.action_space(agent).n) for agent in wished}
+
+    def levels_of(agent: str) -> np.ndarray:
+        return allowed(infos_in_turn(env, infos, agent, played), size[agent])
+
+    for shift in range(max(size.values())):
+        played = {agent: min(level + shift, size[agent] - 1) for agent, level in wished.items()}
+        if all(level in levels_of(agent) for agent, level in played.items()):
+            break
+    for agent, level in wished.items():
+        levels = levels_of(agent)
+        played[agent] = int(levels[np.abs(levels - level).argmin()])
+    return played
+
+
+def _as_actions(asked: Any, spaces: Mapping[str, Space[Any]]) -> dict[str, Any]:
+    """A joint action in the optimiser's form as actions by agent; numbers out of range are brought back."""
+    if not isinstance(asked, Mapping):
+        vector = np.ravel(asked)
+        if len(vector) != len(spaces):
+            raise InputError(
+                f"The optimiser asked for {asked!r}: expected a number for each of the agents "
+                f"{', '.join(spaces)}, in this order, or a dictionary by agent."
+            )
+        asked = dict(zip(spaces, vector, strict=True))
+    if set(asked) != set(spaces):
+        raise InputError(
+            f"The optimiser asked for actions of {', '.join(map(str, asked))}: expected one for each of the "
+            f"agents {', '.join(spaces)}."
+        )
+    return {agent: _nearest_action(agent, asked[agent], space) for agent, space in spaces.items()}
+
+
+def _nearest_action(agent: str, value: Any, space: Space[Any]) -> Any:
+    number = np.asarray(value)
+    if number.size != 1 or number.dtype.kind not in "iuf" or not np.isfinite(number).all():
+        raise InputError(f"The optimiser asked for {value!r} for {agent}: expected one finite number.")
+    if isinstance(space, Discrete):
+        return int(np.clip(np.rint(number.item()), 0, space.n - 1))
+    assert isinstance(space, Box)
+    return np.clip(number.reshape(1), space.low, space.high).astype(np.float32)
+
+
+def _middle(space: Space[Any]) -> Any:
+    if isinstance(space, Discrete):
+        return int(space.n) // 2
+    assert isinstance(space, Box)
+    return (space.low + space.high) / 2
+
+
+def _numbers(actions: Mapping[str, Any]) -> dict[str, Any]:
+    return {agent: np.asarray(action).item() for agent, action in actions.items()}
+
+
+def _checked_space(agent: str, space: Space[Any]) -> Space[Any]:
+    if isinstance(space, Discrete) or (isinstance(space, Box) and space.shape == (1,)):
+        return space
+    raise InputError(
+        f"{agent} has the action space {space}: expected Discrete or a Box of one number, as with "
+        "actions='levels' or actions='box'."
+    )

@@ -1,0 +1,229 @@
+"""Learners side by side: every one with every budget of evaluations and every seed, on real evaluations.
+
+    python -m agents.compare --agents all --budgets 50 150 300 --seeds 0-4 --out runs/compare
+
+Each run, one learner with one budget and one seed, leaves a file; stopped and started again, the command goes on
+where it was. A seed is a split of the data, an original network, a fine-tuning seed and a learner's seed, the same
+for all learners, who share what is measured. At the end of a run its best joint action (the highest reward seen)
+and its greedy one (what the learner believes best) are measured again with fine-tuning seeds that no search has
+seen: the highest reward of a search is partly luck.
+
+The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
+credit as in ``q_learning@difference``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import tyro
+
+import agents
+import dsfp_env
+from agents.compare_report import draw, table
+from agents.comparison import measure, measuring_seeds
+from agents.progress import Progress
+from agents.registry import AGENTS, choose_agent
+from agents.run_folder import versions, write_json
+from agents.seeds import parse_seeds
+from dsfp_env.credit import KINDS
+from dsfp_env.errors import InputError, choose
+from dsfp_env.pareto import hypervolume
+from dsfp_env.workers import available_cores
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who is compared, on what, and for how long."""
+
+    agents: tuple[str, ...] = ("all",)
+    """Learners by name; all is every one in agents.registry."""
+    budgets: tuple[int, ...] = (50, 150, 300)
+    """Evaluations that a run may make."""
+    seeds: str = "0-4"
+    """For example 0-4 or 0,3,7."""
+    task: str = "digits"
+    """Network and data, as for train_agents.py."""
+    reward: str = "accuracy_x_saving"
+    """As for train_agents.py."""
+    macs_budget: float | None = None
+    """As for train_agents.py."""
+    workers: int = available_cores()
+    """Processes."""
+    out: str = "runs/compare"
+    """The folder; a comparison in it with the same settings goes on."""
+
+
+class Job(NamedTuple):
+    """The runs of one learner with one seed."""
+
+    agent: str
+    seed: int
+    budgets: tuple[int, ...]
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    settings = tyro.cli(Settings, description=__doc__)
+    try:
+        compare(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def compare(settings: Settings) -> None:
+    """Make the runs that are left, then print and write the tables and the picture.
+
+    Raises:
+        InputError: If a setting cannot be used, or the folder is of another task or reward.
+    """
+    contestants = list(AGENTS) if settings.agents == ("all",) else list(settings.agents)
+    for contestant in contestants:
+        choose_agent(credit_of(contestant)[0])
+    seeds, folder = parse_seeds(settings.seeds), Path(settings.out)
+    _claim(folder, settings)
+    left = [
+        Job(contestant, seed, budgets)
+        for seed in seeds
+        for contestant in contestants
+        if (budgets := tuple(b for b in settings.budgets if not piece(folder, contestant, b, seed).exists()))
+    ]
+    for seed in sorted({job.seed for job in left}):
+        dsfp_env.load_task(settings.task, seed=seed)  # trained here once, not by every process
+    _run(settings, left, folder)
+    runs = [
+        json.loads(path.read_text())
+        for contestant in contestants
+        for budget in settings.budgets
+        for seed in seeds
+        if (path := piece(folder, contestant, budget, seed)).exists()
+    ]
+    text = table(runs)
+    (folder / "comparison.md").write_text(text)
+    draw(folder / "comparison.png", runs)
+    print(text)
+
+
+def _claim(folder: Path, settings: Settings) -> None:
+    """Write down what the folder is for, or see that it is for the same."""
+    same = {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
+    path = folder / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text())["same"]
+        if before != same:
+            raise InputError(
+                f"The folder {folder} holds a comparison with {before}, and {same} was asked for: choose another "
+                "with --out."
+            )
+        return
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    write_json(path, {"same": same, "settings": asdict(settings), "versions": versions()})
+
+
+def _run(settings: Settings, jobs: Sequence[Job], folder: Path) -> None:
+    progress = Progress("runs", sum(len(job.budgets) for job in jobs))
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(make_runs, settings, job, folder): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                if refused := future.result():
+                    print(f"{futures[future].agent}: {refused}", file=sys.stderr)
+                for _ in futures[future].budgets:
+                    progress.advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    progress.close()
+
+
+def make_runs(settings: Settings, job: Job, folder: Path) -> str | None:
+    """One learner with one seed, with every budget; returns why not, if it cannot be run here."""
+    torch.set_num_threads(1)
+    try:
+        for budget in job.budgets:
+            run = make_run(_evaluator(settings.task, job.seed), settings, job.agent, budget, job.seed)
+            write_json(piece(folder, job.agent, budget, job.seed), run)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+@cache
+def _evaluator(task: str, seed: int) -> dsfp_env.Evaluator:
+    """One for all learners of a process."""
+    return dsfp_env.Evaluator(dsfp_env.load_task(task, seed=seed))
+
+
+def make_run(
+    evaluator: dsfp_env.Evaluator, settings: Settings, contestant: str, budget: int, seed: int
+) -> dict[str, Any]:
+    """Let one learner learn; returns what it tried, and its best and its greedy joint action measured anew."""
+    name, credit = credit_of(contestant)
+    entry = choose_agent(name)
+    env = dsfp_env.parallel_env(
+        evaluator=evaluator,
+        actions=entry.actions,
+        reward=settings.reward,
+        macs_budget=settings.macs_budget,
+        credit=credit,
+    )
+    team = entry.make(env, seed, budget)
+    history = agents.train(env, team, budget, seed=seed)
+    greedy = agents.play(env, team)
+    infos = [next(iter(evaluation.infos.values())) for evaluation in history]
+    measured = {
+        which: measure(evaluator, ratios_of(evaluation), env.score, measuring_seeds(seed))
+        for which, evaluation in (("best", agents.best(history)), ("greedy", greedy))
+    }
+    return {
+        "agent": contestant,
+        "budget": budget,
+        "seed": seed,
+        **measured,
+        "hypervolume": hypervolume([(info["accuracy"], 1 - info["relative_macs"]) for info in infos], (0, 0)),
+        "evaluations": [evaluation.number for evaluation in history],
+        "scores": [evaluation.score for evaluation in history],
+        "accuracies": [info["accuracy"] for info in infos],
+        "relative_macs": [info["relative_macs"] for info in infos],
+    }
+
+
+def credit_of(contestant: str) -> tuple[str, str]:
+    """The learner and the kind of credit that a contestant means.
+
+    Raises:
+        InputError: If the kind of credit is unknown.
+    """
+    name, at, credit = contestant.partition("@")
+    if at:
+        choose("credit", credit, dict.fromkeys(KINDS))
+    return name, credit or "shared"
+
+
+def ratios_of(evaluation: agents.Evaluation) -> dict[str, float]:
+    """The joint action of an evaluation, in percent by agent."""
+    return {agent: info["ratio"] for agent, info in evaluation.infos.items()}
+
+
+def piece(folder: Path, contestant: str, budget: int, seed: int) -> Path:
+    """The file of one run."""
+    name = "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in contestant)
+    return folder / "runs" / f"{name}-{budget}-seed{seed}.json"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

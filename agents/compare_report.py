@@ -1,0 +1,117 @@
+"""Runs of several learners as tables and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.statistics import Interval, interval
+
+Run = Mapping[str, Any]  # as `agents.compare.make_run` gives
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Markdown: for every learner and budget the interquartile mean over seeds, with its 95 % interval.
+
+    Learners are in the order of their best joint actions with the largest budget.
+    """
+    budgets = sorted({run["budget"] for run in runs})
+    names = _ranked(runs, budgets[-1])
+    lines = [_row("", [f"best, {b}" for b in budgets] + [f"greedy, {b}" for b in budgets])]
+    lines.append("|---|" + "---|" * (2 * len(budgets)))
+    for name in names:
+        cells = [_cell(_rewards(runs, name, budget, which)) for which in ("best", "greedy") for budget in budgets]
+        lines.append(_row(name, cells))
+    lines += ["", *_details(runs, names, budgets[-1])]
+    return "\n".join(lines) + "\n"
+
+
+def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> list[str]:
+    """What else came of the largest budget."""
+    lines = [
+        f"With {budget} evaluations:",
+        "",
+        _row("", ["test accuracy of best", "relative MACs of best", "hypervolume of all tried", "seeds"]),
+        "|---|---|---|---|---|",
+    ]
+    for name in names:
+        mine = _of(runs, name, budget)
+        lines.append(
+            _row(
+                name,
+                [
+                    f"{np.mean([run['best']['test_accuracy'] for run in mine]):.1%}",
+                    f"{np.mean([run['best']['relative_macs'] for run in mine]):.1%}",
+                    _cell([run["hypervolume"] for run in mine]),
+                    str(len(mine)),
+                ],
+            )
+        )
+    return lines
+
+
+def draw(path: Path, runs: Sequence[Run]) -> None:
+    """Draw the interquartile means with their intervals, one panel for each budget.
+
+    Args:
+        path: A PNG file.
+        runs: Of several learners.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    budgets = sorted({run["budget"] for run in runs})
+    names = _ranked(runs, budgets[-1])[::-1]
+    figure = Figure(figsize=(4.5 * len(budgets), 1.2 + 0.28 * len(names)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(budgets), sharey=True, sharex=True, squeeze=False)[0]
+    for panel, budget in zip(panels, budgets, strict=True):
+        for which, colour, shift in (("best", "#d62728", 0.12), ("greedy", "#1f77b4", -0.12)):
+            found = [(place, _interval(_rewards(runs, name, budget, which))) for place, name in enumerate(names)]
+            known = [(place, one) for place, one in found if one is not None]
+            values = [one.value for _, one in known]
+            errors = np.array([[one.value - one.low, one.high - one.value] for _, one in known]).T
+            places = [place + shift for place, _ in known]
+            panel.errorbar(values, places, xerr=np.abs(errors), fmt="o", markersize=4, color=colour, label=which)
+        panel.set(title=f"{budget} evaluations", xlabel="reward with fresh seeds")
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].legend(frameon=False, loc="lower left")
+    figure.savefig(path)
+
+
+def _ranked(runs: Iterable[Run], budget: int) -> list[str]:
+    runs = list(runs)
+    names = dict.fromkeys(run["agent"] for run in runs)
+
+    def worth(name: str) -> float:
+        found = _interval(_rewards(runs, name, budget, "best"))
+        return -np.inf if found is None else found.value
+
+    return sorted(names, key=worth, reverse=True)
+
+
+def _of(runs: Iterable[Run], name: str, budget: int) -> list[Run]:
+    return [run for run in runs if run["agent"] == name and run["budget"] == budget]
+
+
+def _rewards(runs: Iterable[Run], name: str, budget: int, which: str) -> list[float]:
+    return [run[which]["reward"] for run in _of(runs, name, budget)]
+
+
+def _interval(scores: Sequence[float]) -> Interval | None:
+    if len(scores) < 2:
+        return Interval(scores[0], scores[0], scores[0]) if scores else None
+    return interval(scores, rng=np.random.default_rng(0))
+
+
+def _cell(scores: Sequence[float]) -> str:
+    found = _interval(scores)
+    return "" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return "| " + " | ".join([name, *cells]) + " |"

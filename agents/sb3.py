@@ -1,0 +1,262 @@
+"""Stable-Baselines3's algorithms as teams, and its trained models as players.
+
+Two views of the environment: ``"shared"``, one policy for all agents, each of which is a slot of a
+`dsfp_env.wrappers.ParallelVecEnv`; and ``"joint"``, one controller of the joint action (`JointActionEnv`).
+
+Their own defaults are made for millions of steps: PPO would spend 2048 evaluations before its first update. The
+defaults here are fit for budgets of tens to hundreds; every hyperparameter of the library can be given instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from agents.base import JointTransition
+from agents.loop import Evaluation, check_budget, evaluations_per_step
+from agents.recording import BudgetSpent, Recorded
+from dsfp_env.errors import InputError, choose
+from dsfp_env.wrappers import JointActionEnv
+
+VIEWS = ("shared", "joint")
+
+
+class Budget(NamedTuple):
+    """What defaults are fit for."""
+
+    evaluations: int
+    slots: int  # transitions that each evaluation gives
+    actions: int  # numbers in one action
+
+
+class Algorithm(NamedTuple):
+    """Where an algorithm is found, and what suits it here."""
+
+    module: str
+    name: str
+    defaults: Callable[[Budget], dict[str, Any]]
+
+
+def _ppo(budget: Budget) -> dict[str, Any]:
+    """About fifteen updates, each from 4 to 16 joint actions in one batch."""
+    n_steps = int(np.clip(budget.evaluations // 15, 4, 16))
+    policy = {"net_arch": [32], "log_std_init": -0.7}  # the library's 0 plays the bounds half of the time
+    batch = n_steps * budget.slots
+    return {"n_steps": n_steps, "batch_size": batch, "learning_rate": 1e-2, "gamma": 1.0, "policy_kwargs": policy}
+
+
+def _maskable_ppo(budget: Budget) -> dict[str, Any]:
+    return {**_ppo(budget), "policy_kwargs": {"net_arch": [32]}}
+
+
+def _a2c(budget: Budget) -> dict[str, Any]:
+    policy = {"net_arch": [32], "log_std_init": -0.7}
+    return {"n_steps": 4, "learning_rate": 3e-3, "gamma": 1.0, "policy_kwargs": policy}
+
+
+def _off_policy(budget: Budget) -> dict[str, Any]:
+    """Random ratios for a tenth of the budget, then as many updates as transitions."""
+    return {
+        "learning_starts": max(2, budget.evaluations // 10) * budget.slots,
+        "buffer_size": budget.evaluations * budget.slots,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "train_freq": 1,
+        "gradient_steps": -1,
+        "gamma": 1.0,
+        "policy_kwargs": {"net_arch": [64, 64]},
+    }
+
+
+def _entropy(budget: Budget) -> dict[str, Any]:
+    return {**_off_policy(budget), "ent_coef": "auto_0.1"}  # scores differ by tenths
+
+
+def _noise(budget: Budget) -> dict[str, Any]:
+    """Of a deterministic policy; without entropy it is easily led astray, so it learns more slowly."""
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    noise = NormalActionNoise(np.zeros(budget.actions), np.full(budget.actions, 0.3))
+    return {**_off_policy(budget), "learning_rate": 3e-4, "action_noise": noise}
+
+
+def _dqn(budget: Budget) -> dict[str, Any]:
+    exploration = {"exploration_fraction": 0.6, "exploration_final_eps": 0.05}
+    return {**_off_policy(budget), **exploration, "target_update_interval": 10 * budget.slots}
+
+
+ALGORITHMS = {
+    "ppo": Algorithm("stable_baselines3", "PPO", _ppo),
+    "a2c": Algorithm("stable_baselines3", "A2C", _a2c),
+    "sac": Algorithm("stable_baselines3", "SAC", _entropy),
+    "td3": Algorithm("stable_baselines3", "TD3", _noise),
+    "ddpg": Algorithm("stable_baselines3", "DDPG", _noise),
+    "dqn": Algorithm("stable_baselines3", "DQN", _dqn),
+    "maskable_ppo": Algorithm("sb3_contrib", "MaskablePPO", _maskable_ppo),
+    "tqc": Algorithm("sb3_contrib", "TQC", _entropy),
+}
+
+
+def from_sb3(model: Any, env: ParallelEnv[str, Any, Any]) -> Player:
+    """A trained model as a team that plays, for `agents.play` and `agents.train`.
+
+    Args:
+        model: Anything with ``predict`` and an observation space, trained on `ParallelVecEnv` or `JointActionEnv`.
+        env: The environment to play in.
+
+    Raises:
+        InputError: If the model sees neither what an agent of the environment sees, nor its state.
+    """
+    for view in VIEWS:
+        seen = as_seen(env, view)
+        if model.observation_space == seen.observation_space and model.action_space == seen.action_space:
+            return Player(model, env, view)
+    raise InputError(
+        f"The model sees {model.observation_space} and does {model.action_space}: expected the spaces of "
+        "ParallelVecEnv(env) or of JointActionEnv(env). Make the environment as it was for training."
+    )
+
+
+def as_seen(env: ParallelEnv[str, Any, Any], view: str) -> Any:
+    """The environment as a model sees it."""
+    if view == "joint":
+        return JointActionEnv(env)
+    from dsfp_env.wrappers import ParallelVecEnv
+
+    return ParallelVecEnv(env)
+
+
+class Player:
+    """A model's policy for a team; it does not learn.
+
+    Args:
+        model: See `from_sb3`.
+        env: The environment to play in.
+        view: ``"shared"`` or ``"joint"``.
+    """
+
+    def __init__(self, model: Any, env: ParallelEnv[str, Any, Any], view: str) -> None:
+        self._model, self._env, self._view = model, env, view
+        self._seen = as_seen(env, view)
+        self._masked = "action_masks" in inspect.signature(model.predict).parameters
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """What the model says."""
+        joint = self._view == "joint"
+        seen = self._env.state() if joint else self._seen.seen(observations)
+        actions, _ = self._model.predict(seen, deterministic=deterministic, **self._masks(infos))
+        by_agent = self._seen.by_agent(actions)
+        return by_agent if joint else by_agent[0]
+
+    def update(self, transition: JointTransition) -> None:
+        """Nothing is learned."""
+
+    def _masks(self, infos: Mapping[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+        """What a model that respects masks is told."""
+        masks = [info["action_mask"] for info in infos.values() if "action_mask" in info]
+        if not self._masked or not masks:
+            return {}
+        return {"action_masks": np.concatenate(masks) if self._view == "joint" else np.stack(masks)}
+
+
+class StableBaselines3:
+    """A team that an algorithm of Stable-Baselines3 trains, by the library's own loop.
+
+    Args:
+        env: The environment; its kind of actions must suit the algorithm.
+        seed: Of the model; the environment gets the seed of `learn`.
+        evaluations: The budget that the defaults are fit for.
+        algorithm: A name in `ALGORITHMS`.
+        view: ``"shared"`` or ``"joint"``.
+        **hyperparameters: Of the algorithm, in place of the defaults.
+
+    Raises:
+        InputError: If the algorithm, the view or a hyperparameter is unknown, the library is not installed, or the
+            algorithm cannot use the actions.
+    """
+
+    def __init__(
+        self,
+        env: ParallelEnv[str, Any, Any],
+        seed: int,
+        evaluations: int,
+        algorithm: str,
+        view: str = "shared",
+        **hyperparameters: Any,
+    ) -> None:
+        self._algorithm, self._view = choose("algorithm", algorithm, ALGORITHMS), view
+        choose("view", view, dict.fromkeys(VIEWS))
+        make = _imported(self._algorithm)
+        for name in hyperparameters:
+            choose(f"hyperparameter of {algorithm}:", name, inspect.signature(make).parameters)
+        num_agents = len(env.possible_agents)
+        self._slots = num_agents if view == "shared" else 1
+        given = self._algorithm.defaults(Budget(evaluations, self._slots, num_agents // self._slots))
+        if "n_steps" in hyperparameters and "batch_size" in given:
+            given["batch_size"] = hyperparameters["n_steps"] * self._slots
+        given |= {"seed": seed, "device": "cpu", **hyperparameters}
+        try:
+            self.model = make("MlpPolicy", as_seen(env, view), **given)
+        except AssertionError as error:  # how the library refuses actions
+            raise InputError(f"{algorithm} cannot be used here, with the view {view!r}: {error}") from error
+        self._player = Player(self.model, env, view)
+
+    def learn(
+        self,
+        env: ParallelEnv[str, Any, Any],
+        evaluations: int,
+        *,
+        seed: int | None = None,
+        on_evaluation: Callable[[Evaluation], None] | None = None,
+    ) -> list[Evaluation]:
+        """Train; see `agents.train`. Warns if no update fits into the budget."""
+        check_budget(env, evaluations)
+        self._warn_of_no_update(evaluations // evaluations_per_step(env))
+        recorded = Recorded(env, evaluations, on_evaluation)
+        self.model.set_env(as_seen(recorded, self._view))
+        if seed is not None:
+            self.model.env.seed(seed)
+        with contextlib.suppress(BudgetSpent):  # in the middle of a rollout, from which nothing more is learned
+            self.model.learn(evaluations * self._slots)
+        return recorded.history
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """What the model says."""
+        return self._player.act(observations, infos, deterministic=deterministic)
+
+    def update(self, transition: JointTransition) -> None:
+        """The library has a loop of its own: `learn`."""
+
+    def _warn_of_no_update(self, steps: int) -> None:
+        """Say so if the budget ends before the model has learned anything."""
+        if hasattr(self.model, "learning_starts"):
+            needed = self.model.learning_starts // self._slots + 1
+        else:
+            needed = self.model.n_steps
+        if steps < needed:
+            warnings.warn(
+                f"{type(self.model).__name__} learns nothing in {steps} step(s) of the environment: its first "
+                f"update comes after {needed}. Give it a larger budget, or a smaller n_steps or learning_starts.",
+                stacklevel=3,
+            )
+
+
+def _imported(algorithm: Algorithm) -> Any:
+    try:
+        return getattr(importlib.import_module(algorithm.module), algorithm.name)
+    except ImportError as error:
+        package = algorithm.module.replace("_", "-")
+        raise InputError(
+            f"{algorithm.name} needs the package {package}, which is not installed: pip install {package}"
+        ) from error
