@@ -23,6 +23,7 @@ import agents
 import dsfp_env
 from agents import report
 from agents.comparison import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.fronts import front_of, volume_of
 from agents.progress import Progress
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
@@ -241,11 +242,22 @@ def run(
         "best": measure(evaluator, best, score, seeds),
         "greedy": measure(evaluator, greedy, score, seeds),
         "baselines": {name: measure(evaluator, plan, score, seeds) for name, plan in plans.items()},
+        **fronts(record, baselines),
     }
     write(record, result, env, baselines)
     print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
     print(f"{report.table(result)}\n\nwritten to {record.folder}", flush=True)
     return result
+
+
+def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
+    """What was tried, as accuracy against MACs, whatever the reward was."""
+    lines, found = record.evaluations, baselines.random_outcomes
+    volumes = {
+        "tried": volume_of(*([line[name] for line in lines] for name in ("validation_accuracy", "relative_macs"))),
+        "random_search": volume_of(*([getattr(o, name) for o in found] for name in ("accuracy", "relative_macs"))),
+    }
+    return {"hypervolume": volumes, "pareto": front_of(lines)}
 
 
 def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder) -> None:

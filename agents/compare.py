@@ -31,13 +31,13 @@ import agents
 import dsfp_env
 from agents.compare_report import draw, table
 from agents.comparison import measure, measuring_seeds
+from agents.fronts import volume_of
 from agents.progress import Progress
 from agents.registry import AGENTS, choose_agent
 from agents.run_folder import versions, write_json
 from agents.seeds import parse_seeds
 from dsfp_env.credit import KINDS
 from dsfp_env.errors import InputError, choose
-from dsfp_env.pareto import hypervolume
 from dsfp_env.workers import available_cores
 
 
@@ -153,13 +153,15 @@ def _run(settings: Settings, jobs: Sequence[Job], folder: Path) -> None:
 def make_runs(settings: Settings, job: Job, folder: Path) -> str | None:
     """One learner with one seed, with every budget; returns why not, if it cannot be run here."""
     torch.set_num_threads(1)
-    try:
-        for budget in job.budgets:
-            run = make_run(_evaluator(settings.task, job.seed), settings, job.agent, budget, job.seed)
+    evaluator, refused = _evaluator(settings.task, job.seed), None
+    for budget in job.budgets:
+        try:
+            run = make_run(evaluator, settings, job.agent, budget, job.seed)
+        except InputError as error:
+            refused = str(error)
+        else:
             write_json(piece(folder, job.agent, budget, job.seed), run)
-    except InputError as error:
-        return str(error)
-    return None
+    return refused
 
 
 @cache
@@ -185,6 +187,7 @@ def make_run(
     history = agents.train(env, team, budget, seed=seed)
     greedy = agents.play(env, team)
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]
+    accuracies, macs = [info["accuracy"] for info in infos], [info["relative_macs"] for info in infos]
     measured = {
         which: measure(evaluator, ratios_of(evaluation), env.score, measuring_seeds(seed))
         for which, evaluation in (("best", agents.best(history)), ("greedy", greedy))
@@ -194,11 +197,11 @@ def make_run(
         "budget": budget,
         "seed": seed,
         **measured,
-        "hypervolume": hypervolume([(info["accuracy"], 1 - info["relative_macs"]) for info in infos], (0, 0)),
+        "hypervolume": volume_of(accuracies, macs),
         "evaluations": [evaluation.number for evaluation in history],
         "scores": [evaluation.score for evaluation in history],
-        "accuracies": [info["accuracy"] for info in infos],
-        "relative_macs": [info["relative_macs"] for info in infos],
+        "accuracies": accuracies,
+        "relative_macs": macs,
     }
 
 

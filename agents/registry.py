@@ -118,8 +118,9 @@ def choose_agent(text: str) -> Entry:
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     chosen = choose("agent", name, {**installed, **AGENTS}, importable=True)
     entry = chosen if isinstance(chosen, Entry) else _of_ones_own(name, chosen)
-    for option in options if entry.options is not None else ():
-        choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
+    if entry.options is not None:
+        for option in options:
+            choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
     return replace(entry, make=partial(entry.make, **options))
 
 

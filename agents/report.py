@@ -41,6 +41,11 @@ def table(result: Mapping[str, Any]) -> str:
             f"{entry['relative_macs']:>8.1%}{entry['params']:>10,}{entry['filters']:>9}{entry['reward']:>9.4f}  "
             f"{ratios}"
         )
+    if volume := result.get("hypervolume"):
+        lines.append(
+            f"hypervolume of accuracy and saved MACs: {volume['tried']:.3f} of what was tried, "
+            f"{volume['random_search']:.3f} of random search"
+        )
     return "\n".join(lines)
 
 
@@ -139,6 +144,8 @@ def _draw_tradeoff(
     evaluated = [(line["relative_macs"], line["validation_accuracy"]) for line in evaluations]
     uniform = [(outcome.relative_macs, outcome.accuracy) for outcome in uniform_outcomes]
     axes.plot(*zip(*evaluated, strict=True), ".", color=GREY, label="evaluated")
+    front = [(line["relative_macs"], line["validation_accuracy"]) for line in result["pareto"]]
+    axes.step(*zip(*front, strict=True), where="post", color=PINK, label="Pareto front of these")
     axes.plot(*zip(*uniform, strict=True), "o-", color=BLUE, markersize=4, label="uniform")
     marks = {"original": ("s", "black", 8), "greedy": ("P", PINK, 12), "best": ("*", RED, 18)}
     for name, (marker, colour, size) in marks.items():
