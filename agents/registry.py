@@ -11,13 +11,18 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
+from agents.bandits import UCB1, EpsilonGreedy, GaussianThompson
 from agents.base import MakeAgent, MultiAgent
 from agents.cma_es import CMAES
+from agents.coordinate_search import CoordinateSearch
 from agents.independent import Independent
+from agents.joint_thompson import JointThompson
+from agents.linucb import LinUCB
 from agents.optuna_search import NSGA2, TPE
 from agents.q_learning import QLearning
 from agents.random_search import RandomSearch
 from agents.regression_bandit import RegressionBandit
+from agents.sequential_q_learning import SequentialQLearning
 from agents.uniform import Uniform
 from dsfp_env.calls import parse_call
 from dsfp_env.errors import InputError, choose
@@ -87,8 +92,17 @@ def _options(made: Callable[..., Any]) -> tuple[str, ...]:
 AGENTS: dict[str, Entry] = {
     "uniform": one_each(Uniform, "box"),
     "random_search": one_each(RandomSearch),
+    "coordinate_search": one_team(CoordinateSearch),
     "q_learning": one_each(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
     "regression_bandit": one_each(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
+    "epsilon_greedy": one_each(EpsilonGreedy, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
+    "ucb1": one_each(UCB1),
+    "thompson": one_each(GaussianThompson),
+    "linucb": one_team(LinUCB),
+    "joint_thompson": one_team(JointThompson),
+    "sequential_q_learning": one_team(
+        SequentialQLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)
+    ),
     "tpe": one_team(TPE),
     "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
     "cma_es": one_team(CMAES, "box"),

@@ -1,0 +1,101 @@
+"""Joint actions of levels, chosen by one agent after another, so that they stay within a budget, if there is one.
+
+A joint action here is an array ``[agents]`` of levels, in the order of the environment's agents. Where infos carry
+masks, every agent has the one that the choices before its own leave; see `dsfp_env.masks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete
+from pettingzoo import ParallelEnv
+
+from agents.masking import allowed, infos_in_turn
+from dsfp_env.errors import InputError
+
+Infos = Mapping[str, dict[str, Any]]
+Choose = Callable[[int, np.ndarray], int]
+"""(number of the agent, levels that it may choose ``[k]``) -> a level"""
+Worth = Callable[[np.ndarray], np.ndarray]
+"""Joint actions ``[k, agents]`` -> what each is believed worth ``[k]``"""
+SWEEPS = 10  # of all agents, at most
+
+
+class InTurn:
+    """The joint actions of one environment.
+
+    Args:
+        env: Its actions are levels.
+        learner: Who asks, for the message.
+
+    Attributes:
+        agents: Their names, in order.
+        num_levels: That each of them has.
+
+    Raises:
+        InputError: If actions are no levels, or not equally many for all agents.
+    """
+
+    def __init__(self, env: ParallelEnv[str, Any, Any], learner: str) -> None:
+        self._env, self.agents = env, list(env.possible_agents)
+        spaces = {agent: env.action_space(agent) for agent in self.agents}
+        first = spaces[self.agents[0]]
+        for agent, space in spaces.items():
+            if not isinstance(space, Discrete) or space != first:
+                raise InputError(
+                    f"{learner} got the action space {space} for {agent}: expected the same Discrete for all. "
+                    "Make the environment with actions='levels'."
+                )
+        self.num_levels = int(first.n)
+
+    def choose(self, infos: Infos, choose: Choose, order: np.ndarray) -> np.ndarray:
+        """Let the agents choose in this order, each of what the choices before its own leave."""
+        chosen: dict[str, int] = {}
+        for number in order:
+            agent = self.agents[number]
+            chosen[agent] = int(choose(int(number), self._allowed(infos, agent, chosen)))
+        return np.array([chosen[agent] for agent in self.agents])
+
+    def nearest(self, infos: Infos, wished: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The wished joint action, or, where masks forbid a level, the nearest that is left."""
+        return self.choose(infos, lambda i, levels: int(levels[np.abs(levels - wished[i]).argmin()]), order)
+
+    def climb(self, infos: Infos, start: np.ndarray, worth: Worth, rng: np.random.Generator) -> np.ndarray:
+        """Change one agent's level at a time to the one worth most, until no change is better.
+
+        Args:
+            infos: Of the environment.
+            start: Where to begin; brought under the masks first.
+            worth: What joint actions are believed worth.
+            rng: Draws the order of the agents.
+        """
+        joint = self.nearest(infos, start, rng.permutation(len(self.agents)))
+        for _ in range(SWEEPS):
+            before = joint.copy()
+            for number in rng.permutation(len(self.agents)):
+                joint = self._improved(infos, joint, int(number), worth)
+            if (joint == before).all():
+                break
+        return joint
+
+    def as_actions(self, joint: np.ndarray) -> dict[str, int]:
+        """By agent."""
+        return dict(zip(self.agents, joint.tolist(), strict=True))
+
+    def as_joint(self, actions: Mapping[str, Any]) -> np.ndarray:
+        """From actions by agent."""
+        return np.array([int(actions[agent]) for agent in self.agents])
+
+    def _improved(self, infos: Infos, joint: np.ndarray, number: int, worth: Worth) -> np.ndarray:
+        others = self.as_actions(joint)
+        del others[self.agents[number]]
+        levels = self._allowed(infos, self.agents[number], others)
+        candidates = np.repeat(joint[None], len(levels), 0)
+        candidates[:, number] = levels
+        return candidates[np.argmax(worth(candidates))]
+
+    def _allowed(self, infos: Infos, agent: str, chosen: Mapping[str, int]) -> np.ndarray:
+        return allowed(infos_in_turn(self._env, infos, agent, chosen), self.num_levels)

@@ -1,0 +1,128 @@
+"""LinUCB on features of levels and layers, one model for the whole team.
+
+LinUCB (Li et al. 2010) believes that a score is linear in features of a choice, and plays the choice with the
+highest upper confidence bound. A layer's observation is the same in every one-shot episode, so a model of one
+layer has no context to learn from; a model of all layers has: what is learned of one layer's ratio tells something
+about layers that look like it. The features of a joint action are, summed over layers,
+
+    (1, what the agent sees) x (ratio, ratio^2)        shared by all layers
+    value of the level                                 of this layer only, neighbouring levels alike
+
+so with many layers the shared part learns first, and with many evaluations each layer gets what is its own. In
+longer episodes it learns from the score of every step as if it were an episode of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from agents.base import JointTransition
+from agents.in_turn import InTurn
+from agents.linear_model import LinearModel
+
+DEGREE = 2  # of the polynomial of a ratio
+
+
+class LinUCB:
+    """A learner of the whole team.
+
+    Args:
+        env: Its actions are levels.
+        seed: Of what is drawn.
+        alpha: Width of the confidence bound, in standard deviations.
+        epsilon: Probability that an agent's level is drawn at random instead.
+        shared: Standard deviation of the shared weights, before anything was seen.
+        own: Standard deviation of a layer's own values, likewise.
+        alike: Levels over which own values are believed alike: their correlation is ``exp(-distance / alike)``.
+        prior_mean: Of the score.
+        noise: Standard deviation of what the model does not explain.
+
+    Raises:
+        InputError: If actions are no levels.
+    """
+
+    team = True
+
+    def __init__(
+        self,
+        env: ParallelEnv[str, Any, Any],
+        seed: int | None = None,
+        *,
+        alpha: float = 1.0,
+        epsilon: float = 0.02,
+        shared: float = 0.05,
+        own: float = 0.15,
+        alike: float = 4.0,
+        prior_mean: float = 0.5,
+        noise: float = 0.05,
+    ) -> None:
+        self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "LinUCB")
+        self.alpha, self.epsilon, self.shared, self.own, self.alike = alpha, epsilon, shared, own, alike
+        self.prior_mean, self.noise = prior_mean, noise
+        self._inputs: np.ndarray = np.empty((0, 0, 0))  # [agents, levels, features], from the first observations
+        self.model: LinearModel | None = None
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """The joint action with the highest bound, or with the highest expected score."""
+        model = self._model(observations)
+        rng = np.random.default_rng(0) if deterministic else self._rng
+        alpha = 0.0 if deterministic else self.alpha
+
+        def worth(joints: np.ndarray) -> np.ndarray:
+            features = self._features(joints)
+            return features @ model.mean + alpha * model.deviations(features)
+
+        start = rng.integers(self._turns.num_levels, size=len(self._turns.agents))
+        joint = self._turns.climb(infos, start, worth, rng)
+        if not deterministic:
+            strays = rng.random(len(joint)) < self.epsilon
+            joint = np.where(strays, rng.integers(self._turns.num_levels, size=len(joint)), joint)
+            joint = self._turns.nearest(infos, joint, rng.permutation(len(joint)))
+        return self._turns.as_actions(joint)
+
+    def update(self, transition: JointTransition) -> dict[str, float]:
+        """Learn the score of a joint action."""
+        joint = self._turns.as_joint(transition.actions)
+        score = transition.of(self._turns.agents[0]).score
+        return {"error": self._model(transition.observations).update(self._features(joint[None])[0], score)}
+
+    def _features(self, joints: np.ndarray) -> np.ndarray:
+        """Of joint actions ``[k, agents]``: ``[k, 1 + features]``."""
+        summed = self._inputs[np.arange(joints.shape[1]), joints].sum(1)
+        return np.concatenate([np.ones((len(joints), 1)), summed], 1)
+
+    def _model(self, observations: Mapping[str, Any]) -> LinearModel:
+        """Made of the first observations; weights are believed of deviation 1, their features are scaled."""
+        if self.model is None:
+            seen = np.stack([observations[agent] for agent in self._turns.agents]).astype(np.float64)
+            shared, own = self._shared_inputs(seen), self._own_inputs()
+            self._inputs = np.concatenate([self.shared * shared, self.own * own], 2)
+            size = 1 + self._inputs.shape[2]
+            mean = np.zeros(size)
+            mean[0] = self.prior_mean
+            self.model = LinearModel(mean, np.eye(size), self.noise)
+        return self.model
+
+    def _shared_inputs(self, seen: np.ndarray) -> np.ndarray:
+        """Of observations ``[agents, features]``, standardised: ``[agents, levels, inputs]``."""
+        centred = seen - seen.mean(0)
+        deviations = centred.std(0)
+        differing = deviations > 1e-6
+        layers = centred[:, differing] / deviations[differing] / np.sqrt(max(1, differing.sum()))
+        layers = np.concatenate([np.ones((len(seen), 1)), layers], 1)
+        ratios = np.linspace(-1, 1, self._turns.num_levels)
+        powers = np.stack([ratios**power for power in range(1, DEGREE + 1)], 1)
+        return np.einsum("av,lp->alvp", layers, powers).reshape(len(seen), len(ratios), -1)
+
+    def _own_inputs(self) -> np.ndarray:
+        """``[agents, levels, agents * levels]``: weights of deviation 1 make values of the wanted correlation."""
+        num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
+        distances = np.abs(np.subtract.outer(np.arange(num_levels), np.arange(num_levels)))
+        root = np.linalg.cholesky(np.exp(-distances / self.alike))
+        return np.einsum("ab,lm->albm", np.eye(num_agents), root).reshape(num_agents, num_levels, -1)

@@ -1,0 +1,109 @@
+"""Q-learning along the layers: within one evaluation the agents decide one after another.
+
+Each sees what was decided before it, as in AMC's layer-sequential view (He et al. 2018): the mean level so far,
+rounded to a few values. So its table is small, and what it expects of a level does not average over all that the
+earlier layers may do:
+
+    Q[i](s, a) <- Q[i](s, a) + step_size * (max_b Q[i + 1](s', b) - Q[i](s, a))        for all layers but the last
+    Q[n](s, a) <- Q[n](s, a) + step_size * (score - Q[n](s, a))                        for the last
+
+(Watkins 1989), from the last layer to the first, so that a score reaches all of them at once. Errors below zero
+weigh less, as what follows is still exploring (hysteretic Q-learning, Matignon et al. 2007). With a budget of
+MACs each agent has the mask that the choices before its own leave, so no joint action leaves the budget.
+
+In longer episodes it learns from the score of every step as if it were an episode of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from agents.base import JointTransition
+from agents.in_turn import InTurn
+
+
+class SequentialQLearning:
+    """A learner of the whole team.
+
+    Args:
+        env: Its actions are levels.
+        seed: Of what is drawn.
+        step_size: Of an update upwards.
+        negative_step_size: Of an update downwards.
+        epsilon: Probability of a random level at first; it falls linearly ...
+        final_epsilon: ... to this ...
+        exploration_steps: ... over so many joint actions.
+        initial_value: Of the tables.
+        bins: Values that the mean level so far is rounded to.
+
+    Raises:
+        InputError: If actions are no levels.
+    """
+
+    team = True
+
+    def __init__(
+        self,
+        env: ParallelEnv[str, Any, Any],
+        seed: int | None = None,
+        *,
+        step_size: float = 1.0,
+        negative_step_size: float = 0.02,
+        epsilon: float = 1.0,
+        final_epsilon: float = 0.02,
+        exploration_steps: int = 200,
+        initial_value: float = 0.0,
+        bins: int = 3,
+    ) -> None:
+        self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Sequential Q-learning")
+        self.step_size, self.negative_step_size = step_size, negative_step_size
+        self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
+        self.bins = bins
+        num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
+        self.q_values = np.full((num_agents, bins, num_levels), initial_value)  # [agent, state, level]
+        self._order = np.arange(num_agents)
+        self._steps = 0
+
+    def act(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
+    ) -> dict[str, Any]:
+        """Epsilon-greedy levels, or greedy ones, one agent after another."""
+        chosen: list[int] = []
+        epsilon = 0.0 if deterministic else self._epsilon()
+
+        def choose(number: int, levels: np.ndarray) -> int:
+            values = self.q_values[number][self._state(chosen)][levels]
+            greedy = levels[values == values.max()]
+            if deterministic:
+                level = greedy[0]
+            else:
+                level = self._rng.choice(levels if self._rng.random() < epsilon else greedy)
+            chosen.append(int(level))
+            return chosen[-1]
+
+        return self._turns.as_actions(self._turns.choose(infos, choose, self._order))
+
+    def update(self, transition: JointTransition) -> dict[str, float]:
+        """Learn the score of a joint action, from the last layer to the first."""
+        levels = self._turns.as_joint(transition.actions).tolist()
+        target, error = transition.of(self._turns.agents[0]).score, 0.0
+        for number in reversed(range(len(levels))):
+            values = self.q_values[number][self._state(levels[:number])]
+            error = target - values[levels[number]]
+            values[levels[number]] += (self.step_size if error >= 0 else self.negative_step_size) * error
+            target = values.max()
+        return {"error": float(error)}
+
+    def _epsilon(self) -> float:
+        progress = min(1.0, self._steps / self.exploration_steps)
+        self._steps += 1
+        return self.epsilon + progress * (self.final_epsilon - self.epsilon)
+
+    def _state(self, chosen: list[int]) -> int:
+        """The mean level so far, rounded; the middle at first."""
+        mean = float(np.mean(chosen)) / (self._turns.num_levels - 1) if chosen else 0.5
+        return int(np.rint(mean * (self.bins - 1)))
