@@ -1,0 +1,175 @@
+"""Learners of levels for small budgets: update rules by hand, a known optimum, masks, the lock-step of UCB1."""
+
+import itertools
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+import agents
+from agents.coordinate_search import CoordinateSearch
+from agents.in_turn import InTurn
+from agents.linear_model import LinearModel
+from agents.registry import choose_agent
+from dsfp_env import InputError
+from dsfp_env.toy import ToyEnv
+from dsfp_env.transitions import JointTransition, Transition
+
+LEARNERS = {  # regret of the best and of the greedy joint action on the toy after 300 evaluations, for all seeds
+    "epsilon_greedy": (0.02, 0.06),
+    "ucb1": (0.02, 0.06),
+    "thompson": (0.03, 0.06),
+    "linucb": (0.005, 0.005),
+    "joint_thompson": (0.005, 0.005),
+    "coordinate_search": (1e-9, 1e-9),
+    "sequential_q_learning": (0.02, 0.06),
+}
+
+
+def learn(name, seed=0, evaluations=300, **kwargs):
+    env = ToyEnv(**kwargs)
+    team = choose_agent(name).make(env, seed, evaluations)
+    return agents.train(env, team, evaluations, seed=seed), agents.play(env, team)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_finds_the_known_optimum(name, seed):
+    history, greedy = learn(name, seed)
+    best_regret, greedy_regret = LEARNERS[name]
+    assert agents.best(history).score >= 1 - best_regret
+    assert greedy.score >= 1 - greedy_regret
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_equal_seeds_agree_and_others_do_not(name):
+    def actions(seed):
+        return [tuple(e.actions.values()) for e in learn(name, seed, 40)[0]]
+
+    assert actions(0) == actions(0) != actions(1)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_stays_within_a_budget(name):
+    history, greedy = learn(name, evaluations=80, macs_budget=0.3)
+    for evaluation in (*history, greedy):
+        assert evaluation.infos["conv_0"]["relative_macs"] <= 0.3
+    assert agents.best(history).infos["conv_0"]["ratio"] < 90
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_levels_are_needed(name):
+    with pytest.raises(InputError, match=r"the action space Box.* expected .*Discrete.* actions='levels'"):
+        choose_agent(name).make(ToyEnv("box"), 0, 10)
+
+
+def bandit(kind, levels=3, **options):
+    return kind("conv_0", Box(0, 1, (1,)), Discrete(levels), np.random.default_rng(0), **options)
+
+
+def told(learner, *credits):
+    """Levels and their credits."""
+    for level, credit in credits:
+        learner.update(Transition(None, level, 0.0, None, True, False, {"score": 9.0, "credit": credit}))
+
+
+def test_means_by_hand():
+    learner = bandit(agents.UCB1)
+    told(learner, (1, 0.2), (1, 0.6), (2, 0.5))
+    assert learner.counts.tolist() == [0, 2, 1]
+    assert learner.means == pytest.approx([0, 0.4, 0.5])
+    assert learner.act(None, {}, deterministic=True) == 2
+    assert learner.act(None, {"action_mask": np.array([1, 1, 0])}, deterministic=True) == 1
+    forgetful = bandit(agents.EpsilonGreedy, step_size=0.75)
+    told(forgetful, (1, 0.2), (1, 0.6))  # 0.2 + 0.75 * (0.6 - 0.2)
+    assert forgetful.means[1] == pytest.approx(0.5)
+
+
+def test_the_upper_bound_by_hand():
+    """After 8 plays of level 0 and 2 of level 1: sqrt(2 ln 10 / 8) = 0.759, sqrt(2 ln 10 / 2) = 1.517."""
+    told(learner := bandit(agents.UCB1, 2, exploration=0.2, epsilon=0), *[(0, 0.6)] * 8, *[(1, 0.5)] * 2)
+    assert learner.act(None, {}) == 1  # 0.5 + 0.303 against 0.6 + 0.152
+    told(learner := bandit(agents.UCB1, 2, exploration=0.1, epsilon=0), *[(0, 0.6)] * 8, *[(1, 0.5)] * 2)
+    assert learner.act(None, {}) == 0  # 0.5 + 0.152 against 0.6 + 0.076
+
+
+def test_the_posterior_by_hand():
+    """Prior N(0.5, 0.5^2), noise 0.5: after 3 credits of 0.9 the precision is 4 + 12, the mean (2 + 10.8) / 16."""
+    told(learner := bandit(agents.GaussianThompson, prior_deviation=0.5, noise=0.5), *[(1, 0.9)] * 3)
+    mean, deviation = learner.posterior()
+    assert mean == pytest.approx([0.5, 0.8, 0.5])
+    assert deviation == pytest.approx([0.5, 0.25, 0.5])
+
+
+def test_regression_by_hand():
+    """Weights N(0, 1), noise 1: a score of 1 at x = (1, 0) halves mean and variance of the first weight."""
+    model = LinearModel(np.zeros(2), np.eye(2), 1.0)
+    assert model.deviations(np.array([[1.0, 0], [1, 1]])) == pytest.approx([1, 2**0.5])
+    assert model.update(np.array([1.0, 0]), 1.0) == 1.0
+    assert model.mean == pytest.approx([0.5, 0])
+    assert model.covariance == pytest.approx(np.diag([0.5, 1]))
+
+
+def test_regression_is_the_same_as_all_at_once():
+    rng = np.random.default_rng(0)
+    inputs, scores = rng.normal(size=(20, 3)), rng.normal(size=20)
+    model = LinearModel(np.ones(3), 0.5 * np.eye(3), 0.3)
+    for features, score in zip(inputs, scores, strict=True):
+        model.update(features, score)
+    precision = np.eye(3) / 0.5 + inputs.T @ inputs / 0.3**2
+    assert model.covariance == pytest.approx(np.linalg.inv(precision))
+    assert model.mean == pytest.approx(np.linalg.solve(precision, np.ones(3) / 0.5 + inputs.T @ scores / 0.3**2))
+    drawn = np.stack([model.sample(rng) for _ in range(4000)])
+    assert drawn.mean(0) == pytest.approx(model.mean, abs=0.01)
+    assert np.cov(drawn.T) == pytest.approx(model.covariance, abs=0.001)
+
+
+def test_ucb1_learners_do_not_move_in_lock_step():
+    """Alike, deterministic and with a shared reward, they would try nine joint actions and no other."""
+    history, _ = learn("ucb1", evaluations=100)
+    assert len({tuple(e.actions.values()) for e in history}) > 40
+    assert len({tuple(e.actions.values()) for e in history[:9]}) == 9
+
+
+def test_a_score_reaches_all_layers_at_once():
+    """Three layers choose 8, 0, 4 and score 1: the tables along the way, of states 1 (nothing yet), 2, 1."""
+    env = ToyEnv()
+    team = agents.SequentialQLearning(env, 0, step_size=0.5, bins=3)
+    empty = dict.fromkeys(env.possible_agents)
+    actions, infos = dict(zip(empty, (8, 0, 4), strict=True)), {agent: {"score": 1.0} for agent in empty}
+    team.update(JointTransition(empty, actions, empty, empty, empty, empty, infos))
+    assert np.argwhere(team.q_values).tolist() == [[0, 1, 8], [1, 2, 0], [2, 1, 4]]
+    assert team.q_values[team.q_values > 0].tolist() == [0.125, 0.25, 0.5]
+
+
+def test_coordinate_search_tries_neighbours_and_moves_to_what_is_better():
+    env = ToyEnv(best_ratios={"conv_0": 80.0, "conv_1": 50.0})
+    team = CoordinateSearch(env, 0)
+    history = agents.train(env, team, 12)
+    joints = [tuple(e.actions.values()) for e in history]
+    assert joints[0] == (4, 4)
+    best = joints[0]
+    for joint, evaluation in zip(joints[1:], history[1:], strict=True):
+        assert sorted(abs(a - b) for a, b in zip(joint, best, strict=True))[0] == 0  # one layer differs
+        before = env.score(
+            {agent: 10.0 + 10 * level for agent, level in zip(env.possible_agents, best, strict=True)}
+        )
+        if evaluation.score > before:
+            best = joint
+    assert best == (7, 4)
+    assert len(set(joints)) == len(joints)
+
+
+def test_climbing_finds_the_best_joint_action_within_the_budget():
+    env, rng = ToyEnv(macs_budget=0.4), np.random.default_rng(0)
+    infos = env.reset(seed=0)[1]
+    turns = InTurn(env, "test")
+    values = rng.normal(size=(3, 9))
+
+    def worth(joints):
+        return values[np.arange(3), joints].sum(-1)
+
+    within = [joint for joint in itertools.product(range(9), repeat=3) if sum(joint) * 10 + 30 >= 180]
+    climbed = [turns.climb(infos, rng.integers(9, size=3), worth, rng) for _ in range(30)]
+    assert all(tuple(joint) in within for joint in climbed)
+    assert max(float(worth(joint)) for joint in climbed) == max(float(worth(np.array(joint))) for joint in within)
