@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from pettingzoo import ParallelEnv
 
@@ -47,6 +48,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         self.possible_agents = list(best_ratios)
         self.agents: list[str] = []
         self.render_mode = None
+        self.macs_budget = macs_budget
         self._actions, self._horizon = actions, horizon
         self._action_spaces = {agent: action_space(actions) for agent in best_ratios}
         self._observation_spaces = {agent: Box(0, 1, (4,), np.float32) for agent in best_ratios}
@@ -54,6 +56,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         self._budget_masks = None if macs_budget is None else BudgetMasks(best_ratios, _relative_macs, macs_budget)
         self._masks: dict[str, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
+        self._was_reset = False
         self._ratios, self._score, self._time = dict.fromkeys(best_ratios, 0.0), 0.0, 0
 
     def observation_space(self, agent: str) -> Box:
@@ -70,14 +73,18 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         """Start an episode; the seed draws masks, nothing else is random."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        self.agents = list(self.possible_agents)
+        self.agents, self._was_reset = list(self.possible_agents), True
         self._ratios, self._score, self._time = dict.fromkeys(self.agents, 0.0), 0.0, 0
         if self._budget_masks is not None and self._actions == "levels":
             self._masks = self._budget_masks.draw(self._rng)
         return self._observe(), self._infos()
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Take a joint action; raises InputError if it is none."""
+        """Take a joint action; refusals are those of `LayerPruningEnv.step`."""
+        if not self._was_reset or (actions and not self.agents):
+            raise ResetNeeded("step was called before reset, or after the end: call env.reset(seed=...) first.")
+        if not self.agents:
+            return {}, {}, {}, {}, {}
         self._ratios = decode(actions, self.agents, self._actions)
         before, self._score = self._score, self.score(self._ratios)
         self._time += 1
@@ -92,9 +99,9 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         )
 
     def state(self) -> np.ndarray:
-        """All last ratios, the last score and the time: ``[agents + 2]``, in [0, 1]."""
-        ratios = [ratio / 100 for ratio in self._ratios.values()]
-        return np.array([*ratios, self._score, self._time / self._horizon], np.float32)
+        """The shares of filters that are kept, the last score and the time: ``[agents + 2]``, in [0, 1]."""
+        kept = [1 - ratio / 100 for ratio in self._ratios.values()]
+        return np.array([*kept, self._score, self._time / self._horizon], np.float32)
 
     def score(self, ratios: Mapping[str, float]) -> float:
         """What ratios in percent by agent are worth, in [0, 1]."""
@@ -108,7 +115,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def _observe(self) -> dict[str, np.ndarray]:
         shared = self._score, self._time / self._horizon
-        places = np.linspace(0, 1, len(self.possible_agents))
+        places = np.linspace(0, 1, len(self.possible_agents) + 1)[1:]  # no observation is all zeros
         return {
             agent: np.array([place, self._ratios[agent] / 100, *shared], np.float32)
             for agent, place in zip(self.possible_agents, places, strict=True)

@@ -16,6 +16,7 @@ import torch
 import agents
 import dsfp_env
 import train_agents
+from agents.fronts import front_of, volume_of
 from agents.seeds import parse_seeds
 from dsfp_env.accuracy import measure_accuracy
 
@@ -104,6 +105,23 @@ def test_every_agent_runs(tmp_path, agent):
     assert train_agents.train(settings(agent=agent, out=str(out), horizon=2, macs_budget=0.3)) == 0
     result = json.loads((out / "result.json").read_text())
     assert (result["agent"], result["reward"], result["macs_budget"]) == (agent, "budget", 0.3)
+    lines = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+    if agent == "random_search":  # which chooses levels, and respects masks
+        assert max(line["relative_macs"] for line in lines) <= 0.3
+        assert result["baselines"]["random_search"]["relative_macs"] <= 0.3
+    assert result["pareto"] == front_of(lines)
+    volume = volume_of(*([line[name] for line in lines] for name in ("validation_accuracy", "relative_macs")))
+    assert result["hypervolume"]["tried"] == volume
+
+
+@pytest.mark.usefixtures("digits")
+def test_difference_credit(tmp_path):
+    out = tmp_path / "out"
+    assert train_agents.train(settings(credit="difference", evaluations=12, out=str(out))) == 0
+    lines = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+    assert 2 <= len(lines) <= 4  # each asks for up to five evaluations
+    assert lines[-1]["evaluation"] <= 12
+    assert json.loads((out / "result.json").read_text())["credit"] == "difference"
 
 
 @pytest.mark.usefixtures("digits")
@@ -155,6 +173,9 @@ BAD = [
     ({"seeds": "4-0"}, "expected for example 0-4"),
     ({"seeds": "1,1"}, "named twice"),
     ({"device": "cdua"}, "Device 'cdua' cannot be used here"),
+    ({"credit": "diference"}, "Did you mean 'difference'"),
+    ({"credit": "difference"}, "The budget is 3 evaluation.s., and one step can take 5"),
+    ({"agent": "q_learning(step=1)"}, "Did you mean 'step_size'"),
     ({"agent": "nowhere:Agent"}, "Could not import the agent"),
     ({"agent": "test_train_agents:BoxedQLearning"}, "actions='levels'"),
 ]

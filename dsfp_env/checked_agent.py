@@ -1,0 +1,191 @@
+"""A learner of which every call is checked: of one layer, of all layers, or one for each layer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsfp_env.checked_env import Env
+from dsfp_env.checking import CheckError, check_left_alone, difference, global_states, in_words, named
+from dsfp_env.transitions import JointTransition
+
+ACT = "act(self, observation, info, *, deterministic=False)"
+UPDATE = "update(self, transition)"
+
+
+class CheckedTeam(Protocol):
+    """What acts for all agents: `CheckedLearner` of all layers, or `CheckedEach`."""
+
+    who: str  # its name in messages
+    source: str  # where its randomness should come from
+    hint: str  # for messages about failures
+    is_one: bool  # whether it is one learner of all layers
+    has_own_loop: bool  # whether it has a method learn, so that update is not called
+
+    def act(self, observation: Any, info: Any, deterministic: bool) -> Any:
+        """A joint action."""
+
+    def update(self, transition: Any) -> None:
+        """Let it learn."""
+
+
+class CheckedLearner:
+    """A learner of one layer, or of all layers, of which every call is checked.
+
+    Args:
+        who: Its name in messages.
+        learner: The learner.
+        source: Where its randomness should come from, in words.
+        hint: For messages about failures.
+
+    Raises:
+        CheckError: If ``act`` or ``update`` is missing, or takes other arguments.
+    """
+
+    is_one = True
+
+    def __init__(self, who: str, learner: Any, source: str, hint: str = "") -> None:
+        self.who, self.learner, self.source, self.hint = who, learner, source, hint
+        self.has_own_loop = hasattr(learner, "learn")
+        _check_method(who, learner, "act", ACT, (None, {}), hint)
+        _check_method(who, learner, "act", ACT, (None, {}), hint, deterministic=True)
+        if not self.has_own_loop:
+            _check_method(who, learner, "update", UPDATE, (None,), hint)
+
+    def act(self, observation: Any, info: Any, deterministic: bool) -> Any:
+        """An action, or a joint action."""
+        return self._call("act", {"observation": observation, "info": info}, deterministic=deterministic)
+
+    def update(self, transition: Any) -> None:
+        """Let it learn, unless it has a loop of its own."""
+        if self.has_own_loop:
+            return
+        report = self._call("update", {"transition": transition})
+        is_named = isinstance(report, Mapping) and all(isinstance(name, str) for name in report)
+        if report is not None and not (is_named and all(isinstance(value, Real) for value in report.values())):
+            raise CheckError(
+                f"{self.who}.update returned {in_words(report)}: expected None, or numbers by name, as in "
+                "{'td_error': 0.5}; convert them with float(...)."
+            )
+
+    def _call(self, name: str, given: dict[str, Any], **kwargs: Any) -> Any:
+        """Call a method, which may not raise, change what it is given, or use global random generators."""
+        where, method, then = f"{self.who}.{name}", getattr(self.learner, name), copy.deepcopy(given)
+        before = global_states()
+        try:
+            returned = method(*given.values(), **kwargs)
+        except Exception as error:
+            raise CheckError(
+                f"{where} raised {named(error)}: expected no exception{self.hint}; see the traceback of it."
+            ) from error
+        if not self.has_own_loop:  # otherwise made by another library, whose randomness is its own affair
+            check_left_alone(before, where, self.source)
+        for argument in given:
+            if found := difference(then[argument], given[argument], argument):
+                raise CheckError(f"{where} changed its argument: {found}: expected no change; copy it first.")
+        return returned
+
+
+class CheckedEach:
+    """A checked learner of one layer for every agent.
+
+    Args:
+        make_agent: ``(agent, observation_space, action_space, rng)`` -> a learner.
+        env: Gives the agents and their spaces.
+        seed: Of the generators, one each.
+
+    Raises:
+        CheckError: If a learner cannot be made, or as `CheckedLearner` does.
+    """
+
+    is_one, has_own_loop, hint, source = False, False, "", "the rng that __init__ was given"
+
+    def __init__(self, make_agent: Callable[..., Any], env: Env, seed: int) -> None:
+        self.who = name_of(make_agent)
+        seeds = np.random.SeedSequence(seed).spawn(len(env.possible_agents))
+        self.learners = {}
+        for agent, child in zip(env.possible_agents, seeds, strict=True):
+            given = {
+                "agent": agent,
+                "observation_space": env.observation_space(agent),
+                "action_space": env.action_space(agent),
+                "rng": np.random.default_rng(child),
+            }
+            learner = _made(make_agent, given, self.source)
+            self.learners[agent] = CheckedLearner(f"{self.who} of {agent}", learner, self.source)
+
+    def act(self, observation: Any, info: Any, deterministic: bool) -> dict[str, Any]:
+        """A joint action, each on its own observation and info."""
+        return {
+            agent: self.learners[agent].act(seen, info[agent], deterministic)
+            for agent, seen in observation.items()
+        }
+
+    def update(self, transition: JointTransition) -> None:
+        """Let each learn from its own part."""
+        for agent in transition.actions:
+            self.learners[agent].update(transition.of(agent))
+
+
+def make_team(make: Callable[..., Any], env: Env, seed: int) -> CheckedLearner:
+    """A learner of all layers, made by ``make(env, seed)``.
+
+    Raises:
+        CheckError: If it cannot be made, or as `CheckedLearner` does.
+    """
+    source = "np.random.default_rng(seed), made in __init__"
+    return CheckedLearner(name_of(make), _made(make, {"env": env, "seed": seed}, source), source)
+
+
+def name_of(make: Callable[..., Any]) -> str:
+    """The name of a class, a function, or one whose arguments are partly given."""
+    return getattr(getattr(make, "func", make), "__name__", type(make).__name__)
+
+
+def _made(make: Callable[..., Any], given: dict[str, Any], source: str) -> Any:
+    """Make a learner; its constructor has the same duties as its methods."""
+    name, expected = name_of(make), f"expected a constructor that takes ({', '.join(given)})"
+    if found := _misfit_of_arguments(make, tuple(given.values())):
+        raise CheckError(
+            f"{name}{found}: {expected}; give options defaults, and mark a learner of all layers, made from (env, "
+            "seed), by a class attribute team = True."
+        )
+    before = global_states()
+    try:
+        learner = make(*given.values())
+    except Exception as error:
+        raise CheckError(
+            f"{name} could not be made, {named(error)}: {expected} without an exception; if it takes other "
+            "actions, say so by a class attribute actions = 'levels' or 'box'."
+        ) from error
+    if not hasattr(learner, "learn"):  # as above
+        check_left_alone(before, f"The constructor of {name}", source)
+    return learner
+
+
+def _check_method(
+    who: str, learner: Any, name: str, expected: str, given: tuple[Any, ...], hint: str, **kwargs: Any
+) -> None:
+    method = getattr(learner, name, None)
+    if not callable(method):
+        raise CheckError(f"{who} has no method {name}: expected {expected}{hint}; add it.")
+    if found := _misfit_of_arguments(method, given, **kwargs):
+        raise CheckError(f"{who}.{name}{found}: expected {expected}{hint}; change its arguments.")
+
+
+def _misfit_of_arguments(function: Callable[..., Any], given: tuple[Any, ...], **kwargs: Any) -> str | None:
+    """How a function's arguments miss what is given, as in ``(self) cannot be called: too many ...``."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a built-in function does not tell
+        return None
+    try:
+        signature.bind(*given, **kwargs)
+    except TypeError as error:
+        return f"{signature} cannot be called ({error})"
+    return None
