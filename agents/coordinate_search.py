@@ -9,7 +9,7 @@ In longer episodes it learns from the score of every step as if it were an episo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,17 @@ class CoordinateSearch:
         self._middle = np.full(len(self._turns.agents), self._turns.num_levels // 2)
         self._best: tuple[float, np.ndarray] = (-np.inf, self._middle)  # of all
         self._here: tuple[float, np.ndarray] = (-np.inf, self._middle)  # since the last start
-        self._found: dict[bytes, float] = {}  # joint action -> score
-        self._proposals = self._search()
+        self._tried: set[bytes] = set()  # joint actions
+        self._steps = list(STEPS)  # that are left, of this start
+        self._sweep: list[tuple[int, int]] = []  # (number of an agent, change of its level), left of this sweep
+        self._before = -np.inf  # the score here when the sweep began
+        self._next_start: np.ndarray | None = self._middle
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
         """The next joint action to try, or the best so far."""
-        wished = self._best[1] if deterministic else next(self._proposals)
+        wished = self._best[1] if deterministic else self._propose()
         order = np.argsort(-wished, kind="stable")  # under masks, those who prune most give way least
         return self._turns.as_actions(self._turns.nearest(infos, wished, order))
 
@@ -54,31 +57,37 @@ class CoordinateSearch:
         """Move to the joint action if it is better."""
         joint = self._turns.as_joint(transition.actions)
         score = transition.of(self._turns.agents[0]).score
-        self._found[joint.tobytes()] = score
+        self._tried.add(joint.tobytes())
         if score > self._here[0]:
             self._here = score, joint
         if score > self._best[0]:
             self._best = score, joint
         return {"best_score": self._best[0]}
 
-    def _search(self) -> Iterator[np.ndarray]:
-        """What to try, for ever; `update` moves ``_here`` in between."""
-        start = self._middle
-        while True:
-            self._here = -np.inf, start
-            yield start
-            for step in STEPS:
-                yield from self._sweeps(step)
-            start = self._rng.integers(self._turns.num_levels, size=len(self._turns.agents))
+    def _propose(self) -> np.ndarray:
+        """The start of a search, or a neighbour of where it is that was not tried."""
+        while self._next_start is None:
+            while self._sweep:
+                number, change = self._sweep.pop(0)
+                neighbour = self._here[1].copy()
+                neighbour[number] = np.clip(neighbour[number] + change, 0, self._turns.num_levels - 1)
+                if neighbour.tobytes() not in self._tried:
+                    return neighbour
+            self._begin_sweep()
+        start, self._next_start = self._next_start, None
+        self._here, self._steps, self._before = (-np.inf, start), list(STEPS), -np.inf
+        return start
 
-    def _sweeps(self, step: int) -> Iterator[np.ndarray]:
-        """Neighbours at this distance, until none is better."""
-        score = -np.inf
-        while self._here[0] > score:
-            score = self._here[0]
-            for number in self._rng.permutation(len(self._middle)):
-                for direction in self._rng.permutation([-step, step]):
-                    neighbour = self._here[1].copy()
-                    neighbour[number] = np.clip(neighbour[number] + direction, 0, self._turns.num_levels - 1)
-                    if neighbour.tobytes() not in self._found:
-                        yield neighbour
+    def _begin_sweep(self) -> None:
+        """With the same step if the last sweep found something better, else with the next, else from a new start."""
+        if self._here[0] <= self._before:
+            self._steps.pop(0)
+        if not self._steps:
+            self._next_start = self._rng.integers(self._turns.num_levels, size=len(self._turns.agents))
+            return
+        self._before = self._here[0]
+        changes = [-self._steps[0], self._steps[0]]
+        numbers = self._rng.permutation(len(self._middle)).tolist()
+        self._sweep = [
+            (number, change) for number in numbers for change in self._rng.permutation(changes).tolist()
+        ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,25 @@ class Uniform(KeepBest):
     """
 
     def __init__(self, agent: str, observation_space: Space[Any], action_space: Space[Any], rng: object) -> None:
-        super().__init__(next(_sweep(action_space)))
-        self._actions = _sweep(action_space)
+        super().__init__(_swept(action_space, 0))
+        self._space, self._proposed = action_space, 0
 
     def propose(self, info: Mapping[str, Any]) -> Any:
         """The next ratio of the sweep; of levels that are masked, the nearest that is not."""
-        action = next(self._actions)
-        return action if "action_mask" not in info else max(action, np.flatnonzero(info["action_mask"])[0])
+        action = _swept(self._space, self._proposed)
+        self._proposed += 1
+        return action if "action_mask" not in info else max(action, int(np.flatnonzero(info["action_mask"])[0]))
 
 
-def _sweep(space: Space[Any]) -> Iterator[Any]:
+def _swept(space: Space[Any], number: int) -> Any:
+    """The action of the sweep with this number, from 0."""
     if isinstance(space, Discrete):
-        while True:
-            yield from range(space.n)
+        return number % int(space.n)
     assert isinstance(space, Box)
-    low, high = float(space.low[0]), float(space.high[0])
-    cells = 8
-    yield from (np.array([value], np.float32) for value in np.linspace(low, high, cells + 1))
-    while True:
-        edges = np.linspace(low, high, cells + 1)
-        yield from (np.array([value], np.float32) for value in (edges[:-1] + edges[1:]) / 2)
-        cells *= 2
+    low, high, cells = float(space.low[0]), float(space.high[0]), 8
+    place = number / cells  # of the edges of the first cells
+    number -= cells + 1
+    while number >= 0:
+        place = (number + 0.5) / cells  # of the midpoints
+        number, cells = number - cells, 2 * cells
+    return np.array([low + place * (high - low)], np.float32)
