@@ -79,7 +79,7 @@ class CoordinateSearch:
         return start
 
     def _begin_sweep(self) -> None:
-        """With the same step if the last sweep found something better, else with the next, else from a new start."""
+        """With the same step if the last sweep found something better, then the next, then from a new start."""
         if self._here[0] <= self._before:
             self._steps.pop(0)
         if not self._steps:
