@@ -233,7 +233,7 @@ def run(
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
         best = choose_best(tried, rewards, score, start_many, settings.seed)
-        greedy = ratios_of(agents.play(env, team))
+        greedy = agents.play(env, team).ratios
         plans = baselines.finish(best, greedy)
     seeds = measuring_seeds(settings.seed)
     result = {
@@ -331,11 +331,6 @@ def task_seed(settings: Settings) -> int:
 def reward_name(settings: Settings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
     return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
-
-
-def ratios_of(evaluation: agents.Evaluation) -> dict[str, float]:
-    """The joint action of an evaluation, in percent by agent."""
-    return {agent: info["ratio"] for agent, info in evaluation.infos.items()}
 
 
 def free_folder(settings: Settings) -> Path:

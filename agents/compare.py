@@ -189,7 +189,7 @@ def make_run(
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]
     accuracies, macs = [info["accuracy"] for info in infos], [info["relative_macs"] for info in infos]
     measured = {
-        which: measure(evaluator, ratios_of(evaluation), env.score, measuring_seeds(seed))
+        which: measure(evaluator, evaluation.ratios, env.score, measuring_seeds(seed))
         for which, evaluation in (("best", agents.best(history)), ("greedy", greedy))
     }
     return {
@@ -215,11 +215,6 @@ def credit_of(contestant: str) -> tuple[str, str]:
     if at:
         choose("credit", credit, dict.fromkeys(KINDS))
     return name, credit or "shared"
-
-
-def ratios_of(evaluation: agents.Evaluation) -> dict[str, float]:
-    """The joint action of an evaluation, in percent by agent."""
-    return {agent: info["ratio"] for agent, info in evaluation.infos.items()}
 
 
 def piece(folder: Path, contestant: str, budget: int, seed: int) -> Path:

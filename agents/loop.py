@@ -20,6 +20,11 @@ class Evaluation(NamedTuple):
     infos: dict[str, dict[str, Any]]  # by agent
 
     @property
+    def ratios(self) -> dict[str, float]:
+        """The joint action in percent by agent."""
+        return {agent: info["ratio"] for agent, info in self.infos.items()}
+
+    @property
     def score(self) -> float:
         """What the joint action is worth: the score that the environment tells, else the mean reward."""
         told = next(iter(self.infos.values())).get("score")

@@ -262,7 +262,7 @@ class Study:
         def note(evaluation: agents.Evaluation) -> None:
             info = next(iter(evaluation.infos.values()))
             found = {"accuracy": info["accuracy"], "macs": info["macs"], "reward": evaluation.score}
-            tried.append({"ratios": {agent: info["ratio"] for agent, info in evaluation.infos.items()}, **found})
+            tried.append({"ratios": evaluation.ratios, **found})
             if len(tried) > len(before):
                 with open(log, "a") as file:
                     file.write(json.dumps(tried[-1]) + "\n")

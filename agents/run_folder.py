@@ -69,7 +69,7 @@ class RunFolder:
         shared = next(iter(evaluation.infos.values()))
         line = {
             "evaluation": evaluation.number,
-            "ratios": {agent: info["ratio"] for agent, info in evaluation.infos.items()},
+            "ratios": evaluation.ratios,
             "validation_accuracy": shared["accuracy"],
             "macs": shared["macs"],
             "relative_macs": shared["relative_macs"],

@@ -34,6 +34,6 @@ task = dsfp_env.Task.from_network(network, train, validation, test, name="mine",
 env = dsfp_env.parallel_env(task=task, actions="levels", reward="budget", macs_budget=0.5, criterion="taylor")
 team = agents.Independent(agents.QLearning, env, seed=0)
 best = agents.best(agents.train(env, team, evaluations=evaluations, seed=0))
-ratios = {agent: info["ratio"] for agent, info in best.infos.items()}
+ratios = best.ratios
 dsfp_env.save_pruned(path, env.evaluator.build(ratios), env.evaluator.keep(ratios), task)
 print(env.evaluator.original.accuracy, "->", best.infos["conv_0"]["accuracy"], env.evaluator.costs(ratios))
