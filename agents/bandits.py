@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 
 from agents.base import Transition
+from agents.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.errors import InputError
 
@@ -121,9 +122,9 @@ class EpsilonGreedy(LevelBandit):
 
     def choose(self, levels: np.ndarray) -> int:
         """See `LevelBandit.choose`."""
-        progress = min(1.0, self._steps / self.exploration_steps)
+        epsilon = fallen(self._steps, self.epsilon, self.final_epsilon, self.exploration_steps)
         self._steps += 1
-        if self._rng.random() < self.epsilon + progress * (self.final_epsilon - self.epsilon):
+        if self._rng.random() < epsilon:
             return int(self._rng.choice(levels))
         return self.best_of(levels, self.means[levels])
 

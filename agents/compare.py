@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import tyro
 
 import agents
 import dsfp_env
+from agents import command_line
 from agents.compare_report import draw, table
 from agents.comparison import measure, measuring_seeds
 from agents.fronts import volume_of
@@ -73,16 +73,7 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    settings = tyro.cli(Settings, description=__doc__)
-    try:
-        compare(settings)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return command_line.run(Settings, compare, __doc__)
 
 
 def compare(settings: Settings) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from agents.base import Transition
+from agents.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.errors import InputError
 
@@ -98,9 +99,9 @@ class QLearning:
         values = self._values(self._state(observation))[actions]
         if deterministic:
             return int(actions[np.argmax(values)])
-        progress = min(1.0, self._steps / self.exploration_steps)
+        epsilon = fallen(self._steps, self.epsilon, self.final_epsilon, self.exploration_steps)
         self._steps += 1
-        if self._rng.random() < self.epsilon + progress * (self.final_epsilon - self.epsilon):
+        if self._rng.random() < epsilon:
             return int(self._rng.choice(actions))
         return int(self._rng.choice(actions[values == values.max()]))
 

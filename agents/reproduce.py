@@ -23,10 +23,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import tyro
 
 import agents
 import dsfp_env
+from agents import command_line
 from agents.comparison import choose_best
 from agents.paper_table import paper_table
 from agents.progress import Progress
@@ -91,16 +91,7 @@ HOW = ("only", "data_root", "download", "device", "threads", "out", "weights")
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    settings = tyro.cli(Settings, description=__doc__)
-    try:
-        reproduce(settings)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return command_line.run(Settings, reproduce, __doc__)
 
 
 def reproduce(settings: Settings) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
+from agents.exploration import fallen
 from agents.in_turn import InTurn
 
 
@@ -99,9 +100,9 @@ class SequentialQLearning:
         return {"error": float(error)}
 
     def _epsilon(self) -> float:
-        progress = min(1.0, self._steps / self.exploration_steps)
+        epsilon = fallen(self._steps, self.epsilon, self.final_epsilon, self.exploration_steps)
         self._steps += 1
-        return self.epsilon + progress * (self.final_epsilon - self.epsilon)
+        return epsilon
 
     def _state(self, chosen: list[int]) -> int:
         """The mean level so far, rounded; the middle at first."""
