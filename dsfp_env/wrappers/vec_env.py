@@ -24,7 +24,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 from stable_baselines3.common.vec_env import VecEnv
@@ -32,6 +32,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from dsfp_env.env import LayerPruningEnv
 from dsfp_env.errors import InputError
+from dsfp_env.wrappers.slot_spaces import centred, restored, stackable, the_space, with_one_hot
 from dsfp_env.wrappers.together import evaluate_ahead
 
 Env: TypeAlias = ParallelEnv[str, Any, Any]
@@ -73,13 +74,13 @@ class ParallelVecEnv(VecEnv):
         self.possible_agents = list(self.envs[0].possible_agents)
         self._num_agents, self._workers = len(self.possible_agents), workers
         self._pruning_envs = [env for env in self.envs if isinstance(env, LayerPruningEnv)]
-        observations = _the_space("observation", self.envs)
-        actions = self._agents_action_space = _the_space("action", self.envs)
+        observations = the_space("observation", self.envs)
+        actions = self._agents_action_space = the_space("action", self.envs)
         self._one_hot = np.eye(self._num_agents, dtype=observations.dtype) if agent_ids else None
         super().__init__(
             len(self.envs) * self._num_agents,
-            _with_one_hot(observations, self._num_agents) if agent_ids else _stackable(observations),
-            _centred(actions),
+            with_one_hot(observations, self._num_agents) if agent_ids else stackable(observations),
+            centred(actions),
         )
         self.metadata = getattr(self.envs[0], "metadata", self.metadata)
         self._actions = np.empty(0)  # of the step that was begun
@@ -164,9 +165,15 @@ class ParallelVecEnv(VecEnv):
         """
         if len(actions) != self.num_envs:
             raise InputError(f"{len(actions)} actions came for {self.num_envs} slots: expected one for each.")
-        rows = _restored(np.asarray(actions), self._agents_action_space)
+        rows = restored(np.asarray(actions), self._agents_action_space)
         by_env = rows.reshape(len(self.envs), self._num_agents, *rows.shape[1:])
         return [dict(zip(self.possible_agents, joint, strict=True)) for joint in by_env]
+
+    def seen(self, observations: Mapping[str, Any]) -> np.ndarray:
+        """Observations ``[n, ...]`` of the agents of an environment."""
+        own = np.stack([observations[agent] for agent in self.possible_agents])
+        seen = own if self._one_hot is None else np.concatenate([own, self._one_hot], axis=1)
+        return seen.astype(self.observation_space.dtype, copy=False)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of every slot's environment; ``action_masks`` is a function that gives the slot's mask."""
@@ -275,12 +282,6 @@ class ParallelVecEnv(VecEnv):
             )
         return bool(ended)
 
-    def seen(self, observations: Mapping[str, Any]) -> np.ndarray:
-        """Observations ``[n, ...]`` of the agents of an environment."""
-        own = np.stack([observations[agent] for agent in self.possible_agents])
-        seen = own if self._one_hot is None else np.concatenate([own, self._one_hot], axis=1)
-        return seen.astype(self.observation_space.dtype, copy=False)
-
     def _in_order(self, infos: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Copies of the infos of the agents of an environment."""
         return [deepcopy(infos.get(agent, {})) for agent in self.possible_agents]
@@ -317,71 +318,6 @@ def _checked_envs(envs: list[Env]) -> list[Env]:
             "parallel_env(evaluator=first.evaluator, ...)."
         )
     return envs
-
-
-def _the_space(kind: str, envs: Sequence[Env]) -> Space[Any]:
-    """The one space of all agents of all environments."""
-    spaces = {
-        f"{agent} of environment {number}": getattr(env, f"{kind}_space")(agent)
-        for number, env in enumerate(envs)
-        for agent in env.possible_agents
-    }
-    (first, space), *others = spaces.items()
-    for other, its_space in others:
-        if its_space != space:
-            raise InputError(
-                f"The {kind} space of {first} is {space}, that of {other} is {its_space}: expected one for all, "
-                "as they share a policy. Wrap the environments so that they have one, or give every agent a "
-                "learner of its own."
-            )
-    return space
-
-
-def _stackable(space: Space[Any]) -> Space[Any]:
-    """The space of observations, if they can be put into an array."""
-    if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary)):
-        raise InputError(
-            f"The observation space is {space}: expected a Box, Discrete, MultiDiscrete or MultiBinary. Wrap the "
-            "environment with such observations."
-        )
-    return space
-
-
-def _with_one_hot(space: Space[Any], num_agents: int) -> Box:
-    """The space of observations that are followed by a one-hot."""
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise InputError(
-            f"The observation space is {space}: expected a Box(..., (m,)), to which the agent's number can be "
-            "appended. Use agent_ids=False, or flatten observations."
-        )
-    low = np.concatenate([space.low, np.zeros(num_agents)]).astype(space.dtype)
-    high = np.concatenate([space.high, np.ones(num_agents)]).astype(space.dtype)
-    return Box(low, high, dtype=space.dtype.type)
-
-
-def _centred(space: Space[Any]) -> Space[Any]:
-    """The space of actions as a learner sees it: around 0, or counted from 0."""
-    if isinstance(space, Discrete):
-        return Discrete(int(space.n))
-    if isinstance(space, (MultiDiscrete, MultiBinary)):
-        return space
-    if not isinstance(space, Box) or not space.is_bounded() or space.dtype.kind != "f":
-        raise InputError(
-            f"The action space is {space}: expected a Box of floats with finite bounds, a Discrete, MultiDiscrete "
-            "or MultiBinary."
-        )
-    return Box(-1.0, 1.0, space.shape, np.float32)
-
-
-def _restored(actions: np.ndarray, space: Space[Any]) -> np.ndarray:
-    """A learner's actions as actions of the agents' own space; what rounding puts beyond a Box is its bound."""
-    if isinstance(space, Discrete):
-        return actions + space.start
-    if not isinstance(space, Box):
-        return actions
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    values = low + (actions.astype(np.float64) + 1) / 2 * (high - low)
-    return np.clip(values.astype(space.dtype), space.low, space.high)
 
 
 def _is_wrapped(env: Env, wrapper_class: type[Any]) -> bool:
