@@ -34,7 +34,7 @@ from agents.comparison import measure, measuring_seeds
 from agents.fronts import volume_of
 from agents.progress import Progress
 from agents.registry import AGENTS, choose_agent
-from agents.run_folder import versions, write_json
+from agents.run_folder import check_free, versions, write_json
 from agents.seeds import parse_seeds
 from dsfp_env.credit import KINDS
 from dsfp_env.errors import InputError, choose
@@ -103,6 +103,8 @@ def compare(settings: Settings) -> None:
         for seed in seeds
         if (path := piece(folder, contestant, budget, seed)).exists()
     ]
+    if not runs:
+        raise InputError("No run could be made, for the reasons above: expected at least one.")
     text = table(runs)
     (folder / "comparison.md").write_text(text)
     draw(folder / "comparison.png", runs)
@@ -121,6 +123,7 @@ def _claim(folder: Path, settings: Settings) -> None:
                 "with --out."
             )
         return
+    check_free(folder)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     write_json(path, {"same": same, "settings": asdict(settings), "versions": versions()})
 

@@ -66,6 +66,10 @@ def test_a_folder_of_something_else_is_refused(finished):
     _, folder = finished
     with pytest.raises(InputError, match="holds a comparison with .* choose another with --out"):
         compare.compare(compare.Settings(reward="budget", macs_budget=0.5, out=str(folder)))
+    (other := folder / "other").mkdir()
+    (other / "file").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        compare.compare(compare.Settings(out=str(other)))
     with pytest.raises(InputError, match="Did you mean 'q_learning'"):
         compare.compare(compare.Settings(("q_lerning",), out=str(folder)))
     with pytest.raises(InputError, match="Did you mean 'difference'"):
