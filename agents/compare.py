@@ -29,7 +29,7 @@ import torch
 import agents
 import dsfp_env
 from agents import command_line
-from agents.compare_report import draw, table
+from agents.compare_report import draw, draw_fronts, table
 from agents.comparison import measure, measuring_seeds
 from agents.fronts import volume_of
 from agents.progress import Progress
@@ -108,6 +108,7 @@ def compare(settings: Settings) -> None:
     text = table(runs)
     (folder / "comparison.md").write_text(text)
     draw(folder / "comparison.png", runs)
+    draw_fronts(folder / "fronts.png", runs)
     print(text)
 
 

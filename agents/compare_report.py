@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import Interval, interval
+from agents.statistics import Interval, interval, mean
 
 Run = Mapping[str, Any]  # as `agents.compare.make_run` gives
+PAIRED_WITH = "random_search"
+FRONTS = 5  # learners whose fronts are drawn
+YARDSTICKS = {"random_search": "--", "uniform": ":"}  # drawn too, in these lines
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -34,8 +37,17 @@ def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> list[str
     lines = [
         f"With {budget} evaluations:",
         "",
-        _row("", ["test accuracy of best", "relative MACs of best", "hypervolume of all tried", "seeds"]),
-        "|---|---|---|---|---|",
+        _row(
+            "",
+            [
+                f"best, less that of {PAIRED_WITH}",
+                "its test accuracy",
+                "its relative MACs",
+                "hypervolume of all tried",
+                "seeds",
+            ],
+        ),
+        "|---|---|---|---|---|---|",
     ]
     for name in names:
         mine = _of(runs, name, budget)
@@ -43,6 +55,7 @@ def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> list[str
             _row(
                 name,
                 [
+                    _difference(runs, name, budget),
                     f"{np.mean([run['best']['test_accuracy'] for run in mine]):.1%}",
                     f"{np.mean([run['best']['relative_macs'] for run in mine]):.1%}",
                     _cell([run["hypervolume"] for run in mine]),
@@ -51,6 +64,18 @@ def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> list[str
             )
         )
     return lines
+
+
+def _difference(runs: Sequence[Run], name: str, budget: int) -> str:
+    """The mean difference to the yardstick, paired by seeds, whose networks differ more than learners do."""
+    rewards, others = (
+        {run["seed"]: run["best"]["reward"] for run in _of(runs, one, budget)} for one in (name, PAIRED_WITH)
+    )
+    differences = np.array([rewards[seed] - others[seed] for seed in rewards if seed in others])
+    if name == PAIRED_WITH or len(differences) < 2:
+        return ""
+    found = interval(differences, statistic=mean, rng=np.random.default_rng(0))
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def draw(path: Path, runs: Sequence[Run]) -> None:
@@ -81,6 +106,63 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].legend(frameon=False, loc="lower left")
     figure.savefig(path)
+
+
+def draw_fronts(path: Path, runs: Sequence[Run]) -> None:
+    """Draw the Pareto fronts of what learners have tried with the largest budget, mean over seeds.
+
+    A front is the highest accuracy found with at most so many MACs. Shown are the learners whose front has the
+    largest hypervolume, and the yardsticks; where a seed found nothing so small, the line begins later.
+
+    Args:
+        path: A PNG file.
+        runs: Of several learners.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    budget = max(run["budget"] for run in runs)
+    volumes = {name: _volume(runs, name, budget) for name in dict.fromkeys(run["agent"] for run in runs)}
+    best = sorted(volumes, key=lambda name: -volumes[name])[:FRONTS]
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    macs = np.geomspace(0.01, 0.5, 100)
+    for name in [
+        *best,
+        *(yardstick for yardstick in YARDSTICKS if yardstick in volumes and yardstick not in best),
+    ]:
+        fronts = np.mean([accuracies_within(run, macs) for run in _of(runs, name, budget)], axis=0)
+        line: dict[str, Any] = {"color": "black", "linestyle": YARDSTICKS[name]} if name in YARDSTICKS else {}
+        axes.plot(macs, fronts, label=f"{name}, hypervolume {volumes[name]:.3f}", **line)
+    axes.set(
+        title=f"validation accuracy found in {budget} evaluations, mean over seeds",
+        xlabel="at most so many MACs, of the original's",
+        xscale="log",
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def accuracies_within(run: Run, macs: np.ndarray) -> np.ndarray:
+    """The highest accuracy that a run found with at most these relative MACs; NaN where it found nothing.
+
+    Args:
+        run: Of one learner.
+        macs: ``[k]``.
+    """
+    tried, accuracies = np.array(run["relative_macs"]), np.array(run["accuracies"])
+    within = np.where(tried <= macs[:, None], accuracies, -np.inf).max(1)
+    return np.where(np.isfinite(within), within, np.nan)
+
+
+def _volume(runs: Iterable[Run], name: str, budget: int) -> float:
+    found = _interval([run["hypervolume"] for run in _of(runs, name, budget)])
+    return -np.inf if found is None else found.value
 
 
 def _ranked(runs: Iterable[Run], budget: int) -> list[str]:

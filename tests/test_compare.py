@@ -10,7 +10,7 @@ import pytest
 import agents
 import agents.registry
 from agents import compare
-from agents.compare_report import table
+from agents.compare_report import accuracies_within, table
 from agents.fronts import front_of, volume_of
 from agents.registry import AGENTS, choose_agent
 from agents.statistics import iqm
@@ -42,7 +42,8 @@ def test_every_run_leaves_a_file_of_what_it_did(finished):
     assert run["best"]["relative_macs"] == run["relative_macs"][best]
     assert run["scores"][best] == run["accuracies"][best] * (1 - run["relative_macs"][best])
     assert run["hypervolume"] == volume_of(run["accuracies"], run["relative_macs"])
-    assert matplotlib.image.imread(folder / "comparison.png").std() > 0.01
+    for name in ("comparison.png", "fronts.png"):
+        assert matplotlib.image.imread(folder / name).std() > 0.01
 
 
 def test_it_goes_on_where_it_was(finished, monkeypatch):
@@ -90,11 +91,28 @@ def test_the_table_has_interquartile_means():
     assert iqm(worth["a"]) == pytest.approx(0.55)
 
 
+def test_differences_are_paired_by_seeds():
+    def run(agent, seed, reward):
+        entry = {"reward": reward, "test_accuracy": 0.5, "relative_macs": 0.25}
+        return {"agent": agent, "budget": 9, "seed": seed, "best": entry, "greedy": entry, "hypervolume": 0.5}
+
+    runs = [run("random_search", seed, 0.2 * seed) for seed in range(4)]
+    text = table(runs + [run("better", seed, 0.2 * seed + 0.1) for seed in range(4)])
+    assert "| better | +0.100 [+0.100, +0.100] |" in text
+    assert "| random_search |  | 50.0%" in text
+
+
 def test_front_and_volume_by_hand():
     tried = [(0.9, 0.5), (0.8, 0.6), (0.5, 0.2), (0.9, 0.7)]  # the first beats the second and the fourth
     lines = [{"validation_accuracy": a, "relative_macs": f} for a, f in tried]
     assert front_of(lines) == [lines[2], lines[0]]
     assert volume_of(*zip(*tried, strict=True)) == pytest.approx(0.9 * 0.5 + 0.5 * 0.3)
+
+
+def test_the_best_accuracy_within_so_many_macs():
+    run = {"relative_macs": [0.5, 0.2, 0.4], "accuracies": [0.9, 0.5, 0.8]}
+    found = accuracies_within(run, np.array([0.1, 0.2, 0.39, 0.4, 1.0]))
+    np.testing.assert_equal(found, [np.nan, 0.5, 0.5, 0.8, 0.9])
 
 
 class Lowest:
