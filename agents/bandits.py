@@ -9,8 +9,10 @@ They differ in how they choose a level from that:
 A bandit sees no state. In longer episodes it learns from the score of every step as if it were an episode of its
 own.
 
-The credit of a level depends on what the other layers choose, and they learn at the same time. Therefore means may
-forget: a credit weighs at least ``step_size``, however many came before it (Sutton and Barto 2018, section 2.5).
+The credit of a level depends on what the other layers choose, and they explore at the same time. Therefore a
+credit above the mean may weigh more: at least ``step_size``, however many came before it. With 1 a level is worth
+its best credit, or a little less after worse ones (as optimistic learners do, Lauer and Riedmiller 2000); with 0
+means are plain.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class LevelBandit:
         observation_space: Is not looked at.
         action_space: Discrete.
         rng: Draws what is random in the choice, and breaks ties.
-        step_size: The least weight of a credit in the mean of its level; 0 is the plain mean, 1 the last credit.
+        step_size: The least weight of a credit above the mean of its level; 0 is the plain mean.
 
     Raises:
         InputError: If actions are no levels.
@@ -73,11 +75,12 @@ class LevelBandit:
         return int(levels[np.argmax(tried)])
 
     def update(self, transition: Transition) -> dict[str, float]:
-        """Move the mean of the level towards its credit, by the inverse of its count or the step size."""
+        """Move the mean of the level towards its credit, by the inverse of its count, or more if it is better."""
         level = int(transition.action)
         self.counts[level] += 1
         error = transition.credit - self.means[level]
-        self.means[level] += max(1 / self.counts[level], self.step_size) * error
+        least = self.step_size if error > 0 else 0.0
+        self.means[level] += max(1 / self.counts[level], least) * error
         return {"error": error}
 
     def best_of(self, levels: np.ndarray, values: np.ndarray) -> int:
@@ -114,7 +117,7 @@ class EpsilonGreedy(LevelBandit):
         epsilon: float = 1.0,
         final_epsilon: float = 0.02,
         exploration_steps: int = 200,
-        step_size: float = 0.1,
+        step_size: float = 1.0,
     ) -> None:
         super().__init__(agent, observation_space, action_space, rng, step_size=step_size)
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
@@ -176,7 +179,7 @@ class GaussianThompson(LevelBandit):
 
     With a normal prior ``N(m, s^2)`` of each level's mean and normal noise of standard deviation ``e``, the
     posterior after n credits of mean c is normal too, of precision ``p = 1 / s^2 + n / e^2`` and mean
-    ``(m / s^2 + n c / e^2) / p``.
+    ``(m / s^2 + n c / e^2) / p``. It is exact with ``step_size=0``, where c is the plain mean.
 
     Args:
         agent: Its name.
@@ -198,8 +201,8 @@ class GaussianThompson(LevelBandit):
         *,
         prior_mean: float = 0.5,
         prior_deviation: float = 0.5,
-        noise: float = 0.1,
-        step_size: float = 0.0,
+        noise: float = 0.2,
+        step_size: float = 1.0,
     ) -> None:
         super().__init__(agent, observation_space, action_space, rng, step_size=step_size)
         self.prior_mean, self.prior_deviation, self.noise = prior_mean, prior_deviation, noise

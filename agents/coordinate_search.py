@@ -19,6 +19,7 @@ from agents.base import JointTransition
 from agents.in_turn import InTurn
 
 STEPS = (3, 2, 1)  # levels
+ATTEMPTS = 100  # to find a joint action that masks do not turn into one that was tried
 
 
 class CoordinateSearch:
@@ -49,9 +50,13 @@ class CoordinateSearch:
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
         """The next joint action to try, or the best so far."""
-        wished = self._best[1] if deterministic else self._propose()
-        order = np.argsort(-wished, kind="stable")  # under masks, those who prune most give way least
-        return self._turns.as_actions(self._turns.nearest(infos, wished, order))
+        if deterministic:
+            return self._turns.as_actions(self._allowed(infos, self._best[1]))
+        for _ in range(ATTEMPTS):
+            joint = self._allowed(infos, self._propose())
+            if joint.tobytes() not in self._tried:
+                break
+        return self._turns.as_actions(joint)
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Move to the joint action if it is better."""
@@ -63,6 +68,10 @@ class CoordinateSearch:
         if score > self._best[0]:
             self._best = score, joint
         return {"best_score": self._best[0]}
+
+    def _allowed(self, infos: Mapping[str, dict[str, Any]], wished: np.ndarray) -> np.ndarray:
+        """The nearest joint action that masks leave; those who prune most give way least."""
+        return self._turns.nearest(infos, wished, np.argsort(-wished, kind="stable"))
 
     def _propose(self) -> np.ndarray:
         """The start of a search, or a neighbour of where it is that was not tried."""

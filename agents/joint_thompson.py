@@ -31,8 +31,8 @@ class JointThompson:
         seed: Of what is drawn.
         prior_mean: Of the score.
         prior_deviation: Standard deviation of a value.
-        alike: Levels over which values are believed alike: their correlation is ``exp(-(distance / alike)^2 /
-        2)``. noise: Standard deviation of what the model does not explain.
+        alike: Levels over which values are believed alike: their correlation is ``exp(-distance / alike)``.
+        noise: Standard deviation of what the model does not explain.
 
     Raises:
         InputError: If actions are no levels.
@@ -47,13 +47,13 @@ class JointThompson:
         *,
         prior_mean: float = 0.5,
         prior_deviation: float = 0.2,
-        alike: float = 2.0,
+        alike: float = 4.0,
         noise: float = 0.05,
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Joint Thompson sampling")
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
-        distances = np.subtract.outer(np.arange(num_levels), np.arange(num_levels))
-        of_levels = np.exp(-((distances / alike) ** 2) / 2) + 1e-4 * np.eye(num_levels)
+        distances = np.abs(np.subtract.outer(np.arange(num_levels), np.arange(num_levels)))
+        of_levels = np.exp(-distances / alike)
         size = 1 + num_agents * num_levels  # the constant, then the values
         mean, covariance = np.zeros(size), np.eye(size)
         mean[0] = prior_mean

@@ -4,12 +4,14 @@ Each sees what was decided before it, as in AMC's layer-sequential view (He et a
 rounded to a few values. So its table is small, and what it expects of a level does not average over all that the
 earlier layers may do:
 
-    Q[i](s, a) <- Q[i](s, a) + step_size * (max_b Q[i + 1](s', b) - Q[i](s, a))        for all layers but the last
-    Q[n](s, a) <- Q[n](s, a) + step_size * (score - Q[n](s, a))                        for the last
+    G[n] = score,   G[i] = trace * G[i + 1] + (1 - trace) * max_b Q[i + 1](s', b)
+    Q[i](s, a) <- Q[i](s, a) + step_size * (G[i] - Q[i](s, a))
 
-(Watkins 1989), from the last layer to the first, so that a score reaches all of them at once. Errors below zero
-weigh less, as what follows is still exploring (hysteretic Q-learning, Matignon et al. 2007). With a budget of
-MACs each agent has the mask that the choices before its own leave, so no joint action leaves the budget.
+from the last layer to the first, so that a score reaches all of them at once. With ``trace=0`` this is Watkins'
+Q-learning (1989), where a layer cannot tell levels apart that lead to the same state, as the score comes at the
+end only; with a trace it also hears the score itself (Q(lambda), Peng and Williams 1996). Errors below zero weigh
+less, as the others are still exploring (hysteretic Q-learning, Matignon et al. 2007). With a budget of MACs each
+agent has the mask that the choices before its own leave, so no joint action leaves the budget.
 
 In longer episodes it learns from the score of every step as if it were an episode of its own.
 """
@@ -35,6 +37,7 @@ class SequentialQLearning:
         seed: Of what is drawn.
         step_size: Of an update upwards.
         negative_step_size: Of an update downwards.
+        trace: Weight of what came of it against what the next layer's table expects, in [0, 1].
         epsilon: Probability of a random level at first; it falls linearly ...
         final_epsilon: ... to this ...
         exploration_steps: ... over so many joint actions.
@@ -54,16 +57,17 @@ class SequentialQLearning:
         *,
         step_size: float = 1.0,
         negative_step_size: float = 0.02,
+        trace: float = 0.9,
         epsilon: float = 1.0,
         final_epsilon: float = 0.02,
         exploration_steps: int = 200,
         initial_value: float = 0.0,
-        bins: int = 3,
+        bins: int = 2,
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Sequential Q-learning")
         self.step_size, self.negative_step_size = step_size, negative_step_size
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
-        self.bins = bins
+        self.trace, self.bins = trace, bins
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
         self.q_values = np.full((num_agents, bins, num_levels), initial_value)  # [agent, state, level]
         self._order = np.arange(num_agents)
@@ -96,7 +100,7 @@ class SequentialQLearning:
             values = self.q_values[number][self._state(levels[:number])]
             error = target - values[levels[number]]
             values[levels[number]] += (self.step_size if error >= 0 else self.negative_step_size) * error
-            target = values.max()
+            target = self.trace * target + (1 - self.trace) * values.max()
         return {"error": float(error)}
 
     def _epsilon(self) -> float:

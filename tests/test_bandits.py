@@ -16,13 +16,13 @@ from dsfp_env.toy import ToyEnv
 from dsfp_env.transitions import JointTransition, Transition
 
 LEARNERS = {  # regret of the best and of the greedy joint action on the toy after 300 evaluations, for all seeds
-    "epsilon_greedy": (0.02, 0.06),
-    "ucb1": (0.02, 0.06),
-    "thompson": (0.03, 0.06),
+    "epsilon_greedy": (0.02, 0.02),
+    "ucb1": (0.02, 0.03),
+    "thompson": (0.02, 0.02),
     "linucb": (0.005, 0.005),
     "joint_thompson": (0.005, 0.005),
     "coordinate_search": (1e-9, 1e-9),
-    "sequential_q_learning": (0.02, 0.06),
+    "sequential_q_learning": (0.02, 0.02),
 }
 
 
@@ -80,9 +80,11 @@ def test_means_by_hand():
     assert learner.means == pytest.approx([0, 0.4, 0.5])
     assert learner.act(None, {}, deterministic=True) == 2
     assert learner.act(None, {"action_mask": np.array([1, 1, 0])}, deterministic=True) == 1
-    forgetful = bandit(agents.EpsilonGreedy, step_size=0.75)
-    told(forgetful, (1, 0.2), (1, 0.6))  # 0.2 + 0.75 * (0.6 - 0.2)
-    assert forgetful.means[1] == pytest.approx(0.5)
+    hopeful = bandit(agents.EpsilonGreedy, step_size=0.75)
+    told(hopeful, (1, 0.2), (1, 0.6))  # 0.2 + 0.75 * (0.6 - 0.2)
+    assert hopeful.means[1] == pytest.approx(0.5)
+    told(hopeful, (1, 0.2))  # 0.5 + (0.2 - 0.5) / 3: bad news weigh no more than in a plain mean
+    assert hopeful.means[1] == pytest.approx(0.4)
 
 
 def test_the_upper_bound_by_hand():
@@ -95,7 +97,7 @@ def test_the_upper_bound_by_hand():
 
 def test_the_posterior_by_hand():
     """Prior N(0.5, 0.5^2), noise 0.5: after 3 credits of 0.9 the precision is 4 + 12, the mean (2 + 10.8) / 16."""
-    told(learner := bandit(agents.GaussianThompson, prior_deviation=0.5, noise=0.5), *[(1, 0.9)] * 3)
+    told(learner := bandit(agents.GaussianThompson, noise=0.5, step_size=0), *[(1, 0.9)] * 3)
     mean, deviation = learner.posterior()
     assert mean == pytest.approx([0.5, 0.8, 0.5])
     assert deviation == pytest.approx([0.5, 0.25, 0.5])
@@ -131,15 +133,21 @@ def test_ucb1_learners_do_not_move_in_lock_step():
     assert len({tuple(e.actions.values()) for e in history[:9]}) == 9
 
 
-def test_a_score_reaches_all_layers_at_once():
-    """Three layers choose 8, 0, 4 and score 1: the tables along the way, of states 1 (nothing yet), 2, 1."""
+@pytest.mark.parametrize(
+    ("trace", "values"), [(0.0, [0.125, 0.25, 0.5]), (1.0, [0.5] * 3), (0.5, [0.28125, 0.375, 0.5])]
+)
+def test_a_score_reaches_all_layers_at_once(trace, values):
+    """Three layers choose 8, 0, 4 and score 1: the tables along the way, of states 1 (nothing yet), 2, 1.
+
+    With a trace of 0.5 the targets are 1, (1 + 0.5) / 2 = 0.75 and (0.75 + 0.375) / 2 = 0.5625; half is learned.
+    """
     env = ToyEnv()
-    team = agents.SequentialQLearning(env, 0, step_size=0.5, bins=3)
+    team = agents.SequentialQLearning(env, 0, step_size=0.5, trace=trace, bins=3)
     empty = dict.fromkeys(env.possible_agents)
     actions, infos = dict(zip(empty, (8, 0, 4), strict=True)), {agent: {"score": 1.0} for agent in empty}
     team.update(JointTransition(empty, actions, empty, empty, empty, empty, infos))
     assert np.argwhere(team.q_values).tolist() == [[0, 1, 8], [1, 2, 0], [2, 1, 4]]
-    assert team.q_values[team.q_values > 0].tolist() == [0.125, 0.25, 0.5]
+    assert team.q_values[team.q_values > 0].tolist() == values
 
 
 def test_coordinate_search_tries_neighbours_and_moves_to_what_is_better():
@@ -158,6 +166,12 @@ def test_coordinate_search_tries_neighbours_and_moves_to_what_is_better():
             best = joint
     assert best == (7, 4)
     assert len(set(joints)) == len(joints)
+
+
+def test_coordinate_search_seldom_repeats_itself_under_a_budget():
+    """Of 729 joint actions many are beyond the budget, and the nearest within it may have been tried."""
+    history, _ = learn("coordinate_search", evaluations=80, macs_budget=0.5)
+    assert len({tuple(e.actions.values()) for e in history}) > 75
 
 
 def test_climbing_finds_the_best_joint_action_within_the_budget():
