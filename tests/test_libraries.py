@@ -1,0 +1,133 @@
+"""Other RL libraries run on the environment; those that are not installed are skipped.
+
+CI has Stable-Baselines3 and torch. The others were run in virtual environments of their own: docs/libraries.md.
+"""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dsfp_env
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def needs(*libraries):
+    missing = [library for library in libraries if importlib.util.find_spec(library) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{missing} not installed: docs/libraries.md says how")
+
+
+RLLIB = needs("ray", "tree")  # Ray without [rllib] has no tree
+
+
+def run(folder, *command):
+    """What a command prints, run as a user would. RLlib writes below HOME, and repeats itself if hashes do."""
+    process = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+def found(printed):
+    """Ratios, accuracy and relative MACs, as every example prints them."""
+    ratios = ast.literal_eval(re.search(r"ratios in percent: (.*)", printed)[1])
+    accuracy, relative_macs = re.search(r"accuracy (.*), relative MACs (.*)", printed).groups()
+    return ratios, float(accuracy), float(relative_macs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "macs_budget", "times"),
+    [
+        pytest.param("cleanrl_style_ppo.py", 1, 2),
+        pytest.param("sb3_shared.py --macs-budget 0.2", 0.2, 1, marks=needs("sb3_contrib")),
+        pytest.param("rllib_ppo.py --shared", 1, 2, marks=RLLIB),
+        pytest.param("rllib_ppo.py", 1, 1, marks=RLLIB),
+        pytest.param("torchrl_ippo.py", 0.2, 2, marks=needs("torchrl")),
+        pytest.param("benchmarl_qmix.py qmix", 0.2, 2, marks=needs("benchmarl")),
+        pytest.param("benchmarl_qmix.py vdn", 0.2, 1, marks=needs("benchmarl")),
+        pytest.param("benchmarl_qmix.py mappo", 0.2, 1, marks=needs("benchmarl")),
+        pytest.param("benchmarl_qmix.py ippo", 0.2, 1, marks=needs("benchmarl")),
+    ],
+)
+def test_example(command, macs_budget, times, digits, tmp_path):
+    """What it prints at the end is true, and the same each time."""
+    name, *arguments = command.split()
+    printed = [run(tmp_path, EXAMPLES / name, *arguments, "--evaluations", 15, "--seed", 3) for _ in range(times)]
+    ratios, accuracy, relative_macs = found(printed[0])
+    assert "16 evaluations, mean reward" in printed[0]  # up to a whole batch
+    evaluator = dsfp_env.Evaluator(digits)
+    assert evaluator.costs(ratios).macs / evaluator.original.macs == pytest.approx(relative_macs, abs=0.005)
+    assert 0.1 < accuracy <= 1
+    assert relative_macs <= macs_budget
+    assert macs_budget == 1 or all(ratio % 10 == 0 for ratio in ratios.values())  # levels
+    assert found(printed[-1]) == (ratios, accuracy, relative_macs)
+
+
+@pytest.mark.slow
+@needs("rl_zoo3")
+def test_rl_zoo3_unmodified(tmp_path):
+    from stable_baselines3 import PPO
+
+    env = ["--env", "dsfp/LayerPruning-v0", "--gym-packages", "dsfp_env"]
+    size = ["-n", "8", "-params", "n_steps:4", "batch_size:4"]
+    run(tmp_path, "-m", "rl_zoo3.train", "--algo", "ppo", *env, *size, "-f", "logs", "--seed", "0")
+    (model,) = tmp_path.glob("logs/ppo/*/dsfp-LayerPruning-v0.zip")
+    assert PPO.load(model).num_timesteps == 8
+    assert PPO.load(model).action_space.shape == (4,)
+
+
+@RLLIB
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_rllib_sees_whole_episodes(tiny, horizon):
+    from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
+
+    env = ParallelPettingZooEnv(dsfp_env.parallel_env(task=tiny, horizon=horizon))
+    observations, _ = env.reset(seed=0)
+    for step in range(1, horizon + 1):
+        assert env.observation_space.contains(observations)
+        observations, rewards, terminations, truncations, _ = env.step(env.action_space.sample())
+        assert set(rewards) == {"conv_0", "conv_1"}
+        assert (terminations["__all__"], truncations["__all__"]) == (step == horizon, False)
+
+
+def torchrl_env(tiny, **kwargs):
+    from torchrl.envs.libs.pettingzoo import PettingZooWrapper
+
+    pruning = dsfp_env.parallel_env(task=tiny, reward="budget", macs_budget=0.5, **kwargs)
+    return PettingZooWrapper(pruning, return_state=True, seed=0)
+
+
+@needs("torchrl")
+@pytest.mark.filterwarnings("ignore:PettingZoo in TorchRL is tested using version")
+@pytest.mark.parametrize("horizon", [1, 4])
+@pytest.mark.parametrize("actions", ["levels", "box"])
+def test_torchrl_specs_and_rollouts(tiny, actions, horizon):
+    from torchrl.envs.utils import check_env_specs
+
+    env = torchrl_env(tiny, actions=actions, horizon=horizon)
+    check_env_specs(env)
+    assert env.group_map == {"conv": ["conv_0", "conv_1"]}
+    rollout = env.rollout(8, break_when_any_done=False)
+    after = rollout["next", "conv"]
+    assert rollout["next", "state"].shape == (8, 3 * 2 + 5)
+    assert rollout["next", "done"].flatten().tolist() == ([False] * (horizon - 1) + [True]) * (8 // horizon)
+    assert not after["truncated"].any()
+    returns = after["reward"].reshape(-1, horizon, 2).sum(1)
+    assert returns.flatten().tolist() == pytest.approx(after["info", "score"][horizon - 1 :: horizon].flatten())
+    if actions == "levels":
+        allowed = rollout["conv", "action_mask"].gather(-1, rollout["conv", "action"].unsqueeze(-1))
+        assert allowed.all()
+        assert not rollout["conv", "action_mask"].all()
+        assert (after["info", "relative_macs"] <= 0.5).all()
