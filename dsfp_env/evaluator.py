@@ -27,6 +27,7 @@ from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.errors import InputError
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.folding import fold
+from dsfp_env.gradient_mode import with_gradients
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.norm_kernel import choose_kernels
 from dsfp_env.outcome_store import OutcomeStore
@@ -87,6 +88,7 @@ class Evaluator:
         return self.task.scores(self.criterion)
 
     @cached_property
+    @with_gradients()
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
         whole = self.task.graph.keep({}, self.scores)
@@ -157,6 +159,7 @@ class Evaluator:
         question = self._question(ratios, seed)
         self._answers.known[question] = self.outcome(question.keep, accuracy)
 
+    @with_gradients()
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
         """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
         with threads_set(self.fidelity.threads):
@@ -253,6 +256,7 @@ class Evaluator:
         vars(lean).update(task=task, criterion=None, _answers=None)
         return lean._evaluated
 
+    @with_gradients()
     def _evaluated(self, question: Question) -> Outcome:
         """The work itself, in this process or in a worker."""
         with threads_set(question.threads):

@@ -23,8 +23,8 @@ from dsfp_env.distillation import Fidelity
 # The modules that an evaluation runs through; a test follows one and compares.
 SOURCES = (
     "accuracy.py", "batch_norm.c", "channels.py", "compiled_norms.py", "coupling.py", "data.py", "devices.py",
-    "distillation.py", "evaluator.py", "folding.py", "layers.py", "norm_kernel.py", "precision.py",
-    "small_maps.py", "tasks.py", "tracing.py", "verification.py",
+    "distillation.py", "evaluator.py", "folding.py", "gradient_mode.py", "layers.py", "norm_kernel.py",
+    "precision.py", "small_maps.py", "tasks.py", "tracing.py", "verification.py",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity, draw_
 from dsfp_env.errors import InputError
 from dsfp_env.fingerprints import fingerprint
 from dsfp_env.folding import fold, foldable
+from dsfp_env.gradient_mode import with_gradients
 from dsfp_env.precision import suits_bfloat16
 from dsfp_env.sensitivity import Criterion, Scores, score_network
 
@@ -109,6 +110,7 @@ class Task:
         """Agent -> module path of its convolution."""
         return {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
 
+    @with_gradients()
     def scores(self, criterion: str | Criterion = "dsfp") -> Scores:
         """Filter scores by module path, computed once per criterion; see `score_filters`."""
         if criterion not in self._scores:
@@ -126,11 +128,13 @@ class Task:
         return {**state, "_scores": named}  # a criterion of the user's own may not pickle
 
     @cached_property
+    @with_gradients()
     def norms(self) -> dict[str, str]:
         """Normalisations that `fold` takes into the convolutions before them."""
         return foldable(self.network, self.graph.norms, self.train.images[:2])
 
     @cached_property
+    @with_gradients()
     def precision(self) -> str:
         """What ``Fidelity(precision="auto")`` means here.
 
@@ -148,6 +152,7 @@ class Task:
         agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
         return "bfloat16" if agree else "float32"
 
+    @with_gradients()
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
         """The batches of distillation for a seed, and what the original network answers to them; kept.
 

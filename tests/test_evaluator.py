@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from conftest import make_tiny_task
 
 from dsfp_env import Evaluator, InputError
 from dsfp_env.accuracy import compute_logits, measure_accuracy
@@ -66,3 +67,15 @@ def test_an_evaluator_pickles(tiny):
 def test_bad_ratios_get_a_sentence(tiny, ratio):
     with pytest.raises(InputError, match="The pruning ratio of conv_1 is"):
         Evaluator(tiny).evaluate({"conv_0": 50.0, "conv_1": ratio})
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_callers_gradient_mode_does_not_matter(mode):
+    """TorchRL, for one, steps environments without gradients."""
+    plan = {"conv_0": 50.0, "conv_1": 30.0}
+    expected, task = Evaluator(make_tiny_task()).evaluate(plan, seed=0), make_tiny_task()
+    with mode():
+        evaluator = Evaluator(task)
+        assert evaluator.evaluate(plan, seed=0) == expected
+    assert evaluator.evaluate(plan, seed=1) == Evaluator(make_tiny_task()).evaluate(plan, seed=1)
+    assert all(parameter.requires_grad for parameter in evaluator.build(plan).parameters())
