@@ -127,7 +127,7 @@ class QLearning:
         return error
 
     def _values(self, state: bytes) -> np.ndarray:
-        return self.q_values.setdefault(state, np.full(self._num_actions, self.initial_value))
+        return self.q_values.setdefault(state, np.full(self._num_actions, float(self.initial_value)))
 
     def _state(self, observation: np.ndarray) -> bytes:
         return np.rint((observation - self._low) / self._range * (self.bins - 1)).astype(np.int8).tobytes()

@@ -69,7 +69,7 @@ class SequentialQLearning:
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
         self.trace, self.bins = trace, bins
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
-        self.q_values = np.full((num_agents, bins, num_levels), initial_value)  # [agent, state, level]
+        self.q_values = np.full((num_agents, bins, num_levels), float(initial_value))  # [agent, state, level]
         self._order = np.arange(num_agents)
         self._steps = 0
 

@@ -100,6 +100,15 @@ def test_q_table_by_hand():
     assert learner.act(np.zeros(2, np.float32), {}, deterministic=True) == 1
 
 
+def test_an_optimistic_table_comes_down():
+    """1 + 0.5 * (0.4 - 1) = 0.7, also where the command line gave the integer 1."""
+    learner = make_learner(initial_value=1, negative_step_size=0.5)
+    learner.update(transition(2, 0.4))
+    assert next(iter(learner.q_values.values())).tolist() == pytest.approx([1, 1, 0.7])
+    team = agents.SequentialQLearning(ToyEnv(), 0, initial_value=1)
+    assert team.q_values.dtype == float
+
+
 def test_nothing_is_expected_after_the_end():
     learner = make_learner(step_size=1.0, discount=1.0)
     learner.update(transition(0, 5.0, observation=1.0))  # so the next state below is worth 5
