@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -46,7 +46,7 @@ class Settings:
     """Who is compared, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
-    """Learners by name; all is every one in agents.registry."""
+    """Learners by name; all stands for every one in agents.registry."""
     budgets: tuple[int, ...] = (50, 150, 300)
     """Evaluations that a run may make."""
     seeds: str = "0-4"
@@ -82,7 +82,7 @@ def compare(settings: Settings) -> None:
     Raises:
         InputError: If a setting cannot be used, or the folder is of another task or reward.
     """
-    contestants = list(AGENTS) if settings.agents == ("all",) else list(settings.agents)
+    contestants = expanded(settings.agents)
     for contestant in contestants:
         choose_agent(credit_of(contestant)[0])
     seeds, folder = parse_seeds(settings.seeds), Path(settings.out)
@@ -110,6 +110,11 @@ def compare(settings: Settings) -> None:
     draw(folder / "comparison.png", runs)
     draw_fronts(folder / "fronts.png", runs)
     print(text)
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """The contestants, each once, with every learner in the place of ``all``."""
+    return list(dict.fromkeys(one for name in names for one in (AGENTS if name == "all" else [name])))
 
 
 def _claim(folder: Path, settings: Settings) -> None:

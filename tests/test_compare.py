@@ -77,6 +77,12 @@ def test_a_folder_of_something_else_is_refused(finished):
         compare.compare(compare.Settings(("q_learning@diference",), out=str(folder)))
 
 
+def test_all_stands_for_every_learner():
+    assert compare.expanded(["uniform", "all", "ucb1@difference"]) == [
+        "uniform", *(name for name in AGENTS if name != "uniform"), "ucb1@difference"
+    ]  # fmt: skip
+
+
 def test_the_table_has_interquartile_means():
     def run(agent, seed, reward):
         entry = {"reward": reward, "test_accuracy": 0.5, "relative_macs": 0.25}
