@@ -22,7 +22,6 @@ from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.loop import Evaluation
 from agents.masking import allowed, infos_in_turn
 from dsfp_env.errors import InputError
 
@@ -69,7 +68,7 @@ class AskTellTeam:
         self._middle = {agent: _middle(space) for agent, space in self._spaces.items()}
         self._asked: Any = None  # as the optimiser gave it ...
         self._proposed: dict[str, Any] = {}  # ... and as actions by agent
-        self._best: Evaluation | None = None
+        self._best: JointTransition | None = None
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
@@ -88,10 +87,9 @@ class AskTellTeam:
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Tell the optimiser what the joint action was worth, and remember it if it is the best."""
-        evaluation = Evaluation(1, dict(transition.actions), transition.rewards, transition.infos)
-        if self._best is None or evaluation.score > self._best.score:
-            self._best = evaluation
-        self.optimiser.tell(self._told(_numbers(transition.actions)), self._worth(evaluation))
+        if self._best is None or transition.score > self._best.score:
+            self._best = transition._replace(actions=dict(transition.actions))
+        self.optimiser.tell(self._told(_numbers(transition.actions)), self._worth(transition))
         return {"best_score": self._best.score}
 
     def _told(self, played: dict[str, float]) -> Any:
@@ -102,9 +100,9 @@ class AskTellTeam:
             return played
         return np.array([played[agent] for agent in self._spaces])
 
-    def _worth(self, evaluation: Evaluation) -> Any:
-        """What the optimiser is told of an evaluation."""
-        return evaluation.score
+    def _worth(self, transition: JointTransition) -> Any:
+        """What the optimiser is told of a joint action."""
+        return transition.score
 
 
 def under_masks(

@@ -61,7 +61,7 @@ class CoordinateSearch:
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Move to the joint action if it is better."""
         joint = self._turns.as_joint(transition.actions)
-        score = transition.of(self._turns.agents[0]).score
+        score = transition.score
         self._tried.add(joint.tobytes())
         if score > self._here[0]:
             self._here = score, joint

@@ -20,7 +20,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.in_turn import InTurn
-from agents.linear_model import LinearModel
+from agents.linear_model import LinearModel, alike_levels
 
 
 class JointThompson:
@@ -52,12 +52,10 @@ class JointThompson:
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Joint Thompson sampling")
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
-        distances = np.abs(np.subtract.outer(np.arange(num_levels), np.arange(num_levels)))
-        of_levels = np.exp(-distances / alike)
         size = 1 + num_agents * num_levels  # the constant, then the values
         mean, covariance = np.zeros(size), np.eye(size)
         mean[0] = prior_mean
-        covariance[1:, 1:] = prior_deviation**2 * np.kron(np.eye(num_agents), of_levels)
+        covariance[1:, 1:] = prior_deviation**2 * np.kron(np.eye(num_agents), alike_levels(num_levels, alike))
         self.model = LinearModel(mean, covariance, noise)
 
     def act(
@@ -77,5 +75,5 @@ class JointThompson:
         """Learn the score of a joint action."""
         joint = self._turns.as_joint(transition.actions)
         one_hot = np.eye(self._turns.num_levels)[joint].ravel()
-        score = transition.of(self._turns.agents[0]).score
+        score = transition.score
         return {"error": self.model.update(np.concatenate([[1.0], one_hot]), score)}

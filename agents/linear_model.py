@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
+def alike_levels(num_levels: int, alike: float) -> np.ndarray:
+    """Correlations ``[levels, levels]`` of values of levels: ``exp(-distance / alike)``."""
+    levels = np.arange(num_levels)
+    return np.exp(-np.abs(np.subtract.outer(levels, levels)) / alike)
+
+
 class LinearModel:
     """Believes that a score is ``weights . features`` and normal noise; the weights are normal too.
 

@@ -22,7 +22,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.in_turn import InTurn
-from agents.linear_model import LinearModel
+from agents.linear_model import LinearModel, alike_levels
 
 DEGREE = 2  # of the polynomial of a ratio
 
@@ -89,7 +89,7 @@ class LinUCB:
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Learn the score of a joint action."""
         joint = self._turns.as_joint(transition.actions)
-        score = transition.of(self._turns.agents[0]).score
+        score = transition.score
         return {"error": self._model(transition.observations).update(self._features(joint[None])[0], score)}
 
     def _features(self, joints: np.ndarray) -> np.ndarray:
@@ -123,6 +123,5 @@ class LinUCB:
     def _own_inputs(self) -> np.ndarray:
         """``[agents, levels, agents * levels]``: weights of deviation 1 make values of the wanted correlation."""
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels
-        distances = np.abs(np.subtract.outer(np.arange(num_levels), np.arange(num_levels)))
-        root = np.linalg.cholesky(np.exp(-distances / self.alike))
+        root = np.linalg.cholesky(alike_levels(num_levels, self.alike))
         return np.einsum("ab,lm->albm", np.eye(num_agents), root).reshape(num_agents, num_levels, -1)

@@ -9,6 +9,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from dsfp_env.errors import InputError
+from dsfp_env.transitions import score_of
 
 
 class Evaluation(NamedTuple):
@@ -27,8 +28,7 @@ class Evaluation(NamedTuple):
     @property
     def score(self) -> float:
         """What the joint action is worth: the score that the environment tells, else the mean reward."""
-        told = next(iter(self.infos.values())).get("score")
-        return float(told) if told is not None else sum(self.rewards.values()) / len(self.rewards)
+        return score_of(self.infos, self.rewards)
 
 
 def train(

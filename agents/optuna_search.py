@@ -24,7 +24,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
 from agents.ask_tell import AskTellTeam
-from agents.loop import Evaluation
+from agents.base import JointTransition
 from agents.optional import import_for
 from dsfp_env.errors import InputError
 
@@ -46,10 +46,10 @@ class OptunaSearch(AskTellTeam):
         super().__init__(_Study(spaces, sampler, ["maximize", "minimize"] if pareto else ["maximize"]), env)
         self._pareto = pareto
 
-    def _worth(self, evaluation: Evaluation) -> Any:
+    def _worth(self, transition: JointTransition) -> Any:
         if not self._pareto:
-            return [evaluation.score]
-        info = next(iter(evaluation.infos.values()))
+            return [transition.score]
+        info = next(iter(transition.infos.values()))
         if "accuracy" not in info or "relative_macs" not in info:
             raise InputError(
                 f"The infos of the environment have {', '.join(info)}: for pareto=True they should have accuracy "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -55,8 +55,7 @@ def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: 
     """
 
     def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
-        defaults = {name: value(evaluations) for name, value in fitted.items()}
-        maker: MakeAgent = partial(make_agent, **{**defaults, **options})
+        maker: MakeAgent = partial(make_agent, **_fit(fitted, evaluations) | options)
         return Independent(maker, env, seed)
 
     return Entry(make, _options(make_agent), actions)
@@ -66,8 +65,7 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
     """A learner for all agents at once, made by ``make_team(env, seed)``; otherwise as `one_each`."""
 
     def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
-        defaults = {name: value(evaluations) for name, value in fitted.items()}
-        team: MultiAgent = make_team(env, seed, **{**defaults, **options})
+        team: MultiAgent = make_team(env, seed, **_fit(fitted, evaluations) | options)
         return team
 
     return Entry(make, _options(make_team), actions)
@@ -82,6 +80,11 @@ def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
         return StableBaselines3(env, seed, evaluations, algorithm, **options)
 
     return Entry(make, None, actions)
+
+
+def _fit(fitted: Mapping[str, Callable[[int], Any]], evaluations: int) -> dict[str, Any]:
+    """The options that depend on the budget."""
+    return {name: value(evaluations) for name, value in fitted.items()}
 
 
 def _options(made: Callable[..., Any]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ defaults here are fit for budgets of tens to hundreds; every hyperparameter of t
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.loop import Evaluation, check_budget, evaluations_per_step
+from agents.optional import import_for
 from agents.recording import BudgetSpent, Recorded
 from dsfp_env.errors import InputError, choose
 from dsfp_env.wrappers import JointActionEnv
@@ -195,7 +195,7 @@ class StableBaselines3:
     ) -> None:
         self._algorithm, self._view = choose("algorithm", algorithm, ALGORITHMS), view
         choose("view", view, dict.fromkeys(VIEWS))
-        make = _imported(self._algorithm)
+        make = getattr(import_for(algorithm, self._algorithm.module), self._algorithm.name)
         for name in hyperparameters:
             choose(f"hyperparameter of {algorithm}:", name, inspect.signature(make).parameters)
         num_agents = len(env.possible_agents)
@@ -250,13 +250,3 @@ class StableBaselines3:
                 f"update comes after {needed}. Give it a larger budget, or a smaller n_steps or learning_starts.",
                 stacklevel=3,
             )
-
-
-def _imported(algorithm: Algorithm) -> Any:
-    try:
-        return getattr(importlib.import_module(algorithm.module), algorithm.name)
-    except ImportError as error:
-        package = algorithm.module.replace("_", "-")
-        raise InputError(
-            f"{algorithm.name} needs the package {package}, which is not installed: pip install {package}"
-        ) from error

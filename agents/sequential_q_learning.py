@@ -95,7 +95,7 @@ class SequentialQLearning:
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Learn the score of a joint action, from the last layer to the first."""
         levels = self._turns.as_joint(transition.actions).tolist()
-        target, error = transition.of(self._turns.agents[0]).score, 0.0
+        target, error = transition.score, 0.0
         for number in reversed(range(len(levels))):
             values = self.q_values[number][self._state(levels[:number])]
             error = target - values[levels[number]]

@@ -136,10 +136,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         )  # fmt: skip
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
-        if not isinstance(horizon, (int, np.integer)) or horizon < 1:
-            raise InputError(f"The horizon is {horizon!r}: expected a number of steps, 1 or more.")
         self.render_mode = render_mode
-        self._horizon = int(horizon)  # never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it
+        self._horizon = _checked_horizon(
+            horizon
+        )  # never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it
         self._action_kind = actions
         self.macs_budget = macs_budget
         self._context = _checked_context(context)
@@ -167,9 +167,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
         self.state_space = observations.state_space(len(self.possible_agents))
         self._fixed_features = observations.fixed_features(self.evaluator)
-        self._budget_masks = (
-            None if macs_budget is None else BudgetMasks(self.possible_agents, self._relative_macs, macs_budget)
-        )
+        self._budget_masks = self._make_budget_masks()
         self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
         self._seed(seed)
         self._was_reset, self._now = False, self._original()
@@ -310,8 +308,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 "step(s) is over: call env.reset() first."
             )
 
-    def _relative_macs(self, plan: dict[str, float]) -> float:
-        return self.evaluator.costs(plan).macs / self.evaluator.original.macs
+    def _make_budget_masks(self) -> BudgetMasks | None:
+        if self.macs_budget is None:
+            return None
+        whole = self.evaluator.original.macs
+        return BudgetMasks(
+            self.possible_agents, lambda plan: self.evaluator.costs(plan).macs / whole, self.macs_budget
+        )
 
     def _seed(self, seed: int | None) -> None:
         self.evaluation_seed = _evaluation_seed(seed)
@@ -388,6 +391,12 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 def _evaluation_seed(seed: int | None) -> int:
     """The seed itself, or one drawn anew; a negative one is refused by Gymnasium."""
     return int(seeding.np_random(seed)[1]) % 2**63
+
+
+def _checked_horizon(horizon: Any) -> int:
+    if not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise InputError(f"The horizon is {horizon!r}: expected a number of steps, 1 or more.")
+    return int(horizon)
 
 
 def _checked_context(context: Any) -> float:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+
+def score_of(infos: Mapping[str, dict[str, Any]], rewards: Mapping[str, float]) -> float:
+    """What a joint action was worth: the score that the environment tells, else the mean reward."""
+    told = next(iter(infos.values())).get("score")
+    return float(told) if told is not None else sum(rewards.values()) / len(rewards)
 
 
 class Transition(NamedTuple):
@@ -43,6 +50,11 @@ class JointTransition(NamedTuple):
     terminations: dict[str, bool]
     truncations: dict[str, bool]
     infos: dict[str, dict[str, Any]]
+
+    @property
+    def score(self) -> float:
+        """What the joint action was worth: the score that the environment tells, else the mean reward."""
+        return score_of(self.infos, self.rewards)
 
     def of(self, agent: str) -> Transition:
         """The part of one agent."""

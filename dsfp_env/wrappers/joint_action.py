@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,17 @@ from dsfp_env.errors import InputError
 from dsfp_env.layer_pruning_v0 import parallel_env
 
 TEAM_KEYS = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")
+
+
+def given_or_made(env: Any, kwargs: Mapping[str, Any]) -> Any:
+    """A parallel environment that is there already, or else one that is made.
+
+    Raises:
+        InputError: If both are asked for.
+    """
+    if env is not None and kwargs:
+        raise InputError(f"An environment came together with {', '.join(kwargs)}: expected one or the other.")
+    return parallel_env(**kwargs) if env is None else env
 
 
 class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -36,9 +48,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's way
 
     def __init__(self, env: Any = None, **kwargs: Any) -> None:
-        if env is not None and kwargs:
-            raise InputError(f"An environment came together with {', '.join(kwargs)}: expected one or the other.")
-        self.parallel_env = parallel_env(**kwargs) if env is None else env
+        self.parallel_env = given_or_made(env, kwargs)
         if getattr(self.parallel_env, "credit", "shared") != "shared":
             raise InputError(
                 f"The credit is {self.parallel_env.credit!r}, but one controller takes all actions and has one "

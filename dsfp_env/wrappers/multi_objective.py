@@ -22,8 +22,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from dsfp_env.env import Infos, LayerPruningEnv
 from dsfp_env.errors import InputError
-from dsfp_env.layer_pruning_v0 import parallel_env
-from dsfp_env.wrappers.joint_action import JointActionEnv
+from dsfp_env.wrappers.joint_action import JointActionEnv, given_or_made
 
 OBJECTIVES = ("accuracy", "saving")
 
@@ -40,9 +39,7 @@ class VectorRewardEnv(BaseParallelWrapper[str, np.ndarray, Any]):
     """
 
     def __init__(self, env: LayerPruningEnv | None = None, **kwargs: Any) -> None:
-        if env is not None and kwargs:
-            raise InputError(f"An environment came together with {', '.join(kwargs)}: expected one or the other.")
-        super().__init__(parallel_env(**kwargs) if env is None else env)
+        super().__init__(given_or_made(env, kwargs))
         if self.env.credit != "shared":
             raise InputError(
                 f"The credit is {self.env.credit!r}, but that divides one score among the agents, and here are "

@@ -33,7 +33,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from dsfp_env.env import LayerPruningEnv
 from dsfp_env.errors import InputError
 from dsfp_env.wrappers.slot_spaces import centred, restored, stackable, the_space, with_one_hot
-from dsfp_env.wrappers.together import evaluate_ahead
+from dsfp_env.wrappers.together import check_one_evaluator, evaluate_ahead
 
 Env: TypeAlias = ParallelEnv[str, Any, Any]
 
@@ -312,11 +312,7 @@ def _checked_envs(envs: list[Env]) -> list[Env]:
                 f"Environment {number} has the agents {', '.join(env.possible_agents)}, environment 0 has "
                 f"{', '.join(agents)}: expected the same agents in all."
             )
-    if len({id(env.evaluator) for env in envs if isinstance(env, LayerPruningEnv)}) > 1:
-        raise InputError(
-            "The environments have several evaluators: expected one for all. Make the second and all others with "
-            "parallel_env(evaluator=first.evaluator, ...)."
-        )
+    check_one_evaluator(env for env in envs if isinstance(env, LayerPruningEnv))
     return envs
 
 
