@@ -137,9 +137,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
         self.render_mode = render_mode
-        self._horizon = _checked_horizon(
-            horizon
-        )  # never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it
+        # Never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it.
+        self._horizon = _checked_horizon(horizon)
         self._action_kind = actions
         self.macs_budget = macs_budget
         self._context = _checked_context(context)
