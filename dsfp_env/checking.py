@@ -85,7 +85,8 @@ def misfit(space: Space[Any], value: Any) -> str | None:
 
 def global_states() -> dict[str, Any]:
     """What changes whenever one of the global random generators is used, or seeded anew (PyTorch's on the CPU)."""
-    _, key, *rest = np.random.get_state()  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002 - releases of NumPy differ in its type
+    _, key, *rest = state
     torch_state = torch.get_rng_state().numpy().tobytes()
     return {"random": random.getstate(), "numpy.random": (key.tobytes(), *rest), "torch": torch_state}
 
