@@ -3,6 +3,9 @@
 Loads (or trains) the original network of a task, lets agents choose ratios for a budget of evaluations, compares
 the best and the greedy joint action with uniform pruning and random search, prints a table, and writes a folder
 with the result, every evaluation, the pruned network and a picture.
+
+With --backend table nothing is measured: learners are judged on a table of all joint actions
+(`agents.leaderboard`).
 """
 
 from __future__ import annotations
@@ -21,20 +24,25 @@ import tyro
 
 import agents
 import dsfp_env
-from agents import report
+from agents import leaderboard, report
 from agents.comparison import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.fronts import front_of, volume_of
-from agents.progress import Progress
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
 from agents.seeds import parse_seeds
 from dsfp_env.devices import choose_device
-from dsfp_env.errors import InputError
+from dsfp_env.env import BACKENDS
+from dsfp_env.errors import InputError, choose
 from dsfp_env.loading import check_task
+from dsfp_env.progress import Progress
 from dsfp_env.rewards import reward_function
 from dsfp_env.sensitivity import parse_criterion
 
 INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
+WITH_A_TABLE = (  # settings that mean something there
+    *("task", "agent", "backend", "evaluations", "seed", "seeds"),
+    *("reward", "macs_budget", "workers", "out"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,15 @@ class Settings:
     task: str = "digits"
     """Network and data: digits; cifar10-NETWORK or cifar100-NETWORK, for example cifar10-vgg16-bn;
     imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
-    dsfp_env.Task."""
+    dsfp_env.Task. With --backend table: digits, or the folder of another table."""
     agent: str = "q_learning"
     """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
     joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
-    options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own."""
+    options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own. With --backend table, all
+    stands for every one."""
+    backend: str = "live"
+    """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
+    of a report: the learner, or all, with every seed."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
     seed: int = 0
@@ -110,7 +122,8 @@ class Settings:
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
     out: str | None = None
-    """The folder to write; runs/TASK-AGENT-seedSEED, or the next free name like it, unless given."""
+    """The folder to write; runs/TASK-AGENT-seedSEED (runs/TASK-table with --backend table), or the next free name
+    like it, unless given."""
 
 
 def main() -> int:
@@ -133,6 +146,9 @@ def train(settings: Settings) -> int:
     Raises:
         InputError: If a setting cannot be used. Nothing is written then.
     """
+    choose("backend", settings.backend, dict.fromkeys(BACKENDS))
+    if settings.backend == "table":
+        return judge(settings)
     seeds, folder = check(settings)
     torch.set_num_threads(settings.threads)
     results = []
@@ -155,6 +171,38 @@ def train(settings: Settings) -> int:
     return 0
 
 
+def judge(settings: Settings) -> int:
+    """Make a leaderboard on a table; returns the exit status.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if field.name not in WITH_A_TABLE and value != field.default:
+            raise InputError(
+                f"--{field.name.replace('_', '-')} is {value!r}, which --backend table cannot do: expected "
+                f"{field.default!r} with it."
+            )
+    given = settings.reward is not None or settings.macs_budget is not None
+    budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
+    asked = leaderboard.Settings(
+        agents=(settings.agent,),
+        table=settings.task,
+        rewards=(f"{reward_name(settings)}{budget}",) if given else leaderboard.FORMS,
+        seeds=settings.seeds or str(settings.seed),
+        evaluations=settings.evaluations,
+        workers=settings.workers,
+        out=settings.out or str(free_folder(settings)),
+    )
+    try:
+        leaderboard.leaderboard(asked)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command with --out {asked.out} goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
 def check(settings: Settings) -> tuple[list[int], Path]:
     """Refuse what cannot be used before anything is loaded or written.
 
@@ -167,6 +215,11 @@ def check(settings: Settings) -> tuple[list[int], Path]:
     for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
+    if settings.agent == "all":
+        raise InputError(
+            "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
+            "compares several live."
+        )
     check_task(settings.task, task_options(settings))
     parse_criterion(settings.criterion)
     choose_agent(settings.agent)
@@ -336,7 +389,8 @@ def reward_name(settings: Settings) -> str:
 def free_folder(settings: Settings) -> Path:
     """The first folder below ``runs`` that does not exist."""
     seeds = f"seed{settings.seed}" if settings.seeds is None else f"seeds{settings.seeds}"
-    name = f"{settings.task}-{settings.agent}-{seeds}".replace(":", "-").replace("/", "-")
+    what = "table" if settings.backend == "table" else f"{settings.agent}-{seeds}"
+    name = f"{settings.task}-{what}".replace(":", "-").replace("/", "-")
     candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
     return next(folder for folder in candidates if not folder.exists())
 

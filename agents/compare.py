@@ -28,16 +28,16 @@ import torch
 
 import agents
 import dsfp_env
-from agents import command_line
 from agents.compare_report import draw, draw_fronts, table
 from agents.comparison import measure, measuring_seeds
 from agents.fronts import volume_of
-from agents.progress import Progress
 from agents.registry import AGENTS, choose_agent
 from agents.run_folder import check_free, versions, write_json
 from agents.seeds import parse_seeds
+from dsfp_env import command_line
 from dsfp_env.credit import KINDS
 from dsfp_env.errors import InputError, choose
+from dsfp_env.progress import Progress
 from dsfp_env.workers import available_cores
 
 

@@ -22,9 +22,9 @@ from agents.baselines import (
     uniform_plan_of,
     uniform_plans,
 )
-from agents.progress import shown
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.evaluator import Evaluator
+from dsfp_env.progress import shown
 from dsfp_env.rewards import Outcome
 
 FINALISTS = 10

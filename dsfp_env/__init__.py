@@ -23,6 +23,9 @@ from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env
 from dsfp_env.loading import load_task as load_task
 from dsfp_env.rewards import Outcome as Outcome
+from dsfp_env.table import Table as Table
+from dsfp_env.table import load_table as load_table
+from dsfp_env.table_evaluator import TableEvaluator as TableEvaluator
 from dsfp_env.tasks import Task as Task
 from dsfp_env.tasks import score_filters as score_filters
 
@@ -38,7 +41,7 @@ pettingzoo.register(
 gymnasium.register(
     "dsfp/LayerPruning-v0",
     "dsfp_env.wrappers.joint_action:JointActionEnv",
-    vector_entry_point="dsfp_env.wrappers.vector:VectorJointActionEnv",
+    vector_entry_point="dsfp_env.wrappers.vector:vector_env",
 )
 gymnasium.register(
     "dsfp/MultiObjectiveLayerPruning-v0",

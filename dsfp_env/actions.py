@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,34 +20,52 @@ LOWEST, HIGHEST = 10.0, 90.0  # percent
 LEVELS = np.arange(LOWEST, HIGHEST + 1, 10)  # percent, the ratios of actions="levels"
 
 
-def action_space(kind: str) -> Space[Any]:
+def action_space(kind: str, levels: np.ndarray = LEVELS) -> Space[Any]:
     """The action space of one agent: ``"box"`` is Box(10, 90, (1,)), ``"levels"`` is Discrete(9).
+
+    Args:
+        kind: ``"box"`` or ``"levels"``.
+        levels: The ratios of levels, in percent.
 
     Raises:
         InputError: If the kind is unknown.
     """
     make = {
         "box": lambda: Box(LOWEST, HIGHEST, (1,), np.float32),
-        "levels": lambda: Discrete(len(LEVELS)),
+        "levels": lambda: Discrete(len(levels)),
     }
     return choose("kind of actions", kind, make)()
 
 
-def decode(actions: Mapping[str, Any], agents: Iterable[str], kind: str) -> dict[str, float]:
+def decode(
+    actions: Mapping[str, Any], agents: Iterable[str], kind: str, levels: np.ndarray = LEVELS
+) -> dict[str, float]:
     """A joint action as pruning ratios in percent, by agent.
 
     Args:
         actions: Agent -> action.
         agents: Who must act.
         kind: ``"box"`` or ``"levels"``.
+        levels: The ratios of levels, in percent.
 
     Raises:
         InputError: If an agent is missing or unknown, or an action is not in the action space.
     """
     agents = list(agents)
     _check_agents(actions, agents)
-    of_one = _decode_level if kind == "levels" else _decode_box
+    of_one = partial(_decode_level, levels=levels) if kind == "levels" else _decode_box
     return {agent: of_one(agent, actions[agent]) for agent in agents}
+
+
+def check_plan(ratios: Mapping[str, float], agents: Iterable[str]) -> list[float]:
+    """Ratios in percent, in the order of the agents.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+    """
+    agents = list(agents)
+    _check_agents(ratios, agents)
+    return [_checked_ratio(agent, ratios[agent]) for agent in agents]
 
 
 def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict[str, float]:
@@ -59,8 +78,8 @@ def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict
     Raises:
         InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
     """
-    _check_agents(ratios, agents)
-    return {path: _checked_ratio(agent, ratios[agent]) / 100 for agent, path in agents.items()}
+    checked = check_plan(ratios, agents)
+    return {path: ratio / 100 for path, ratio in zip(agents.values(), checked, strict=True)}
 
 
 def _check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
@@ -95,11 +114,11 @@ def _checked_ratio(agent: str, ratio: Any) -> float:
     return number
 
 
-def _decode_level(agent: str, action: Any) -> float:
+def _decode_level(agent: str, action: Any, levels: np.ndarray) -> float:
     value = np.asarray(action)
-    if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(LEVELS):
+    if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(levels):
         raise InputError(
-            f"The action of {agent} is {action!r}: expected a level, an integer from 0 (10 %) to "
-            f"{len(LEVELS) - 1} (90 %)."
+            f"The action of {agent} is {action!r}: expected a level, an integer from 0 ({levels[0]:.0f} %) to "
+            f"{len(levels) - 1} ({levels[-1]:.0f} %)."
         )
-    return float(LEVELS[value.item()])
+    return float(levels[value.item()])

@@ -53,9 +53,12 @@ from dsfp_env.loading import load_task
 from dsfp_env.masks import BudgetMasks
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.sensitivity import Criterion
+from dsfp_env.table import Table
+from dsfp_env.table_evaluator import TableEvaluator, tabulated
 from dsfp_env.tasks import Task
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
+BACKENDS = ("live", "table")
 Infos = dict[str, dict[str, Any]]
 
 
@@ -74,7 +77,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
     """The parallel environment; see the top of this file.
 
     Args:
-        task: A name for `load_task`, or a `Task`.
+        task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`.
         actions: ``"box"`` or ``"levels"``.
         reward: A name for `rewards.reward_function`, or a function (outcome, original) -> score.
         macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
@@ -97,6 +100,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             ``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``, ``latency`` and
             ``store`` are not looked at.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see `credit`.
+        backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
+            microseconds, see `table_evaluator`.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -111,7 +116,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
 
     def __init__(
         self,
-        task: str | Task = "digits",
+        task: str | Task | Table = "digits",
         actions: str = "box",
         reward: str | RewardFunction = "accuracy_x_saving",
         macs_budget: float | None = None,
@@ -127,12 +132,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         round_to: int = 1,
         latency: LatencyMeter | None = None,
         store: bool = True,
-        evaluator: Evaluator | None = None,
+        evaluator: Evaluator | TableEvaluator | None = None,
         credit: str = "shared",
+        backend: str = "live",
     ) -> None:
         EzPickle.__init__(
             self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
-            fidelity, device, min_filters, round_to, latency, store, evaluator, credit,
+            fidelity, device, min_filters, round_to, latency, store, evaluator, credit, backend,
         )  # fmt: skip
         if render_mode is not None:
             choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
@@ -150,22 +156,30 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         make_observation_space = choose("kind of observation", observation, spaces)
         action_kinds.action_space(actions)  # an unknown kind is refused before the task is loaded
 
-        if evaluator is None:
+        choose("backend", backend, dict.fromkeys(BACKENDS))
+        if evaluator is None and backend == "table":
+            evaluator = tabulated(task, criterion, fidelity, min_filters, round_to, latency)
+        elif evaluator is None:
             if reward == "accuracy_x_speed" and latency is None:
                 latency = LatencyMeter()
+            if isinstance(task, Table):
+                raise InputError("The task is a table: expected backend='table' with it.")
             the_task = load_task(task, device=device)
             evaluator = Evaluator(the_task, criterion, fidelity, min_filters, round_to, latency, store)
-        self.evaluator = evaluator
+        self.evaluator: Any = evaluator
         self.layer_names = dict(evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
         self.evaluations_per_step = 1 if credit == "shared" else 1 + len(self.possible_agents)
         self.coupled_agents = evaluator.task.coupled_agents  # agent -> agents whose layers are pruned with its own
         self._coupled_sets = _numbered(self.coupled_agents)
         self.agents: list[str] = []
-        self._action_spaces = {agent: action_kinds.action_space(actions) for agent in self.possible_agents}
+        self._levels = evaluator.levels
+        self._action_spaces = {
+            agent: action_kinds.action_space(actions, self._levels) for agent in self.possible_agents
+        }
         self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
         self.state_space = observations.state_space(len(self.possible_agents))
-        self._fixed_features = observations.fixed_features(self.evaluator)
+        self._fixed_features = np.stack(list(evaluator.layer_features.values()))  # [agents, features]
         self._budget_masks = self._make_budget_masks()
         self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
         self._seed(seed)
@@ -245,7 +259,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._check_running(actions)
         if not self.agents:
             return []
-        plan = action_kinds.decode(actions, self.agents, self._action_kind)
+        plan = action_kinds.decode(actions, self.agents, self._action_kind, self._levels)
         return [plan, *compared_plans(plan, self.credit)]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
@@ -257,7 +271,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 can choose every joint action that is; ``infos[agent]["action_mask"]`` is for choosing all at once.
 
         Returns:
-            ``[9]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
+            ``[levels]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
 
         Raises:
             InputError: If actions are no levels.
@@ -267,7 +281,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
                 f"Masks are for levels, and actions are {self._action_kind!r}: expected actions='levels'."
             )
         if self._budget_masks is None:
-            return np.ones(len(action_kinds.LEVELS), np.int8)
+            return np.ones(len(self._levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 
     def score(self, outcome: Outcome) -> float:
@@ -312,7 +326,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             return None
         whole = self.evaluator.original.macs
         return BudgetMasks(
-            self.possible_agents, lambda plan: self.evaluator.costs(plan).macs / whole, self.macs_budget
+            self.possible_agents,
+            lambda plan: self.evaluator.costs(plan).macs / whole,
+            self.macs_budget,
+            self._levels,
         )
 
     def _seed(self, seed: int | None) -> None:

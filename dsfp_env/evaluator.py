@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.actions import as_fractions
+from dsfp_env.actions import LEVELS, as_fractions
 from dsfp_env.answers import Answers
 from dsfp_env.channels import Keep
 from dsfp_env.costs import Costs
+from dsfp_env.data import LabelledImages
 from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.errors import InputError
@@ -30,6 +31,7 @@ from dsfp_env.folding import fold
 from dsfp_env.gradient_mode import with_gradients
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.norm_kernel import choose_kernels
+from dsfp_env.observations import fixed_features
 from dsfp_env.outcome_store import OutcomeStore
 from dsfp_env.rewards import Outcome
 from dsfp_env.sensitivity import Criterion, Scores
@@ -61,6 +63,8 @@ class Evaluator:
             `outcome_store`. Times are never kept.
     """
 
+    levels = LEVELS  # the ratios in percent that actions="levels" means
+
     def __init__(
         self,
         task: Task,
@@ -86,6 +90,11 @@ class Evaluator:
     def scores(self) -> Scores:
         """Filter scores by module path; the same for every evaluation."""
         return self.task.scores(self.criterion)
+
+    @cached_property
+    def layer_features(self) -> dict[str, np.ndarray]:
+        """What agents see of their layers that never changes; see `observations.fixed_features`."""
+        return fixed_features(self.task, self.scores)
 
     @cached_property
     @with_gradients()
@@ -164,6 +173,19 @@ class Evaluator:
         """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
         with threads_set(self.fidelity.threads):
             return self._recovered(self.keep(ratios), seed)
+
+    @with_gradients()
+    def measure_splits(self, ratios: Mapping[str, float] | None = None, seed: int = 0) -> tuple[float, float]:
+        """Accuracy on the validation split, that of `evaluate`, and on the test split. For tables and reports.
+
+        Args:
+            ratios: As for `evaluate`; if None, the original network is measured, as it is.
+            seed: Drives the fine-tuning.
+        """
+        with threads_set(self.fidelity.threads):
+            network = self.task.network if ratios is None else self._recovered(self.keep(ratios), seed)
+            validation, test = self._accuracies(network, self.task.validation, self.task.test)
+        return validation, test
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:
         """The filters that stay, by module path. Raises as `evaluate` does."""
@@ -264,12 +286,15 @@ class Evaluator:
             return self._measured(network, question.keep)
 
     def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
-        exact = self.fidelity.precision == "float32"
-        answering = network if exact else fold(network, self.task.norms)
-        accuracy = measure_accuracy(answering, self.task.validation, self.fidelity.precision)
+        accuracy = self._accuracies(network, self.task.validation)[0]
         images = self.task.validation.images
         latency = self.latency.measure(network, images).seconds if self.latency else None
         return self.outcome(keep, accuracy, latency)
+
+    def _accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
+        exact = self.fidelity.precision == "float32"
+        answering = network if exact else fold(network, self.task.norms)
+        return [measure_accuracy(answering, split, self.fidelity.precision) for split in splits]
 
     def _recovered(self, keep: Keep, seed: int) -> nn.Module:
         task, fidelity = self.task, self.fidelity

@@ -22,8 +22,6 @@ import numpy as np
 from dsfp_env.actions import LEVELS
 from dsfp_env.errors import InputError
 
-HIGHEST_LEVEL = len(LEVELS) - 1
-
 
 class BudgetMasks:
     """Masks for the agents of one environment.
@@ -33,30 +31,32 @@ class BudgetMasks:
         relative_macs: Plan (ratios in percent by agent) -> MACs of the network pruned by it, as a fraction of the
             original's; falls with every ratio.
         macs_budget: The fraction that is allowed.
+        levels: The ratios of levels, in percent.
 
     Raises:
-        InputError: If even pruning every layer by 90 % is beyond the budget.
+        InputError: If even pruning every layer by the highest level is beyond the budget.
     """
 
     def __init__(
-        self, agents: Iterable[str], relative_macs: Callable[[dict[str, float]], float], macs_budget: float
+        self,
+        agents: Iterable[str],
+        relative_macs: Callable[[dict[str, float]], float],
+        macs_budget: float,
+        levels: np.ndarray = LEVELS,
     ) -> None:
         self._agents, self._relative_macs, self.macs_budget = list(agents), relative_macs, macs_budget
+        self._levels, self._highest = levels, len(levels) - 1
         self._within: dict[tuple[int, ...], bool] = {}
         if not self.allow({}):
-            least = relative_macs(dict.fromkeys(self._agents, float(LEVELS[-1])))
+            least = relative_macs(dict.fromkeys(self._agents, float(levels[-1])))
             raise InputError(
-                f"The MACs budget is {macs_budget}, but with every layer pruned by {LEVELS[-1]:.0f} % the network "
+                f"The MACs budget is {macs_budget}, but with every layer pruned by {levels[-1]:.0f} % the network "
                 f"still has {least:.4f} of its MACs: expected a budget of at least that."
             )
 
     def allow(self, chosen: Mapping[str, int]) -> bool:
         """Whether the budget can be met with these levels by agent, if all others choose the highest."""
-        levels = tuple(int(chosen.get(agent, HIGHEST_LEVEL)) for agent in self._agents)
-        if levels not in self._within:
-            plan = {agent: float(LEVELS[level]) for agent, level in zip(self._agents, levels, strict=True)}
-            self._within[levels] = self._relative_macs(plan) <= self.macs_budget
-        return self._within[levels]
+        return self._allow(self._completed(chosen))
 
     def of(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """The mask of an agent, given what others have chosen.
@@ -65,28 +65,37 @@ class BudgetMasks:
             agent: Whose turn it is.
             chosen: Agent -> level; its own is not looked at.
         """
-        return _from(self._lowest(agent, dict(chosen or {})))
+        return self._from(self._lowest(self._agents.index(agent), self._completed(chosen or {})))
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Masks for all agents at once, drawn at random."""
-        order = [self._agents[i] for i in rng.permutation(len(self._agents))]
-        wished = dict(zip(self._agents, rng.integers(len(LEVELS), size=len(self._agents)).tolist(), strict=True))
-        shift = next(s for s in range(len(LEVELS)) if self.allow(_raised(wished, s)))
-        lowest = _raised(wished, shift)
-        for agent in order:
-            lowest[agent] = self._lowest(agent, lowest)
-        return {agent: _from(level) for agent, level in lowest.items()}
+        order = rng.permutation(len(self._agents)).tolist()
+        wished = rng.integers(len(self._levels), size=len(self._agents)).tolist()
+        raised = ([min(level + shift, self._highest) for level in wished] for shift in range(len(self._levels)))
+        lowest = next(levels for levels in raised if self._allow(levels))
+        for place in order:
+            lowest[place] = self._lowest(place, lowest)
+        return {agent: self._from(level) for agent, level in zip(self._agents, lowest, strict=True)}
 
-    def _lowest(self, agent: str, chosen: Mapping[str, int]) -> int:
-        """The lowest level that is allowed; the highest, if the others have left nothing."""
-        return next(
-            (level for level in range(HIGHEST_LEVEL) if self.allow({**chosen, agent: level})), HIGHEST_LEVEL
-        )
+    def _allow(self, levels: list[int]) -> bool:
+        """Whether the levels of all agents, in their order, are within the budget."""
+        key = tuple(levels)
+        if key not in self._within:
+            plan = dict(zip(self._agents, self._levels[levels].tolist(), strict=True))
+            self._within[key] = self._relative_macs(plan) <= self.macs_budget
+        return self._within[key]
 
+    def _lowest(self, place: int, levels: list[int]) -> int:
+        """The lowest level that an agent may choose; the highest, if the others have left nothing."""
+        tried = list(levels)
+        for tried[place] in range(self._highest):
+            if self._allow(tried):
+                return tried[place]
+        return self._highest
 
-def _from(lowest: int) -> np.ndarray:
-    return (np.arange(len(LEVELS)) >= lowest).astype(np.int8)
+    def _completed(self, chosen: Mapping[str, int]) -> list[int]:
+        """The levels of all agents in their order, the highest for those who have not chosen."""
+        return [int(chosen.get(agent, self._highest)) for agent in self._agents]
 
-
-def _raised(levels: Mapping[str, int], shift: int) -> dict[str, int]:
-    return {agent: min(level + shift, HIGHEST_LEVEL) for agent, level in levels.items()}
+    def _from(self, lowest: int) -> np.ndarray:
+        return (np.arange(len(self._levels)) >= lowest).astype(np.int8)

@@ -28,14 +28,14 @@ The state is, for all agents in order, the fraction of filters kept, the share o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box
 
-from dsfp_env.evaluator import Evaluator
 from dsfp_env.rewards import Outcome
+from dsfp_env.sensitivity import Scores
+from dsfp_env.tasks import Task
 
 FIXED = (
     "position",
@@ -75,11 +75,16 @@ def state_space(num_agents: int) -> Box:
     return Box(0.0, 1.0, (3 * num_agents + len(SHARED),), np.float32)
 
 
-def fixed_features(evaluator: Evaluator) -> dict[str, np.ndarray]:
-    """The features that never change, agent -> ``[len(FIXED)]``."""
-    task, graph = evaluator.task, evaluator.task.graph
+def fixed_features(task: Task, filter_scores: Scores) -> dict[str, np.ndarray]:
+    """The features that never change, agent -> ``[len(FIXED)]``.
+
+    Args:
+        task: What the agents work on.
+        filter_scores: Of its filters, by module path.
+    """
+    graph = task.graph
     whole = graph.costs()
-    scores = {agent: evaluator.scores[path] for agent, path in task.agents.items()}
+    scores = {agent: filter_scores[path] for agent, path in task.agents.items()}
     means = {agent: float(score.mean()) for agent, score in scores.items()}
     lowest, highest = min(means.values()), max(means.values())
     score_range = max(float(s.max()) for s in scores.values()) - min(float(s.min()) for s in scores.values())
@@ -99,26 +104,27 @@ def fixed_features(evaluator: Evaluator) -> dict[str, np.ndarray]:
     return features
 
 
-def observe(fixed: Mapping[str, np.ndarray], progress: Progress) -> dict[str, np.ndarray]:
-    """The observation of every agent, ``[len(FEATURES)]`` float32, new arrays each time."""
+def observe(fixed: np.ndarray, progress: Progress) -> dict[str, np.ndarray]:
+    """The observation of every agent, ``[len(FEATURES)]`` float32, new arrays each time.
+
+    Args:
+        fixed: The features that never change, ``[agents, len(FIXED)]``.
+        progress: What does.
+    """
     accuracy, relative_macs, _, budget, time = _shared(progress)
-    return {
-        agent: np.concatenate(
-            [
-                features,
-                _bounded(progress.outcome.applied_ratios[agent] / 100, accuracy, relative_macs, budget, time),
-            ]
-        )
-        for agent, features in fixed.items()
-    }
+    ratios = progress.outcome.applied_ratios  # by agent, percent
+    seen = np.empty((len(fixed), len(FEATURES)), np.float32)
+    seen[:, : len(FIXED)] = fixed
+    seen[:, len(FIXED)] = [ratio / 100 for ratio in ratios.values()]
+    seen[:, len(FIXED) + 1 :] = accuracy, relative_macs, budget, time
+    return dict(zip(ratios, _within_bounds(seen), strict=True))
 
 
-def state(fixed: Mapping[str, np.ndarray], progress: Progress) -> np.ndarray:
-    """The state, ``[3 * agents + 5]`` float32."""
-    kept = [1 - progress.outcome.applied_ratios[agent] / 100 for agent in fixed]
-    macs_shares = [features[FIXED.index("macs_share")] for features in fixed.values()]
-    sensitivities = [features[FIXED.index("sensitivity")] for features in fixed.values()]
-    return _bounded(*kept, *macs_shares, *sensitivities, *_shared(progress))
+def state(fixed: np.ndarray, progress: Progress) -> np.ndarray:
+    """The state, ``[3 * agents + 5]`` float32; arguments as for `observe`."""
+    kept = [1 - ratio / 100 for ratio in progress.outcome.applied_ratios.values()]
+    shares, sensitivities = fixed[:, FIXED.index("macs_share")], fixed[:, FIXED.index("sensitivity")]
+    return _bounded(*kept, *shares, *sensitivities, *_shared(progress))
 
 
 def _shared(progress: Progress) -> tuple[float, ...]:
@@ -128,7 +134,13 @@ def _shared(progress: Progress) -> tuple[float, ...]:
 
 
 def _bounded(*values: float) -> np.ndarray:
-    return np.clip(np.array(values, np.float32), 0, 1)
+    return _within_bounds(np.array(values, np.float32))
+
+
+def _within_bounds(numbers: np.ndarray) -> np.ndarray:
+    """The same array, with what is outside of [0, 1] at the bound."""
+    np.maximum(numbers, 0, out=numbers)
+    return np.minimum(numbers, 1, out=numbers)
 
 
 def _share(part: float, whole: float) -> float:

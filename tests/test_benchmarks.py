@@ -31,6 +31,8 @@ def test_growth(tmp_path, own_cache):
     assert (tmp_path / "growth.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(("name", "word"), [("many.py", "workers"), ("scoring.py", "Spearman")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("many.py", "workers"), ("scoring.py", "Spearman"), ("ranking.py", "ceiling")]
+)
 def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)

@@ -31,7 +31,7 @@ from dsfp_env.networks.googlenet import CifarGoogLeNet as CifarGoogLeNet
 from dsfp_env.networks.googlenet import googlenet
 from dsfp_env.networks.plain import DigitsNet as DigitsNet
 from dsfp_env.networks.plain import PlainNet as PlainNet
-from dsfp_env.networks.plain import alexnet, alexnet_bn, digits_net, vgg16, vgg16_bn, vgg16_dcff
+from dsfp_env.networks.plain import alexnet, alexnet_bn, digits_net, small_vgg, vgg16, vgg16_bn, vgg16_dcff
 from dsfp_env.networks.resnet import CifarResNet as CifarResNet
 from dsfp_env.networks.resnet import resnet20, resnet32, resnet56, resnet110
 
@@ -39,6 +39,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "digits_net": digits_net,
     "alexnet": alexnet,
     "alexnet_bn": alexnet_bn,
+    "small_vgg": small_vgg,
     "vgg16": vgg16,
     "vgg16_bn": vgg16_bn,
     "vgg16_dcff": vgg16_dcff,

@@ -18,6 +18,7 @@ POOL = "M"  # 2x2 max pooling
 Plan = Sequence[int | str]  # filters of each convolution, and pools
 
 ALEXNET: Plan = (64, POOL, 192, POOL, 384, 256, 256, POOL)
+SMALL_VGG: Plan = (16, 16, POOL, 32, 32, POOL, 64, 64)
 VGG16: Plan = (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3, POOL)
 
 
@@ -99,6 +100,11 @@ def alexnet(num_classes: int = 10) -> PlainNet:
 def alexnet_bn(num_classes: int = 10) -> PlainNet:
     """`alexnet` with batch normalisation after every convolution."""
     return PlainNet(ALEXNET, grid=4, hidden=(1024, 512), norm=True, num_classes=num_classes)
+
+
+def small_vgg(num_classes: int = 10) -> PlainNet:
+    """A VGG for CIFAR that is small enough to be tabulated: 6 agents, 224 filters, batch normalisation."""
+    return PlainNet(SMALL_VGG, grid=1, hidden=(), norm=True, num_classes=num_classes)
 
 
 def vgg16(num_classes: int = 10) -> PlainNet:

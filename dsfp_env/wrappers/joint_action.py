@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
-from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
+from dsfp_env.actions import HIGHEST, LOWEST
 from dsfp_env.errors import InputError
 from dsfp_env.layer_pruning_v0 import parallel_env
 
@@ -57,10 +57,11 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = self.parallel_env.render_mode
         self.observation_space: Space[np.ndarray] = self.parallel_env.state_space
         agents = self.parallel_env.possible_agents
-        self._levels = isinstance(self.parallel_env.action_space(agents[0]), Discrete)
-        self._masks = np.ones(len(LEVELS) * len(agents), bool)
+        of_one = self.parallel_env.action_space(agents[0])
+        self._levels = isinstance(of_one, Discrete)
+        self._masks = np.ones(int(of_one.n) * len(agents) if self._levels else 0, bool)
         self.action_space: Space[np.ndarray] = (
-            MultiDiscrete([len(LEVELS)] * len(agents))
+            MultiDiscrete([int(of_one.n)] * len(agents))
             if self._levels
             else Box(-1.0, 1.0, (len(agents),), np.float32)
         )
@@ -82,7 +83,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.parallel_env.state(), rewards[one], terminations[one], truncations[one], _team_info(infos)
 
     def action_masks(self) -> np.ndarray:
-        """The levels that may be chosen in this episode, ``[9 * agents]`` bool, as sb3-contrib's MaskablePPO asks.
+        """The levels that may be chosen in this episode, ``[levels * agents]`` bool, as MaskablePPO asks.
 
         Whatever is chosen under them is within the budget of MACs; see `masks`. Without a budget all may be.
 

@@ -6,11 +6,29 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from dsfp_env.errors import InputError
 from dsfp_env.wrappers.joint_action import JointActionEnv
+from dsfp_env.wrappers.table_vector import TableVectorEnv
 from dsfp_env.wrappers.together import evaluate_ahead
+
+
+def vector_env(num_envs: int = 1, backend: str = "live", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """What `gymnasium.make_vec` makes: a `TableVectorEnv` of a table, else a `VectorJointActionEnv`.
+
+    Args:
+        num_envs: How many.
+        backend: ``"live"`` or ``"table"``, as for `LayerPruningEnv`.
+        **kwargs: See these classes; a table has no use for ``workers``.
+
+    Raises:
+        InputError: If an argument is not what was expected.
+    """
+    if backend == "table":
+        kwargs.pop("workers", None)
+        return TableVectorEnv(num_envs, **kwargs)
+    return VectorJointActionEnv(num_envs, backend=backend, **kwargs)
 
 
 class VectorJointActionEnv(SyncVectorEnv):

@@ -1,0 +1,276 @@
+"""Learners on a table: how far each is from the optimum, exactly.
+
+    python -m agents.leaderboard --agents all --table digits --seeds 0-99 --evaluations 300 --out runs/leaderboard
+
+A table knows what every joint action is worth, so a run costs what its learner costs, and the **regret** of
+whatever it tries is known: the score of the optimum less its own, over what that is on average for a joint action
+drawn at random. 0 is the optimum, 1 is chance.
+
+A run leaves the joint actions that its learner tried and the one it plays in the end; what they are worth is
+computed from the table. There is one file for each learner and reward, and a run that is in it is not made again:
+stopped and started again, or asked for more seeds, learners or rewards, the command goes on where it was.
+
+The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
+credit as in ``q_learning@difference``. With a budget of MACs, those who choose levels choose under masks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import agents
+import dsfp_env
+from agents.compare import credit_of, expanded
+from agents.leaderboard_report import draw, tables
+from agents.registry import choose_agent
+from agents.regret import Form, Run, judged, live_seconds, parse_form
+from agents.run_folder import check_free, versions, write_json
+from agents.seeds import parse_seeds
+from dsfp_env import command_line
+from dsfp_env.errors import InputError
+from dsfp_env.files import write_whole
+from dsfp_env.progress import Progress
+from dsfp_env.workers import available_cores
+
+FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
+CHUNK = 25  # seeds that a process takes at a time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who is judged, on what, and for how long."""
+
+    agents: tuple[str, ...] = ("all",)
+    """Learners by name; all stands for every one in agents.registry."""
+    table: str = "digits"
+    """One that comes with the package, or the folder of another."""
+    rewards: tuple[str, ...] = FORMS
+    """What a joint action is worth, as for train_agents.py, with its budget of MACs, if any, in brackets."""
+    seeds: str = "0-99"
+    """For example 0-99 or 0,3,7. One that the table was not measured with is answered by one that it was."""
+    evaluations: int = 300
+    """Joint actions that a run may try."""
+    slow_seeds: int = 5
+    """Learners that are slow themselves take only so many of the seeds; 0: all."""
+    workers: int = available_cores()
+    """Processes. Results do not depend on it."""
+    out: str = "runs/leaderboard"
+    """The folder; a leaderboard in it of the same table and number of evaluations goes on."""
+
+
+class Job(NamedTuple):
+    """Some runs of one learner."""
+
+    agent: str
+    form: Form
+    seeds: tuple[int, ...]
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    return command_line.run(Settings, leaderboard, __doc__)
+
+
+def leaderboard(settings: Settings) -> None:
+    """Make the runs that are left, then print and write the tables and the picture.
+
+    Raises:
+        InputError: If a setting cannot be used, or the folder is of another table or number of evaluations.
+    """
+    start = time.monotonic()
+    table, forms = check(settings)
+    contestants, folder = expanded(settings.agents), Path(settings.out)
+    _claim(folder, settings, table)
+    jobs = _left(settings, forms, folder)
+    _run(settings, table, jobs, folder)
+    runs = {
+        (form.text, agent): found
+        for form in forms
+        for agent in contestants
+        if (found := _known(folder, form, agent, _seeds_of(agent, settings)))
+    }
+    if not runs:
+        raise InputError("No run could be made, for the reasons above: expected at least one.")
+    results = {
+        "table": {"task": table.task, "checksum": table.meta["checksum"], "seeds": table.seeds},
+        "settings": {
+            name: value for name, value in asdict(settings).items() if name not in ("table", "workers", "out")
+        },
+        "versions": versions(),
+        "forms": [judged(table, form, runs, settings.evaluations) for form in forms],
+        "runs": sum(map(len, runs.values())),
+        "live_seconds": round(live_seconds(table, runs.values()), 1),
+        "this_call": {
+            "runs": sum(len(job.seeds) for job in jobs),
+            "seconds": round(time.monotonic() - start, 1),
+        },
+    }
+    text = tables(results)
+    write_json(folder / "leaderboard.json", results)
+    (folder / "leaderboard.md").write_text(text)
+    draw(folder / "leaderboard.png", results)
+    print(f"{text}\nwritten to {folder}")
+
+
+def check(settings: Settings) -> tuple[dsfp_env.Table, list[Form]]:
+    """Refuse what cannot be used before anything is run or written.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    for name, least in (("evaluations", 1), ("workers", 1), ("slow_seeds", 0)):
+        if (value := getattr(settings, name)) < least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
+    parse_seeds(settings.seeds)
+    for contestant in expanded(settings.agents):
+        choose_agent(credit_of(contestant)[0])
+    forms = [parse_form(text) for text in dict.fromkeys(settings.rewards)]
+    table = dsfp_env.load_table(settings.table)
+    for form in forms:
+        table.scores(form.reward, form.macs_budget)
+    return table, forms
+
+
+def _claim(folder: Path, settings: Settings, table: dsfp_env.Table) -> None:
+    """Write down what the folder is for, or see that it is for the same."""
+    same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
+    path = folder / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text()).get("same")
+        if before != same:
+            raise InputError(
+                f"The folder {folder} holds runs with {before}, and a leaderboard with {same} was asked for: "
+                "choose another with --out."
+            )
+        return
+    check_free(folder)
+    write_json(path, {"same": same, "settings": asdict(settings), "versions": versions()})
+
+
+def _seeds_of(contestant: str, settings: Settings) -> list[int]:
+    """The seeds that a learner takes."""
+    seeds = parse_seeds(settings.seeds)
+    return seeds[: settings.slow_seeds] if _is_slow(contestant) and settings.slow_seeds else seeds
+
+
+def _is_slow(contestant: str) -> bool:
+    return choose_agent(credit_of(contestant)[0]).slow
+
+
+def _left(settings: Settings, forms: Iterable[Form], folder: Path) -> list[Job]:
+    """The runs that no file has, the slow ones first and one by one, so that all processes end together."""
+    jobs = []
+    for contestant in expanded(settings.agents):
+        size = 1 if _is_slow(contestant) else CHUNK
+        for form in forms:
+            known = _read(piece(folder, form, contestant))
+            missing = [seed for seed in _seeds_of(contestant, settings) if seed not in known]
+            for first in range(0, len(missing), size):
+                jobs.append(Job(contestant, form, tuple(missing[first : first + size])))
+    return sorted(jobs, key=lambda job: not _is_slow(job.agent))
+
+
+def _run(settings: Settings, table: dsfp_env.Table, jobs: Sequence[Job], folder: Path) -> None:
+    """Make runs, and put each into its file; say who cannot be run here, and why."""
+    progress, refused = Progress("runs", sum(len(job.seeds) for job in jobs)), set[tuple[str, str]]()
+    for job, made in _made(settings, table, jobs):
+        if isinstance(made, str):
+            if (job.agent, made) not in refused:
+                print(f"{job.agent}: {made}", file=sys.stderr)
+            refused.add((job.agent, made))
+        else:
+            path = piece(folder, job.form, job.agent)
+            _write(path, _read(path) | {run["seed"]: run for run in made})
+        for _ in job.seeds:
+            progress.advance()
+    progress.close()
+
+
+def _made(settings: Settings, table: dsfp_env.Table, jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Run] | str]]:
+    """Jobs with what came of them, as they are done; one worker is this process."""
+    if settings.workers == 1 or not jobs:
+        for job in jobs:
+            yield job, make_runs(table.folder, job, settings.evaluations)
+        return
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(make_runs, table.folder, job, settings.evaluations): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
+    """The runs of a job, or why its learner cannot be run here."""
+    torch.set_num_threads(1)
+    try:
+        return [make_run(_evaluator(table), job.agent, job.form, seed, evaluations) for seed in job.seeds]
+    except InputError as error:
+        return str(error)
+
+
+@cache
+def _evaluator(table: Path) -> dsfp_env.TableEvaluator:
+    """One for all learners of a process."""
+    return dsfp_env.TableEvaluator(dsfp_env.load_table(table))
+
+
+def make_run(evaluator: dsfp_env.TableEvaluator, contestant: str, form: Form, seed: int, evaluations: int) -> Run:
+    """Let one learner learn; returns the rows of the table that it tried, and the one that it plays in the end."""
+    name, credit = credit_of(contestant)
+    entry, row_of = choose_agent(name), evaluator.table.row_of
+    env = dsfp_env.parallel_env(
+        evaluator=evaluator,
+        actions=entry.actions,
+        reward=form.reward,
+        macs_budget=form.macs_budget,
+        credit=credit,
+    )
+    team = entry.make(env, seed, evaluations)
+    history = agents.train(env, team, evaluations, seed=seed)
+    return {
+        "seed": seed,
+        "rows": [row_of(evaluation.ratios) for evaluation in history],
+        "evaluations": [evaluation.number for evaluation in history],
+        "greedy": row_of(agents.play(env, team).ratios),
+    }
+
+
+def piece(folder: Path, form: Form, contestant: str) -> Path:
+    """The file of the runs of one learner with one reward, a line for each seed."""
+    name = f"{form.text}--{contestant}"
+    kept = "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in name)
+    return folder / "runs" / f"{kept}.jsonl"
+
+
+def _read(path: Path) -> dict[int, Run]:
+    """Runs by seed; none, if there is no file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {run["seed"]: run for run in map(json.loads, lines)}
+
+
+def _known(folder: Path, form: Form, contestant: str, seeds: Iterable[int]) -> list[Run]:
+    known = _read(piece(folder, form, contestant))
+    return [known[seed] for seed in seeds if seed in known]
+
+
+def _write(path: Path, runs: Mapping[int, Run]) -> None:
+    text = "".join(f"{json.dumps(runs[seed])}\n" for seed in sorted(runs))
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

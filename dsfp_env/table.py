@@ -1,0 +1,352 @@
+"""Precomputed outcomes: every joint action of a real network, measured once, so that nothing is left to chance.
+
+    table = dsfp_env.load_table("digits")
+    table.query(levels)            # levels [N, agents] -> accuracies, MACs, ... [N], millions a second
+    table.optimum("accuracy_x_saving")
+    table.regret({"conv_0": 50.0, ...}, "accuracy_x_saving")
+
+`tabulate` makes tables, `table_files` says what is in them, `table_evaluator` puts one behind the environment.
+
+Accuracies are of one split, one fine-tuning seed and one fidelity. Agents may see the validation split only; the
+test split is for judging what they found. With ``seed=None`` scores are means over the seeds of the table: what a
+joint action is worth, as far as that is known. With a seed they are what a search with that seed sees.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dsfp_env import table_files
+from dsfp_env.actions import check_plan
+from dsfp_env.costs import Costs
+from dsfp_env.errors import InputError, choose
+from dsfp_env.pareto import pareto_front
+from dsfp_env.rewards import Outcome, RewardFunction, reward_function
+from dsfp_env.table_files import COSTS, FIDELITIES, SPLITS
+
+SHIPPED = Path(__file__).parent / "tables"  # the folders in it are known by name
+
+
+class Answers(NamedTuple):
+    """What is known of N joint actions, in their order."""
+
+    accuracy: np.ndarray  # [N] float64, in [0, 1]
+    macs: np.ndarray  # [N] int64, multiply-adds per image
+    relative_macs: np.ndarray  # [N] float64, of the original network's
+    params: np.ndarray  # [N] int64
+    filters: np.ndarray  # [N] int64
+
+
+class Optimum(NamedTuple):
+    """The best joint action, and what is known of it."""
+
+    ratios: dict[str, float]  # percent by agent
+    score: float
+    accuracy: float  # on the split that was asked for
+    test_accuracy: float
+    relative_macs: float
+
+
+class Front(NamedTuple):
+    """Joint actions that no other beats in both accuracy and MACs, from small to large networks."""
+
+    levels: np.ndarray  # [k, agents]
+    accuracy: np.ndarray  # [k]
+    relative_macs: np.ndarray  # [k]
+
+
+def load_table(name: str | Path = "digits") -> Table:
+    """A table by name, or from its folder; checked, and mapped rather than read.
+
+    Args:
+        name: ``"digits"`` or another that comes with the package, or the path of a folder.
+
+    Raises:
+        InputError: If there is no such table, or it is not finished, damaged, or of another schema.
+    """
+    shipped = sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir())
+    if str(name) in shipped:
+        return Table(SHIPPED / str(name))
+    if not Path(name).is_dir():
+        raise InputError(
+            f"There is no table {str(name)!r}. Expected one that comes with the package ({', '.join(shipped)}), "
+            "or the path of a folder that `python -m dsfp_env.tabulate` has made."
+        )
+    return Table(Path(name))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+class Table:
+    """All joint actions of one task, measured; see `load_table`.
+
+    Joint actions are levels, whole numbers from 0, which mean the ratios `levels` in percent; or rows: their
+    places in the order of `table_files`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.meta, self._arrays = table_files.read(folder)
+        self.task: str = self.meta["task"]
+        self.agents: list[str] = list(self.meta["agents"])
+        self.levels = np.array(self.meta["levels"], np.float64)  # percent
+        self.seeds: list[int] = list(self.meta["seeds"])
+        self._middles = ((self.levels[1:] + self.levels[:-1]) / 2).tolist()
+        self._whole: dict[str, int] = self.meta["original"]
+        costs = self._arrays.costs
+        self._costs = {name: np.ascontiguousarray(costs[:, place]) for place, name in enumerate(COSTS)}
+        self._relative_macs = self._costs["macs"] / self._whole["macs"]
+        self._accuracies: dict[tuple[int | None, str, str], np.ndarray] = {}
+        self._scores: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self.folder,)
+
+    def __len__(self) -> int:
+        """How many joint actions there are."""
+        return len(self._relative_macs)
+
+    def __repr__(self) -> str:
+        what = f"{len(self)} joint actions of {len(self.agents)} agents, seeds {self.seeds}"
+        return f"Table({self.task!r}: {what})"
+
+    def query(
+        self,
+        levels: ArrayLike,
+        seed: int | None = None,
+        split: str = "validation",
+        fidelity: str = "distilled",
+    ) -> Answers:
+        """Look many joint actions up at once.
+
+        Args:
+            levels: ``[N, agents]`` integers, from 0 to the number of levels less 1.
+            seed: Of the fine-tuning, one of `seeds`; None for the mean over all.
+            split: ``"validation"`` or ``"test"``.
+            fidelity: ``"distilled"``, after the short knowledge distillation, or ``"recalibrated"``, without.
+
+        Raises:
+            InputError: If the levels are not such, or there is no such seed, split or fidelity.
+        """
+        rows = self.rows(levels)
+        accuracies = self.accuracies(seed, split, fidelity)
+        costs = (self._costs[name][rows] for name in COSTS)
+        macs, params, filters = costs
+        return Answers(accuracies[rows], macs, self._relative_macs[rows], params, filters)
+
+    def accuracies(
+        self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
+    ) -> np.ndarray:
+        """Of every joint action, ``[rows]``; arguments as for `query`."""
+        key = seed, split, fidelity
+        if key not in self._accuracies:
+            choose("split of a table", split, dict.fromkeys(SPLITS))
+            choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
+            counts = self._arrays.correct[:, FIDELITIES.index(fidelity), :, SPLITS.index(split)]  # [rows, seeds]
+            size = self.meta["splits"][split]
+            known = counts.mean(1) if seed is None else counts[:, self._place_of(seed)].astype(np.float64)
+            self._accuracies[key] = _read_only(known / size)
+        return self._accuracies[key]
+
+    def scores(
+        self,
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        seed: int | None = None,
+        split: str = "validation",
+        fidelity: str = "distilled",
+    ) -> np.ndarray:
+        """What every joint action is worth, ``[rows]``.
+
+        Args:
+            reward: As for the environment; what needs measured times is not here.
+            macs_budget: As for the environment.
+            seed: One of `seeds`; None for the mean of the scores over all.
+            split: As for `query`.
+            fidelity: As for `query`.
+
+        Raises:
+            InputError: If an argument is none of these.
+        """
+        key = reward, macs_budget, seed, split, fidelity
+        if key not in self._scores:
+            if seed is None:
+                each = [self.scores(reward, macs_budget, one, split, fidelity) for one in self.seeds]
+                scores = np.mean(each, axis=0)
+            else:
+                worth, original = reward_function(reward, macs_budget), self.original(split)
+                outcomes = (self.outcome(row, seed, split, fidelity) for row in range(len(self)))
+                scores = np.array([worth(outcome, original) for outcome in outcomes], np.float64)
+            if not np.isfinite(scores).all():
+                ratios = self.ratios_of(int(np.argmin(np.isfinite(scores))))
+                raise InputError(f"The reward function gave no finite number for {ratios}: expected one for all.")
+            self._scores[key] = _read_only(scores)
+        return self._scores[key]
+
+    def optimum(
+        self,
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        seed: int | None = None,
+        split: str = "validation",
+        fidelity: str = "distilled",
+    ) -> Optimum:
+        """The joint action with the highest score; arguments as for `scores`. The first, if several are."""
+        scores = self.scores(reward, macs_budget, seed, split, fidelity)
+        row = int(np.argmax(scores))
+        return Optimum(
+            self.ratios_of(row),
+            float(scores[row]),
+            float(self.accuracies(seed, split, fidelity)[row]),
+            float(self.accuracies(seed, "test", fidelity)[row]),
+            float(self._relative_macs[row]),
+        )
+
+    def regret(
+        self,
+        joint_actions: Mapping[str, float] | ArrayLike,
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        seed: int | None = None,
+        split: str = "validation",
+        fidelity: str = "distilled",
+        normalised: bool = False,
+    ) -> Any:
+        """How much less joint actions are worth than the best one.
+
+        Args:
+            joint_actions: Ratios in percent by agent, or levels ``[N, agents]``.
+            reward: As for `scores`, and so all that follow.
+            macs_budget: Likewise.
+            seed: Likewise.
+            split: Likewise.
+            fidelity: Likewise.
+            normalised: Whether to divide by the regret that a joint action drawn at random has on average.
+
+        Returns:
+            A number for ratios, ``[N]`` for levels; 0 for the best.
+        """
+        scores = self.scores(reward, macs_budget, seed, split, fidelity)
+        regrets = scores.max() - scores
+        if normalised:
+            regrets /= regrets.mean() or 1.0  # 0 if all are worth the same
+        if isinstance(joint_actions, Mapping):
+            return float(regrets[self.row_of(joint_actions)])
+        return regrets[self.rows(joint_actions)]
+
+    def pareto(self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled") -> Front:
+        """The joint actions that no other beats in both accuracy and MACs; arguments as for `query`."""
+        accuracies = self.accuracies(seed, split, fidelity)
+        front = pareto_front(np.stack([accuracies, -self._relative_macs], axis=1))
+        front = front[np.argsort(self._relative_macs[front], kind="stable")]
+        return Front(self.levels_of(front), accuracies[front], self._relative_macs[front])
+
+    def live_seconds(self, levels: ArrayLike, fidelity: str = "distilled") -> float:
+        """The time that live evaluations of joint actions ``[N, agents]`` would have taken, on one core.
+
+        Equal ones count once, as the live evaluator answers equal questions once. Times were measured when the
+        table was made, on the machines that its `meta` names.
+        """
+        choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
+        rows = np.unique(self.rows(levels))
+        return float(self._arrays.seconds[rows, FIDELITIES.index(fidelity)].sum(dtype=np.float64))
+
+    @property
+    def filters_kept(self) -> np.ndarray:
+        """Of every joint action, by agent, ``[rows, agents]``."""
+        return self._arrays.filters_kept
+
+    def rows(self, levels: ArrayLike) -> np.ndarray:
+        """The places of joint actions ``[N, agents]`` in the table, ``[N]``.
+
+        Raises:
+            InputError: If the levels are no integers of this shape, or out of range.
+        """
+        levels = np.asarray(levels)
+        count, agents = len(self.levels), len(self.agents)
+        if levels.ndim != 2 or levels.shape[1] != agents or levels.dtype.kind not in "iu":
+            raise InputError(
+                f"Levels of shape {levels.shape} and type {levels.dtype} came: expected integers [N, {agents}], "
+                f"one for each of the agents {', '.join(self.agents)}."
+            )
+        if levels.size and not 0 <= levels.min() <= levels.max() < count:
+            place, agent = np.argwhere((levels < 0) | (levels >= count))[0]
+            raise InputError(
+                f"The level of {self.agents[agent]} in joint action {place} is {levels[place, agent]}: expected 0 "
+                f"({self.levels[0]:.0f} %) to {count - 1} ({self.levels[-1]:.0f} %)."
+            )
+        rows = levels[:, 0].astype(np.intp)
+        for agent in range(1, agents):
+            rows *= count
+            rows += levels[:, agent].astype(np.intp, copy=False)
+        return rows
+
+    def row_of(self, ratios: Mapping[str, float]) -> int:
+        """The place of the joint action that is nearest to these ratios, in percent by agent.
+
+        Raises:
+            InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+        """
+        row = 0
+        for ratio in check_plan(ratios, self.agents):
+            row = row * len(self.levels) + bisect_left(self._middles, ratio)
+        return row
+
+    def levels_of(self, rows: ArrayLike) -> np.ndarray:
+        """The levels of the joint actions in these places, ``[N]`` -> ``[N, agents]``."""
+        return np.stack(np.unravel_index(np.asarray(rows), (len(self.levels),) * len(self.agents)), axis=-1)
+
+    def ratios_of(self, row: int) -> dict[str, float]:
+        """The ratios of the joint action in this place, in percent by agent."""
+        return dict(zip(self.agents, self.levels[self.levels_of(row)].tolist(), strict=True))
+
+    def costs(self, row: int) -> Costs:
+        """The costs of the joint action in this place."""
+        return Costs(**{name: int(self._costs[name][row]) for name in COSTS})
+
+    def outcome(self, row: int, seed: int, split: str = "validation", fidelity: str = "distilled") -> Outcome:
+        """What was measured of the joint action in this place, as a live evaluator tells it."""
+        kept = self._arrays.filters_kept[row].tolist()
+        return self._outcome(float(self.accuracies(seed, split, fidelity)[row]), self.costs(row), kept)
+
+    def original(self, split: str = "validation") -> Outcome:
+        """What was measured of the original network."""
+        whole = Costs(**{name: self._whole[name] for name in COSTS})
+        accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
+        return self._outcome(accuracy, whole, self._filters)
+
+    @property
+    def _filters(self) -> list[int]:
+        """Of the original network, by agent."""
+        return [one["filters"] for one in self.meta["agents"].values()]
+
+    def _outcome(self, accuracy: float, costs: Costs, kept: list[int]) -> Outcome:
+        return Outcome(
+            accuracy=accuracy,
+            macs=costs.macs,
+            relative_macs=costs.macs / self._whole["macs"],
+            params=costs.params,
+            relative_params=costs.params / self._whole["params"],
+            filters=costs.filters,
+            filters_kept=dict(zip(self.agents, kept, strict=True)),
+            applied_ratios={
+                agent: 100 * (1 - left / whole)
+                for agent, left, whole in zip(self.agents, kept, self._filters, strict=True)
+            },
+        )
+
+    def _place_of(self, seed: int) -> int:
+        if seed not in self.seeds:
+            raise InputError(
+                f"The table has no seed {seed!r}: expected one of {self.seeds}, or None for the mean."
+            )
+        return self.seeds.index(seed)

@@ -1,0 +1,151 @@
+"""A table in the place of the live evaluator: the environment's ``backend="table"``.
+
+It answers what the live `Evaluator` would, to the last bit on the machine that made the table, at no cost. Two
+things are coarser, and said here:
+
+- A ratio that is no level is answered by the nearest level, the lower of two; ``applied_ratio`` tells.
+- A seed that was not measured is answered by one that was: ``seeds[seed % len(seeds)]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsfp_env.costs import Costs
+from dsfp_env.distillation import Fidelity
+from dsfp_env.errors import InputError
+from dsfp_env.rewards import Outcome
+from dsfp_env.table import Table, load_table
+
+_HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
+
+
+class TabulatedTask(NamedTuple):
+    """What a table knows of its task."""
+
+    name: str
+    agents: dict[str, str]  # agent -> module path
+    coupled_agents: dict[str, tuple[str, ...]]
+
+
+class TableEvaluator:
+    """Looks joint actions up, with the interface that environments and learners use of `Evaluator`.
+
+    Args:
+        table: From `load_table`.
+        fidelity: The work of one evaluation: one that was tabulated; the short distillation unless given.
+
+    Raises:
+        InputError: If the fidelity was not tabulated.
+    """
+
+    latency = None  # there are no times of forward passes
+
+    def __init__(self, table: Table, fidelity: Fidelity | None = None) -> None:
+        self.table = table
+        agents = table.meta["agents"]
+        self.task = TabulatedTask(
+            table.task,
+            {agent: about["path"] for agent, about in agents.items()},
+            {agent: tuple(about["coupled_with"]) for agent, about in agents.items()},
+        )
+        self.levels = table.levels
+        self.layer_features = {agent: np.array(about["features"], np.float32) for agent, about in agents.items()}
+        self.fidelity_name = _named(table, fidelity)
+        self.fidelity = Fidelity(**table.meta["fidelities"][self.fidelity_name])
+        self._known: dict[tuple[int, int], Outcome] = {}  # (row, seed) -> outcome
+
+    @cached_property
+    def original(self) -> Outcome:
+        """The unpruned network as it is, without fine-tuning."""
+        return self.table.original()
+
+    def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
+        """Look a joint action up; see `Evaluator.evaluate`, and the top of this file."""
+        key = self.table.row_of(ratios), self.measured_seed(seed)
+        if key not in self._known:
+            self._known[key] = self.table.outcome(*key, fidelity=self.fidelity_name)
+        return self._known[key]
+
+    def evaluate_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> list[Outcome]:
+        """Look many up; see `Evaluator.evaluate_many`. There are no workers."""
+        plans = list(plans)
+        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else seed
+        return [self.evaluate(plan, one) for plan, one in zip(plans, seeds, strict=True)]
+
+    def start_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> Iterator[Outcome]:
+        """As `evaluate_many`."""
+        return iter(self.evaluate_many(plans, seed))
+
+    def costs(self, ratios: Mapping[str, float]) -> Costs:
+        """The costs of the pruned network."""
+        return self.table.costs(self.table.row_of(ratios))
+
+    def measured_seed(self, seed: int) -> int:
+        """The seed that answers for this one."""
+        seeds = self.table.seeds
+        return int(seed) if seed in seeds else seeds[seed % len(seeds)]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _named(table: Table, fidelity: Fidelity | None) -> str:
+    """The name of a fidelity in the table."""
+    if fidelity is None:
+        return "distilled"
+    tabulated = {name: Fidelity(**fields) for name, fields in table.meta["fidelities"].items()}
+    for name, one in tabulated.items():
+        how = {field: getattr(one, field) for field in _HOW}
+        if replace(fidelity, **how) == one:
+            return name
+    what = {field: value for field, value in asdict(fidelity).items() if field not in _HOW}
+    different = [
+        {field: value for field, value in what.items() if value != getattr(one, field)}
+        for one in tabulated.values()
+    ]
+    least = min(different, key=len)
+    raise InputError(
+        f"The table {table.task!r} was not made with {least}: expected one of its fidelities, which are "
+        f"{', '.join(tabulated)} (`table.meta['fidelities']`), or None."
+    )
+
+
+def tabulated(
+    task: Any, criterion: Any, fidelity: Fidelity | None, min_filters: int, round_to: int, latency: Any
+) -> TableEvaluator:
+    """The evaluator of ``backend="table"``, from the arguments of the environment.
+
+    Raises:
+        InputError: If there is no such table, or it was made otherwise.
+    """
+    if not isinstance(task, (str, Path, Table)):
+        raise InputError(
+            f"The task is a {type(task).__name__}: expected, with backend='table', the name of a table."
+        )
+    table = task if isinstance(task, Table) else load_table(task)
+    made = {"criterion": table.meta["criterion"], "min_filters": 1, "round_to": 1, "latency": None}
+    asked = {"criterion": criterion, "min_filters": min_filters, "round_to": round_to, "latency": latency}
+    for name, value in asked.items():
+        if value != made[name]:
+            raise InputError(
+                f"The table {table.task!r} was made with {name}={made[name]!r}, and {value!r} was asked for: "
+                "expected the same, or backend='live'."
+            )
+    return TableEvaluator(table, fidelity)

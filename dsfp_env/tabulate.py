@@ -1,0 +1,366 @@
+"""Measure every joint action of a task once, and keep the table.
+
+    python -m dsfp_env.tabulate --task digits --out tables/digits
+
+Every joint action is measured by the live `Evaluator`, after recalibration only and after the short knowledge
+distillation, on the validation and on the test split, with every seed. Stopped or killed, the same command goes on
+where it was. Several machines can make a part each, ``--part 1/2`` and ``--part 2/2``, of one trained network
+(``--weights`` of the first one's folder, ``network.safetensors``); their folders are then merged:
+
+    python -m dsfp_env.tabulate --merge tables/first tables/second --out tables/whole
+
+Joint actions are measured in a random order, so that what is there after a part of the time is like the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from dsfp_env import command_line, table_files
+from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
+from dsfp_env.data import LabelledImages
+from dsfp_env.devices import device_name
+from dsfp_env.errors import InputError
+from dsfp_env.evaluator import Evaluator
+from dsfp_env.files import write_whole
+from dsfp_env.loading import load_task
+from dsfp_env.progress import Progress
+from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
+from dsfp_env.tasks import Task
+from dsfp_env.workers import Workers, available_cores
+
+PROBES = 3  # joint actions whose networks tell whether a machine computes alike
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and where it is kept."""
+
+    out: str
+    """The folder of the table; one that was begun with the same settings goes on."""
+    task: str = "digits"
+    """Network and data, as for train_agents.py."""
+    levels: tuple[int, ...] = tuple(int(level) for level in LEVELS)
+    """Ratios in percent that every agent chooses from, rising."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the fine-tuning."""
+    criterion: str = "dsfp"
+    """Which filters go first, as for train_agents.py."""
+    task_seed: int = 0
+    """Splits the data and trains the original network."""
+    data_root: str | None = None
+    """Where downloaded data sets lie."""
+    network: str | None = None
+    """Of an image folder."""
+    image_size: int | None = None
+    """Of an image folder."""
+    weights: str | None = None
+    """The trained original network; without, it is trained."""
+    validation_images: int | None = None
+    """So many of the validation images, drawn at random; all unless given."""
+    test_images: int | None = None
+    """So many of the test images, drawn at random; all unless given."""
+    part: str = "1/1"
+    """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
+    merge: tuple[str, ...] = ()
+    """Folders of parts to put together, in place of measuring."""
+    workers: int = available_cores()
+    """Processes; each measures with one thread."""
+
+
+class Measured(NamedTuple):
+    """What is known of one joint action."""
+
+    correct: np.ndarray  # [fidelities, seeds, splits]
+    seconds: np.ndarray  # [fidelities], mean over seeds
+
+
+class Surveyor:
+    """Measures joint actions of a task.
+
+    Args:
+        task: The task.
+        criterion: Which filters go first.
+        seeds: Of the fine-tuning.
+    """
+
+    def __init__(self, task: Task, criterion: str, seeds: Sequence[int]) -> None:
+        distilled = replace(task.fidelity, threads=task.fidelity.threads or 1)
+        fidelities = replace(distilled, batches=0), distilled  # as FIDELITIES
+        self.task, self.seeds = task, tuple(seeds)
+        self.evaluators = [Evaluator(task, criterion, fidelity, store=False) for fidelity in fidelities]
+        self.sizes = [len(split.labels) for split in (task.validation, task.test)]
+
+    def measure(self, ratios: Mapping[str, float]) -> Measured:
+        """Everything about one joint action, ratios in percent by agent."""
+        correct = np.zeros((len(FIDELITIES), len(self.seeds), len(SPLITS)), np.int64)
+        seconds = np.zeros(len(FIDELITIES), np.float32)
+        for place, evaluator in enumerate(self.evaluators):
+            seeds = self.seeds if evaluator.fidelity.batches else self.seeds[:1]  # else nothing is random
+            start = time.perf_counter()
+            accuracies = np.array([evaluator.measure_splits(ratios, seed) for seed in seeds])  # [seeds, splits]
+            seconds[place] = (time.perf_counter() - start) / len(seeds)
+            correct[place] = np.rint(accuracies * self.sizes)
+        return Measured(correct, seconds)
+
+    def probe(self, ratios: Mapping[str, float]) -> str:
+        """Hash of the network that the first seed's fine-tuning makes, to the last bit."""
+        return hash_of(self.evaluators[-1].build(ratios, self.seeds[0]).state_dict().values())
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    sys.path.insert(0, os.getcwd())  # where package.module:attribute is looked for first
+    return command_line.run(Settings, tabulate, __doc__)
+
+
+def tabulate(settings: Settings) -> None:
+    """Measure what is left, or merge.
+
+    Raises:
+        InputError: If a setting cannot be used, or the folder is of another table.
+    """
+    folder = Path(settings.out)
+    if settings.merge:
+        merge([Path(part) for part in settings.merge], folder)
+        return
+    part, parts = _part(settings.part)
+    _check(settings)
+    torch.set_num_threads(1)
+    surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
+    meta = _begin(folder, settings, surveyor)
+    arrays = table_files.open_arrays(folder, meta, writable=True)
+    order = np.random.default_rng(0).permutation(len(arrays.correct))[part - 1 :: parts]
+    left = order[~table_files.is_measured(arrays.correct)[order]]
+    plans = {int(row): _plan(meta, row) for row in left}
+    progress = Progress(f"joint actions of {settings.task}", len(plans))
+    with closing(progress):
+        for row, measured in _survey(surveyor, plans, settings.workers):
+            arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
+            progress.advance()
+    _finish_if_whole(folder, meta, arrays)
+
+
+def merge(parts: Sequence[Path], folder: Path) -> None:
+    """Put parts of one table together; what several have measured is taken from the first.
+
+    Raises:
+        InputError: If they are not of one table, or the folder is there already.
+    """
+    metas = [table_files.read_meta(part) for part in parts]
+    for part, meta in zip(parts, metas, strict=True):
+        _check_same(parts[0], metas[0], part, meta)
+    if folder.exists():
+        raise InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
+    shutil.copytree(parts[0], folder)
+    machines = [machine for meta in metas for machine in meta["machines"]]
+    meta = {**_described(metas[0]), "machines": list({str(one): one for one in machines}.values())}
+    table_files.write_meta(folder, meta)
+    arrays = table_files.open_arrays(folder, meta, writable=True)
+    for part, of_part in zip(parts[1:], metas[1:], strict=True):
+        theirs = table_files.open_arrays(part, of_part)
+        new = table_files.is_measured(theirs.correct) & ~table_files.is_measured(arrays.correct)
+        arrays.correct[new], arrays.seconds[new] = theirs.correct[new], theirs.seconds[new]
+    _finish_if_whole(folder, meta, arrays)
+
+
+def hash_of(tensors: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of the shapes, types and bytes of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{tuple(array.shape)} {array.dtype}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check(settings: Settings) -> None:
+    levels = settings.levels
+    if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
+        raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
+    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
+        raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
+    if settings.workers < 1:
+        raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--part is {text!r}: expected for example 1/2, the first of two.")
+    return int(part), int(parts)
+
+
+def _task(settings: Settings) -> Task:
+    names = ("network", "image_size", "weights")
+    options = {name: value for name in names if (value := getattr(settings, name))}
+    task = load_task(settings.task, settings.data_root, "cpu", settings.task_seed, **options)
+    wanted = settings.validation_images, settings.test_images
+    if wanted == (None, None):
+        return task
+    validation, test = (
+        _some(split, count) for split, count in zip((task.validation, task.test), wanted, strict=True)
+    )
+    return Task.from_network(
+        task.network,
+        task.train,
+        validation,
+        test,
+        name=task.name,
+        fidelity=task.fidelity,
+        architecture=task.architecture,
+    )
+
+
+def _some(split: LabelledImages, count: int | None) -> LabelledImages:
+    """So many images of a split, drawn at random but always the same."""
+    if count is None:
+        return split
+    if not 1 <= count <= len(split.labels):
+        raise InputError(f"{count} images of a split of {len(split.labels)} are asked for: expected at most all.")
+    chosen = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))[:count]
+    return LabelledImages(split.images[chosen], split.labels[chosen])
+
+
+def _begin(folder: Path, settings: Settings, surveyor: Surveyor) -> dict[str, Any]:
+    """The `meta.json` of a table: that of the folder if there is one, which must be of the same table."""
+    meta = _describe(settings, surveyor)
+    if (folder / table_files.META).exists():
+        before = table_files.read_meta(folder)
+        _check_same(folder, before, Path("what was asked for"), meta)
+        if meta["machines"][0] not in before["machines"]:
+            before["machines"] += meta["machines"]
+            table_files.write_meta(folder, before)
+        return before
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"The folder {folder} holds something else: choose another with --out.")
+    task, evaluator = surveyor.task, surveyor.evaluators[0]
+    outcomes = [
+        evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
+        for row in range(len(meta["levels"]) ** len(meta["agents"]))
+    ]
+    costs = np.array([[getattr(outcome, name) for name in COSTS] for outcome in outcomes])
+    kept = np.array([list(outcome.filters_kept.values()) for outcome in outcomes])
+    weights = {name: value.contiguous() for name, value in task.network.state_dict().items()}
+    write_whole(folder / NETWORK, lambda file: file.write(safetensors.torch.save(weights)))
+    table_files.create(folder, meta, costs, kept)
+    return meta
+
+
+def _describe(settings: Settings, surveyor: Surveyor) -> dict[str, Any]:
+    """What a table says about itself before it is finished."""
+    task, evaluator = surveyor.task, surveyor.evaluators[0]
+    original, features = evaluator.original, evaluator.layer_features
+    right = np.rint(np.array(evaluator.measure_splits()) * surveyor.sizes).astype(int).tolist()
+    meta: dict[str, Any] = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "task_seed": settings.task_seed,
+        "task_hash": hash_of(task.network.state_dict().values()),
+        "split_hash": hash_of(tensor for split in (task.train, task.validation, task.test) for tensor in split),
+        "splits": dict(zip(SPLITS, surveyor.sizes, strict=True)),
+        "agents": {
+            agent: {
+                "path": path,
+                "filters": original.filters_kept[agent],
+                "coupled_with": list(task.coupled_agents[agent]),
+                "features": features[agent].tolist(),
+            }
+            for agent, path in task.agents.items()
+        },
+        "original": {
+            "correct": dict(zip(SPLITS, right, strict=True)),
+            **{name: getattr(original, name) for name in COSTS},
+        },
+        "levels": list(settings.levels),
+        "criterion": settings.criterion,
+        "fidelities": {name: asdict(e.fidelity) for name, e in zip(FIDELITIES, surveyor.evaluators, strict=True)},
+        "seeds": list(settings.seeds),
+    }
+    rows = np.linspace(0, len(meta["levels"]) ** len(meta["agents"]) - 1, PROBES + 2)[1:-1].astype(int).tolist()
+    probes = {str(row): surveyor.probe(_plan(meta, row)) for row in rows}
+    return {**meta, "machines": [{**_machine(task), "probes": probes}]}
+
+
+def _machine(task: Task) -> dict[str, Any]:
+    return {
+        "processor": f"{platform.machine()}, {device_name(task.device)}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numpy", "dsfp_env")},
+    }
+
+
+def _described(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal in parts of one table."""
+    return {name: value for name, value in meta.items() if name not in ("machines", "files", "checksum")}
+
+
+def _check_same(one: Path, meta: Mapping[str, Any], other: Path, other_meta: Mapping[str, Any]) -> None:
+    mine, theirs = _described(meta), _described(other_meta)
+    if different := [name for name in mine if mine[name] != theirs.get(name)]:
+        name = different[0]
+        advice = " Give --weights with the network.safetensors of the first." if name == "task_hash" else ""
+        raise InputError(
+            f"{one} and {other} are not of one table: {name} is {_short(mine[name])} and "
+            f"{_short(theirs.get(name))}, expected the same.{advice}"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:
+    """The joint action of a row, ratios in percent by agent."""
+    levels = np.unravel_index(int(row), (len(meta["levels"]),) * len(meta["agents"]))
+    return {agent: float(meta["levels"][level]) for agent, level in zip(meta["agents"], levels, strict=True)}
+
+
+def _survey(
+    surveyor: Surveyor, plans: Mapping[int, dict[str, float]], count: int
+) -> Iterator[tuple[int, Measured]]:
+    """Measure plans, in any order."""
+    if count == 1 or len(plans) < 2:
+        for row, plan in plans.items():
+            yield row, surveyor.measure(plan)
+        return
+    workers = Workers(surveyor.measure, min(count, len(plans)))
+    try:
+        futures = {workers.submit(plan): row for row, plan in plans.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        workers.stop()
+
+
+def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
+    left = int((~table_files.is_measured(arrays.correct)).sum())
+    for array in arrays:
+        if isinstance(array, np.memmap):
+            array.flush()
+    if left:
+        print(f"{folder}: {left} of {len(arrays.correct)} joint actions are left")
+    else:
+        table_files.finish(folder, meta)
+        print(f"{folder} is whole: {len(arrays.correct)} joint actions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,452 @@
+"""Many joint actions in one step, answered from a table: a handful of NumPy calls for all environments.
+
+The state of an environment is a row of the table (or the original network), the seed that answers, and the time.
+Scores and observations of all rows are computed once, so a step looks them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike
+
+from dsfp_env.actions import HIGHEST, LOWEST
+from dsfp_env.errors import InputError
+from dsfp_env.observations import SHARED
+from dsfp_env.rewards import RewardFunction
+from dsfp_env.table import Table
+from dsfp_env.table_evaluator import TableEvaluator
+from dsfp_env.wrappers.joint_action import JointActionEnv
+
+Infos = dict[str, Any]
+
+
+class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """Many `JointActionEnv` over one table, with all that a `SyncVectorEnv` of them does, to the last bit.
+
+    All that: spaces, observations ``[num_envs, 3 * agents + 5]``, rewards ``[num_envs]``, infos, seeds
+    (``reset(seed=s)`` gives ``s + i`` to the i-th), the end of episodes. It is what
+
+        gymnasium.make_vec("dsfp/LayerPruning-v0", num_envs=1024, task="digits", backend="table")
+
+    makes. What differs:
+
+    - There are no environments inside: no ``envs``, ``call``, ``get_attr`` or ``set_attr``, and nothing to render.
+    - Bad actions are refused before any environment has changed.
+    - A reward function is asked about every joint action, when this is made, and must give finite numbers.
+    - In infos, what is the same for the team and for each agent is one array: copy it before you write into it.
+    - ``reset(options={"reset_mask": ...})`` leaves the options as they are.
+
+    Where levels meet a budget, the infos of agents have masks, drawn for every episode by the generator of its
+    environment. That is most of the time of such a step; ``agent_infos=False`` leaves it out.
+
+    Args:
+        num_envs: How many.
+        task: A table, or a name for `load_table`.
+        actions: As for `LayerPruningEnv`, and so up to `seed`.
+        reward: Likewise.
+        macs_budget: Likewise.
+        horizon: Likewise.
+        seed: Likewise, the same for all; drawn anew for each if not given.
+        autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
+        agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
+        **kwargs: See `LayerPruningEnv`; for example ``fidelity``.
+
+    Raises:
+        InputError: If an argument is not what was expected.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        task: str | Table = "digits",
+        actions: str = "box",
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        horizon: int = 1,
+        seed: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        agent_infos: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise InputError(f"num_envs is {num_envs!r}: expected a number of environments, 1 or more.")
+        self._mode = _checked_mode(autoreset_mode)
+        for name, only in (("backend", "table"), ("render_mode", None)):
+            if kwargs.pop(name, only) != only:
+                raise InputError(f"Environments of a table in a vector have {name}={only!r} only: leave it out.")
+        pattern = JointActionEnv(
+            task=task,
+            actions=actions,
+            reward=reward,
+            macs_budget=macs_budget,
+            horizon=horizon,
+            seed=seed,
+            backend="table",
+            **kwargs,
+        )
+        evaluator = pattern.parallel_env.evaluator
+        if not isinstance(evaluator, TableEvaluator):
+            raise InputError(
+                f"The evaluator is of type {type(evaluator).__name__}: expected a TableEvaluator, or none."
+            )
+
+        self.num_envs = int(num_envs)
+        self.metadata = {**pattern.metadata, "autoreset_mode": self._mode}
+        self.single_observation_space = pattern.observation_space
+        self.observation_space = batch_space(pattern.observation_space, self.num_envs)
+        self.single_action_space = pattern.action_space
+        self.action_space = batch_space(pattern.action_space, self.num_envs)
+        self._levels = actions == "levels"
+        self._horizon, self._agent_infos = int(horizon), agent_infos
+        observation, told = pattern.reset()
+        self.table, self.agents = evaluator.table, list(evaluator.task.agents)
+        sets = [[told[agent]["coupled_set"]] for agent in self.agents]
+        self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
+        self._look_all_up(evaluator, observation, reward, macs_budget)
+        self._masks: _ManyMasks | None = None
+        if self._levels and macs_budget is not None and agent_infos:
+            self._masks = _ManyMasks(self.table, self._relative_macs[:-1] <= macs_budget)
+            self._drawn = np.ones((self.num_envs, len(self.agents), len(self.table.levels)), np.int8)
+        self._rngs: list[np.random.Generator | None] = [None] * self.num_envs  # draw masks; None: not made yet
+
+        self.evaluation_seeds = (  # [num_envs] int64
+            np.random.default_rng().integers(2**63, size=self.num_envs)
+            if seed is None
+            else np.full(self.num_envs, pattern.parallel_env.evaluation_seed)
+        )
+        self._started = np.zeros(self.num_envs, bool)  # there was a reset
+        self._over = np.zeros(self.num_envs, bool)  # a reset follows in place of a step
+        self._rows = np.full(self.num_envs, self._original)
+        self._offsets = self._offsets_of(self.evaluation_seeds)
+        self._time = np.zeros(self.num_envs, np.int64)
+        self._ratios = np.zeros((self.num_envs, len(self.agents)))  # percent, as chosen
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, Infos]:
+        """Start an episode in every environment.
+
+        Args:
+            seed: ``s`` gives ``s + i`` to the i-th; or one for each. Where it is None, the one before stays.
+            options: ``{"reset_mask": mask}``, ``[num_envs]`` bool, says which; without, all. Others are ignored.
+
+        Returns:
+            Observations and infos.
+
+        Raises:
+            InputError: If the seeds or the mask are not such.
+        """
+        which = self._which(options)
+        given, seeds = self._seeds_of(seed)
+        given &= which
+        if given.any():
+            self.evaluation_seeds = np.where(given, seeds, self.evaluation_seeds)
+            self._offsets = self._offsets_of(self.evaluation_seeds)
+            if self._masks is not None:
+                self._rngs = [None if new else rng for new, rng in zip(given, self._rngs, strict=True)]
+        self._started |= which
+        self._over = self._over & ~which
+        self._begin(which)
+        return self._observe(), self._infos(which)
+
+    def step(self, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """Prune by a joint action for each; where an episode was over, see the autoreset mode.
+
+        Args:
+            actions: ``[num_envs, agents]``, as in the action space; not looked at where an episode was over.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+            InputError: If an action is not in its space; nothing has changed then.
+        """
+        if not self._started.all():
+            raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
+        new = self._over
+        rows, ratios = self._decoded(actions, ~new)
+        before = self._scores[self._offsets + self._rows]
+        self._rows, self._ratios, self._time = rows, ratios, self._time + 1
+        if new.any():
+            self._begin(new)
+        rewards = np.where(new, 0.0, self._scores[self._offsets + self._rows] - before)
+        over = self._time >= self._horizon
+        final = {}
+        if self._mode is AutoresetMode.NEXT_STEP:
+            self._over = over
+        elif over.any():
+            final = self._final(over)
+            self._begin(over)
+        everyone = np.ones(self.num_envs, bool)
+        return self._observe(), rewards, over.copy(), ~everyone, final | self._infos(everyone)
+
+    def render(self) -> None:
+        """Nothing: the render mode is None."""
+
+    def _look_all_up(
+        self,
+        evaluator: TableEvaluator,
+        observation: np.ndarray,
+        reward: str | RewardFunction,
+        macs_budget: float | None,
+    ) -> None:
+        """What is known of every joint action, and of the original network after the last of them.
+
+        Args:
+            evaluator: Of the table.
+            observation: Of the original network.
+            reward: As for the environment.
+            macs_budget: As for the environment.
+        """
+        table, whole, name = self.table, evaluator.original, evaluator.fidelity_name
+        count = len(table)
+        self._original = count  # its row
+        known = table.query(table.levels_of(np.arange(count)))
+        self._macs = np.append(known.macs, whole.macs)
+        self._relative_macs = np.append(known.relative_macs, whole.relative_macs)
+        self._params = np.append(known.params, whole.params)
+        filters = np.array(list(whole.filters_kept.values()))
+        kept = np.vstack([table.filters_kept, filters]).astype(np.int64)
+        self._filters_kept = np.ascontiguousarray(kept.T)  # [agents, rows]
+        self._applied_ratios = 100 * (1 - self._filters_kept / filters[:, None])  # [agents, rows], percent
+        # By seed and row, one seed after another: a place is offset + row.
+        accuracies = [table.accuracies(seed, "validation", name) for seed in table.seeds]
+        self._accuracies = np.concatenate([np.append(one, whole.accuracy) for one in accuracies])
+        scores = [table.scores(reward, macs_budget, seed, "validation", name) for seed in table.seeds]
+        self._scores = np.concatenate([np.append(one, 0.0) for one in scores])
+        # Observations, but for accuracy and time.
+        agents = len(self.agents)
+        self._places = {name: 3 * agents + place for place, name in enumerate(SHARED)}
+        self._observations = np.tile(observation, (count + 1, 1))
+        self._observations[:, :agents] = _bounded(1 - self._applied_ratios / 100).T
+        self._observations[:, self._places["relative_macs"]] = _bounded(self._relative_macs)
+        self._observations[:, self._places["relative_params"]] = _bounded(self._params / whole.params)
+        self._seen_accuracies = _bounded(self._accuracies)
+        self._middles = (table.levels[1:] + table.levels[:-1]) / 2
+        self._strides = _strides(table)
+
+    def _begin(self, which: np.ndarray) -> None:
+        """Start an episode in these, ``[num_envs]`` bool."""
+        self._rows = np.where(which, self._original, self._rows)
+        self._time = np.where(which, 0, self._time)
+        self._ratios = np.where(which[:, None], 0.0, self._ratios)
+        if self._masks is not None:
+            places = np.flatnonzero(which)
+            self._drawn = self._drawn.copy()
+            self._drawn[places] = self._masks.draw([self._rng(place) for place in places.tolist()])
+
+    def _rng(self, place: int) -> np.random.Generator:
+        """The generator of one environment, as a `LayerPruningEnv` with its seed would have."""
+        rng = self._rngs[place]
+        if rng is None:
+            rng = self._rngs[place] = np.random.default_rng(int(self.evaluation_seeds[place]))
+        return rng
+
+    def _decoded(self, actions: ArrayLike, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows ``[num_envs]`` and ratios in percent ``[num_envs, agents]``; anything where none is live.
+
+        Raises:
+            InputError: If an action cannot be used.
+        """
+        try:
+            given = np.asarray(actions) if self._levels else np.asarray(actions, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The actions are no array of numbers ({error}): expected {self._expected}."
+            ) from error
+        if given.shape != (self.num_envs, len(self.agents)) or (self._levels and given.dtype.kind not in "iu"):
+            raise InputError(
+                f"The actions have shape {given.shape} and type {given.dtype}: expected {self._expected}."
+            )
+        if self._levels:
+            levels = given
+            fine = (given >= 0) & (given < len(self.table.levels))
+        else:
+            with np.errstate(over="ignore"):  # as `JointActionEnv.by_agent`
+                ratios = (LOWEST + (given + 1) / 2 * (HIGHEST - LOWEST)).astype(np.float32).astype(np.float64)
+            fine = (ratios >= LOWEST) & (ratios <= HIGHEST)
+            levels = np.searchsorted(self._middles, ratios)
+        if not fine.all():
+            fine |= ~live[:, None]
+            for place, agent in np.argwhere(~fine)[:1]:
+                action = given[place, agent]
+                raise InputError(
+                    f"The action of {self.agents[agent]} in environment {place} is {action}: expected "
+                    f"{self._expected}."
+                )
+            levels = np.where(live[:, None], levels, 0)
+        levels = levels.astype(np.int64)
+        return levels @ self._strides, self.table.levels[levels] if self._levels else ratios
+
+    @property
+    def _expected(self) -> str:
+        levels = self.table.levels
+        what = f"numbers from -1 ({LOWEST:.0f} %) to 1 ({HIGHEST:.0f} %)"
+        if self._levels:
+            what = f"integers from 0 ({levels[0]:.0f} %) to {len(levels) - 1} ({levels[-1]:.0f} %)"
+        return f"{what}, in an array [{self.num_envs}, {len(self.agents)}]"
+
+    def _observe(self) -> np.ndarray:
+        """Observations ``[num_envs, 3 * agents + 5]`` float32, new each time."""
+        seen = self._observations[self._rows]
+        seen[:, self._places["accuracy"]] = self._seen_accuracies[self._offsets + self._rows]
+        seen[:, self._places["time"]] = self._time / self._horizon
+        return seen
+
+    def _infos(self, which: np.ndarray) -> Infos:
+        """Infos of these, ``[num_envs]`` bool, as `SyncVectorEnv` puts them together; 0 for others."""
+        rows, places = self._rows, self._offsets + self._rows
+        team = {
+            "accuracy": self._accuracies[places],
+            "relative_macs": self._relative_macs[rows],
+            "macs": self._macs[rows],
+            "params": self._params[rows],
+            "score": self._scores[places],
+            "evaluations": (rows != self._original).astype(np.int64),
+        }
+        everyone = which.all()
+        if not everyone:
+            team = {key: _only(which, value) for key, value in team.items()}
+        infos = _with_masks(team, which)
+        if not self._agent_infos:
+            return infos
+        own = {
+            "ratio": self._ratios.T.copy(),
+            "applied_ratio": self._applied_ratios[:, rows],
+            "coupled_set": self._coupled_sets.copy(),
+            "filters_kept": self._filters_kept[:, rows],
+        }
+        if self._masks is not None:
+            own["action_mask"] = self._drawn.swapaxes(0, 1).copy()
+        if not everyone:
+            own = {key: _only(which, value) for key, value in own.items()}
+        shared = {**team, "credit": team["score"]}  # one controller: the credit is shared
+        for place, agent in enumerate(self.agents):
+            mine = {key: value[place] for key, value in own.items()}
+            infos |= _with_masks({agent: _with_masks(shared | mine, which)}, which)
+        return infos
+
+    def _final(self, over: np.ndarray) -> Infos:
+        """What is told of episodes that are over, ``[num_envs]`` bool, before the next ones start."""
+        final_obs = np.full(self.num_envs, None, object)
+        final_obs[over] = np.fromiter(self._observe()[over], object, int(over.sum()))
+        return _with_masks({"final_obs": final_obs, "final_info": self._infos(over)}, over)
+
+    def _which(self, options: Mapping[str, Any] | None) -> np.ndarray:
+        """The environments to reset, ``[num_envs]`` bool."""
+        if not options or "reset_mask" not in options:
+            return np.ones(self.num_envs, bool)
+        mask = options["reset_mask"]
+        fits = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
+        if not fits or not mask.any():
+            raise InputError(
+                f"options['reset_mask'] is {mask!r}: expected an array [{self.num_envs}] of bool, True somewhere."
+            )
+        return mask.copy()
+
+    def _seeds_of(self, seed: int | Sequence[int | None] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Where a seed was given, ``[num_envs]`` bool, and the seeds, ``[num_envs]`` int64."""
+        if seed is None:
+            return np.zeros(self.num_envs, bool), self.evaluation_seeds
+        if isinstance(seed, int):
+            _check_seed(seed, 0)
+            seeds = np.uint64(seed % 2**63) + np.arange(self.num_envs, dtype=np.uint64)
+            return np.ones(self.num_envs, bool), (seeds % np.uint64(2**63)).astype(np.int64)
+        if len(seed) != self.num_envs:
+            raise InputError(f"{len(seed)} seeds came for {self.num_envs} environments: expected one for each.")
+        for place, one in enumerate(seed):
+            _check_seed(one, place)
+        given = np.array([one is not None for one in seed])
+        return given, np.array([(one or 0) % 2**63 for one in seed], np.int64)
+
+    def _offsets_of(self, seeds: np.ndarray) -> np.ndarray:
+        """Where the seed that answers begins, ``[num_envs]``; see `TableEvaluator.measured_seed`."""
+        places = seeds % len(self.table.seeds)
+        for place, measured in enumerate(self.table.seeds):
+            places[seeds == measured] = place
+        return places * (self._original + 1)
+
+
+class _ManyMasks:
+    """`BudgetMasks.draw` for many environments at once.
+
+    Args:
+        table: Of all joint actions.
+        allowed: ``[joint actions]`` bool: which are within the budget; that of the highest levels is.
+    """
+
+    def __init__(self, table: Table, allowed: np.ndarray) -> None:
+        self._agents, self._levels = len(table.agents), len(table.levels)
+        self._strides = _strides(table)
+        every, highest = table.levels_of(np.arange(len(table))), self._levels - 1
+        # All levels raised by as little as is needed to be within the budget, as a row: [rows]
+        self._raised = np.full(len(table), len(table) - 1)
+        for shift in reversed(range(self._levels)):
+            rows = np.minimum(every + shift, highest) @ self._strides
+            self._raised = np.where(allowed[rows], rows, self._raised)
+        # The lowest level of an agent that is allowed if the others have theirs: [agents, rows]
+        grid = allowed.reshape((self._levels,) * self._agents)
+        lowest = [
+            np.where(grid.any(agent, keepdims=True), grid.argmax(agent, keepdims=True), highest)
+            for agent in range(self._agents)
+        ]
+        self._lowest = np.stack([np.broadcast_to(one, grid.shape).ravel() for one in lowest])
+
+    def draw(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Masks ``[N, agents, levels]`` int8, each drawn by its own generator."""
+        drawn = [(rng.permutation(self._agents), rng.integers(self._levels, size=self._agents)) for rng in rngs]
+        orders, wished = np.array(drawn).swapaxes(0, 1)  # [N, agents] each
+        rows = self._raised[wished @ self._strides]
+        for agents in orders.T:  # [N], the first in turn, then the second, ...
+            stride = self._strides[agents]
+            rows = rows + (self._lowest[agents, rows] - rows // stride % self._levels) * stride
+        lowest = rows[:, None] // self._strides % self._levels  # [N, agents]
+        return (np.arange(self._levels) >= lowest[..., None]).astype(np.int8)
+
+
+def _with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
+    """Infos with a mask for each, as Gymnasium has them."""
+    infos = {}
+    for key, value in values.items():
+        infos[key], infos[f"_{key}"] = value, which
+    return infos
+
+
+def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values ``[num_envs]``, ``[agents, num_envs]`` or ``[agents, num_envs, levels]``; 0 for others than these."""
+    return np.where(which[:, None] if values.ndim == 3 else which, values, values.dtype.type(0))
+
+
+def _bounded(values: np.ndarray) -> np.ndarray:
+    """As observations are."""
+    return np.clip(values.astype(np.float32), 0, 1)
+
+
+def _strides(table: Table) -> np.ndarray:
+    """Rows between neighbouring levels of each agent, ``[agents]``."""
+    return len(table.levels) ** np.arange(len(table.agents) - 1, -1, -1)
+
+
+def _check_seed(seed: Any, place: int) -> None:
+    if seed is not None and not (isinstance(seed, int) and seed >= 0):
+        raise InputError(
+            f"The seed of environment {place} is {seed!r}: expected a whole number, 0 or more, or None."
+        )
+
+
+def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    offered = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+    found = next((one for one in offered if mode in (one, one.value)), None)
+    if found is None:
+        raise InputError(
+            f"The autoreset mode is {mode!r}: expected {' or '.join(repr(one.value) for one in offered)}; without "
+            "one, use SyncVectorEnv."
+        )
+    return found
