@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -346,6 +347,11 @@ def _survey(
         futures = {workers.submit(plan): row for row, plan in plans.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker was ended from outside. Was memory short? Nothing that was measured is lost: the same "
+            "command goes on, if need be with fewer --workers."
+        ) from error
     finally:
         workers.stop()
 

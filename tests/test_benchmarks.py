@@ -1,9 +1,11 @@
 """The benchmarks run, on little work; nothing is asserted about times."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -36,3 +38,25 @@ def test_growth(tmp_path, own_cache):
 )
 def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
+
+
+def test_landscape_by_hand():
+    functions = runpy.run_path(str(BENCHMARKS / "landscape.py"))
+    stable = functions["equilibria"](np.array([[1.0, 0.0], [0.0, 2.0]]))
+    assert stable.tolist() == [[True, False], [False, True]]  # two agents who must agree, on either
+    alone, together = np.array([0.0, 1.0, 5.0]), np.array([1.0, -1.0])
+    parts = functions["explained"](
+        alone[:, None, None] + np.array([0.0, 2.0])[None, :, None] + np.zeros((3, 2, 2))
+    )
+    variances = {(0,): alone.var(), (1,): 1.0}
+    whole = sum(variances.values())
+    for some, part in parts.items():
+        assert part == pytest.approx(variances.get(some, 0) / whole)
+    parts = functions["explained"](together[:, None] * together)
+    assert parts == pytest.approx({(0,): 0, (1,): 0, (0, 1): 1})  # worth nothing without the other
+
+
+def test_landscape_of_the_digits(capsys):
+    functions = runpy.run_path(str(BENCHMARKS / "landscape.py"))
+    functions["describe"](functions["Settings"]())
+    assert "| accuracy_x_saving | optimum | 50 70 60 60 | 0.8065 |" in capsys.readouterr().out

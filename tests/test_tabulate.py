@@ -21,6 +21,10 @@ from dsfp_env.tabulate import Settings, tabulate
 TINY = {"task": "tiny_tasks:tiny", "levels": (10, 50, 90), "seeds": (0, 5), "workers": 1}
 
 
+def end_this_process(ratios):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def arrays_of(folder):
     return table_files.open_arrays(folder, table_files.read_meta(folder))
 
@@ -118,6 +122,17 @@ def test_only_what_is_left_is_measured(whole, tmp_path, monkeypatch):
     tabulate(Settings(out=str(folder), **TINY))
     assert asked == [{"conv_0": 50.0, "conv_1": 50.0}]
     assert np.array_equal(arrays_of(folder).correct, arrays_of(whole).correct)
+
+
+def test_a_worker_that_is_ended_is_a_sentence_and_loses_nothing(whole, tmp_path, monkeypatch):
+    workers = dsfp_env.tabulate.Workers
+    monkeypatch.setattr(dsfp_env.tabulate, "Workers", lambda work, count: workers(end_this_process, count))
+    settings = Settings(out=str(tmp_path / "ended"), **{**TINY, "workers": 2})
+    with pytest.raises(InputError, match="A worker was ended from outside"):
+        tabulate(settings)
+    monkeypatch.undo()
+    tabulate(settings)
+    assert np.array_equal(arrays_of(tmp_path / "ended").correct, arrays_of(whole).correct)
 
 
 def test_two_machines_make_halves(whole, tmp_path, capsys):
