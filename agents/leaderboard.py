@@ -61,7 +61,7 @@ class Settings:
     """For example 0-99 or 0,3,7. One that the table was not measured with is answered by one that it was."""
     evaluations: int = 300
     """Joint actions that a run may try."""
-    slow_seeds: int = 5
+    slow_seeds: int = 3
     """Learners that are slow themselves take only so many of the seeds; 0: all."""
     workers: int = available_cores()
     """Processes. Results do not depend on it."""
@@ -228,17 +228,19 @@ def _evaluator(table: Path) -> dsfp_env.TableEvaluator:
     return dsfp_env.TableEvaluator(dsfp_env.load_table(table))
 
 
+@cache
+def _env(evaluator: dsfp_env.TableEvaluator, form: Form, actions: str, credit: str) -> dsfp_env.LayerPruningEnv:
+    """One for all runs of a process that are alike: what its masks know of costs is worked out once."""
+    return dsfp_env.parallel_env(
+        evaluator=evaluator, actions=actions, reward=form.reward, macs_budget=form.macs_budget, credit=credit
+    )
+
+
 def make_run(evaluator: dsfp_env.TableEvaluator, contestant: str, form: Form, seed: int, evaluations: int) -> Run:
     """Let one learner learn; returns the rows of the table that it tried, and the one that it plays in the end."""
     name, credit = credit_of(contestant)
     entry, row_of = choose_agent(name), evaluator.table.row_of
-    env = dsfp_env.parallel_env(
-        evaluator=evaluator,
-        actions=entry.actions,
-        reward=form.reward,
-        macs_budget=form.macs_budget,
-        credit=credit,
-    )
+    env = _env(evaluator, form, entry.actions, credit)
     team = entry.make(env, seed, evaluations)
     history = agents.train(env, team, evaluations, seed=seed)
     return {

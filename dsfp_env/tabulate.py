@@ -67,12 +67,16 @@ class Settings:
     """Splits the data and trains the original network."""
     data_root: str | None = None
     """Where downloaded data sets lie."""
+    download: bool = False
+    """Download the data set if it is not there."""
     network: str | None = None
     """Of an image folder."""
     image_size: int | None = None
     """Of an image folder."""
     weights: str | None = None
     """The trained original network; without, it is trained."""
+    recipe: str | None = None
+    """How it is trained, as for train_agents.py."""
     validation_images: int | None = None
     """So many of the validation images, drawn at random; all unless given."""
     test_images: int | None = None
@@ -209,7 +213,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _task(settings: Settings) -> Task:
-    names = ("network", "image_size", "weights")
+    names = ("network", "image_size", "weights", "recipe", "download")
     options = {name: value for name in names if (value := getattr(settings, name))}
     task = load_task(settings.task, settings.data_root, "cpu", settings.task_seed, **options)
     wanted = settings.validation_images, settings.test_images
