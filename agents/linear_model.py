@@ -43,4 +43,4 @@ class LinearModel:
 
     def deviations(self, features: np.ndarray) -> np.ndarray:
         """Standard deviations of the expected scores of features ``[k, features]``: ``[k]``."""
-        return np.sqrt(np.maximum(0, np.einsum("kf,fg,kg->k", features, self.covariance, features)))
+        return np.sqrt(np.maximum(0, ((features @ self.covariance) * features).sum(1)))

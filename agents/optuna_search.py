@@ -131,16 +131,15 @@ class _Study:
 
     def ask(self) -> dict[str, Any]:
         if self._trial is None:
-            with _quiet_optuna():
-                self._trial = self.study.ask(self._distributions)
+            self._trial = self.study.ask(self._distributions)
         return dict(self._trial.params)
 
     def tell(self, joint_action: Mapping[str, Any], worth: Any) -> None:
         trial, self._trial = self._trial, None
+        if trial is not None and joint_action == trial.params:
+            self.study.tell(trial, worth)
+            return
         with _quiet_optuna() as optuna:
-            if trial is not None and joint_action == trial.params:
-                self.study.tell(trial, worth)
-                return
             notes = {}  # the sampler's: of which generation it is
             if trial is not None:
                 notes = self.study.tell(trial, state=optuna.trial.TrialState.FAIL).system_attrs
