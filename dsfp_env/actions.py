@@ -68,6 +68,12 @@ def check_plan(ratios: Mapping[str, float], agents: Iterable[str]) -> list[float
     return [_checked_ratio(agent, ratios[agent]) for agent in agents]
 
 
+def ratios_of_centred(actions: Any) -> np.ndarray:
+    """Ratios in percent, float32, of actions in [-1, 1], where -1 is 10 % and 1 is 90 %; of the same shape."""
+    ratios = LOWEST + (np.asarray(actions, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
+    return ratios.astype(np.float32)
+
+
 def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict[str, float]:
     """Ratios in percent by agent as pruning ratios, fractions, by module path.
 

@@ -274,7 +274,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             ``[levels]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
 
         Raises:
-            InputError: If actions are no levels.
+            InputError: If actions are no levels, or there is no such agent.
         """
         if self._action_kind != "levels":
             raise InputError(

@@ -64,7 +64,12 @@ class BudgetMasks:
         Args:
             agent: Whose turn it is.
             chosen: Agent -> level; its own is not looked at.
+
+        Raises:
+            InputError: If there is no such agent.
         """
+        if agent not in self._agents:
+            raise InputError(f"There is no agent {agent!r}: expected one of {', '.join(self._agents)}.")
         return self._from(self._lowest(self._agents.index(agent), self._completed(chosen or {})))
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

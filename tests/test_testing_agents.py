@@ -106,9 +106,7 @@ def test_a_team_runs_on_the_environment_it_was_made_for(tiny):
     env = dsfp_env.parallel_env(task=tiny, actions="levels", reward="budget", macs_budget=0.3)
     check_agent(Team(env, 0), env=env, steps=4, masks=True)
     check_agent(Bandit, env=env, steps=4, masks=True)
-    with pytest.raises(
-        CheckError, match=r"with conv_2 missing and none unknown: .* \(an object is taken for a team"
-    ):
+    with pytest.raises(CheckError, match=r"There is no agent 'conv_2': .* \(an object is taken for a team"):
         check_agent(Team(env, 0))
 
 

@@ -5,6 +5,7 @@
 | `digits_net` | 16, 32, M, 32, 64                                   | 144     | 33 338     | 747 136       |
 | `alexnet`    | 64, M, 192, M, 384, 2 x 256, M                      | 1 152   | 6 976 842  | 171 643 904   |
 | `alexnet_bn` | the same with batch normalisation                   | 1 152   | 6 979 146  | 171 643 904   |
+| `small_vgg`  | 2 x 16, M, 2 x 32, M, 2 x 64                        | 224     | 73 178     | 9 880 192     |
 | `vgg16`      | 2 x 64, M, 2 x 128, M, 3 x 256, M, twice 3 x 512, M | 4 224   | 14 848 586 | 313 330 176   |
 | `vgg16_bn`   | the same with batch normalisation                   | 4 224   | 14 857 034 | 313 330 176   |
 | `vgg16_dcff` | the same without a hidden linear layer              | 4 224   | 14 728 266 | 313 201 664   |

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
-from dsfp_env.actions import HIGHEST, LOWEST
+from dsfp_env.actions import ratios_of_centred
 from dsfp_env.errors import InputError
 from dsfp_env.layer_pruning_v0 import parallel_env
 
@@ -106,8 +106,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The joint action of the parallel environment that an action ``[agents]`` means."""
         levels_or_ratios = np.asarray(action)
         if not self._levels:
-            ratios = LOWEST + (np.asarray(action, np.float64) + 1) / 2 * (HIGHEST - LOWEST)
-            levels_or_ratios = ratios.astype(np.float32)[:, None]  # [agents, 1]
+            levels_or_ratios = ratios_of_centred(action)[:, None]  # [agents, 1]
         return dict(zip(self.parallel_env.possible_agents, levels_or_ratios, strict=True))
 
 

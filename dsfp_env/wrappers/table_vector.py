@@ -15,13 +15,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 
-from dsfp_env.actions import HIGHEST, LOWEST
+from dsfp_env.actions import HIGHEST, LOWEST, ratios_of_centred
 from dsfp_env.errors import InputError
 from dsfp_env.observations import SHARED
 from dsfp_env.rewards import RewardFunction
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator
 from dsfp_env.wrappers.joint_action import JointActionEnv
+from dsfp_env.wrappers.many_masks import ManyMasks, strides
 
 Infos = dict[str, Any]
 
@@ -109,9 +110,9 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
         self._look_all_up(evaluator, observation, reward, macs_budget)
-        self._masks: _ManyMasks | None = None
+        self._masks: ManyMasks | None = None
         if self._levels and macs_budget is not None and agent_infos:
-            self._masks = _ManyMasks(self.table, self._relative_macs[:-1] <= macs_budget)
+            self._masks = ManyMasks(self.table, self._relative_macs[:-1] <= macs_budget)
             self._drawn = np.ones((self.num_envs, len(self.agents), len(self.table.levels)), np.int8)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs  # draw masks; None: not made yet
 
@@ -230,7 +231,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._observations[:, self._places["relative_params"]] = _bounded(self._params / whole.params)
         self._seen_accuracies = _bounded(self._accuracies)
         self._middles = (table.levels[1:] + table.levels[:-1]) / 2
-        self._strides = _strides(table)
+        self._strides = strides(table)
 
     def _begin(self, which: np.ndarray) -> None:
         """Start an episode in these, ``[num_envs]`` bool."""
@@ -269,8 +270,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             levels = given
             fine = (given >= 0) & (given < len(self.table.levels))
         else:
-            with np.errstate(over="ignore"):  # as `JointActionEnv.by_agent`
-                ratios = (LOWEST + (given + 1) / 2 * (HIGHEST - LOWEST)).astype(np.float32).astype(np.float64)
+            with np.errstate(over="ignore"):
+                ratios = ratios_of_centred(given).astype(np.float64)
             fine = (ratios >= LOWEST) & (ratios <= HIGHEST)
             levels = np.searchsorted(self._middles, ratios)
         if not fine.all():
@@ -374,43 +375,6 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return places * (self._original + 1)
 
 
-class _ManyMasks:
-    """`BudgetMasks.draw` for many environments at once.
-
-    Args:
-        table: Of all joint actions.
-        allowed: ``[joint actions]`` bool: which are within the budget; that of the highest levels is.
-    """
-
-    def __init__(self, table: Table, allowed: np.ndarray) -> None:
-        self._agents, self._levels = len(table.agents), len(table.levels)
-        self._strides = _strides(table)
-        every, highest = table.levels_of(np.arange(len(table))), self._levels - 1
-        # All levels raised by as little as is needed to be within the budget, as a row: [rows]
-        self._raised = np.full(len(table), len(table) - 1)
-        for shift in reversed(range(self._levels)):
-            rows = np.minimum(every + shift, highest) @ self._strides
-            self._raised = np.where(allowed[rows], rows, self._raised)
-        # The lowest level of an agent that is allowed if the others have theirs: [agents, rows]
-        grid = allowed.reshape((self._levels,) * self._agents)
-        lowest = [
-            np.where(grid.any(agent, keepdims=True), grid.argmax(agent, keepdims=True), highest)
-            for agent in range(self._agents)
-        ]
-        self._lowest = np.stack([np.broadcast_to(one, grid.shape).ravel() for one in lowest])
-
-    def draw(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        """Masks ``[N, agents, levels]`` int8, each drawn by its own generator."""
-        drawn = [(rng.permutation(self._agents), rng.integers(self._levels, size=self._agents)) for rng in rngs]
-        orders, wished = np.array(drawn).swapaxes(0, 1)  # [N, agents] each
-        rows = self._raised[wished @ self._strides]
-        for agents in orders.T:  # [N], the first in turn, then the second, ...
-            stride = self._strides[agents]
-            rows = rows + (self._lowest[agents, rows] - rows // stride % self._levels) * stride
-        lowest = rows[:, None] // self._strides % self._levels  # [N, agents]
-        return (np.arange(self._levels) >= lowest[..., None]).astype(np.int8)
-
-
 def _with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
     """Infos with a mask for each, as Gymnasium has them."""
     infos = {}
@@ -427,11 +391,6 @@ def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _bounded(values: np.ndarray) -> np.ndarray:
     """As observations are."""
     return np.clip(values.astype(np.float32), 0, 1)
-
-
-def _strides(table: Table) -> np.ndarray:
-    """Rows between neighbouring levels of each agent, ``[agents]``."""
-    return len(table.levels) ** np.arange(len(table.agents) - 1, -1, -1)
 
 
 def _check_seed(seed: Any, place: int) -> None:
