@@ -33,6 +33,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+import dsfp_env
 from dsfp_env import command_line, table_files
 from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
 from dsfp_env.data import LabelledImages
@@ -307,7 +308,8 @@ def _machine(task: Task) -> dict[str, Any]:
     return {
         "processor": f"{platform.machine()}, {device_name(task.device)}",
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "dsfp_env")},
+        "dsfp_env": dsfp_env.__version__,
+        **{package: version(package) for package in ("torch", "numpy")},
     }
 
 
