@@ -81,7 +81,9 @@ class TableEvaluator:
     ) -> list[Outcome]:
         """Look many up; see `Evaluator.evaluate_many`. There are no workers."""
         plans = list(plans)
-        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else seed
+        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else list(seed)
+        if len(seeds) != len(plans):
+            raise InputError(f"{len(seeds)} seeds came for {len(plans)} plans: expected one, or one for each.")
         return [self.evaluate(plan, one) for plan, one in zip(plans, seeds, strict=True)]
 
     def start_many(

@@ -245,6 +245,16 @@ def test_a_seed_that_was_not_measured_is_answered_by_one_that_was(table):
     assert evaluator.evaluate(plan, seed=7) == evaluator.evaluate(plan, seed=1)
 
 
+def test_many_are_as_one_after_another(table):
+    evaluator, plans = dsfp_env.TableEvaluator(table), [table.ratios_of(row) for row in (3, 7)]
+    assert evaluator.evaluate_many(plans, [0, 1]) == [
+        evaluator.evaluate(plans[0], 0),
+        evaluator.evaluate(plans[1], 1),
+    ]
+    with pytest.raises(InputError, match="1 seeds came for 2 plans"):
+        evaluator.evaluate_many(plans, [0])
+
+
 def test_a_budget_masks_the_levels_of_the_table(table):
     env = dsfp_env.parallel_env(task=table, backend="table", actions="levels", reward="budget", macs_budget=0.3)
     within = []
