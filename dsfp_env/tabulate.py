@@ -192,7 +192,7 @@ def hash_of(tensors: Iterable[torch.Tensor]) -> str:
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
