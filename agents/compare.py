@@ -32,7 +32,7 @@ from agents.compare_report import draw, draw_fronts, table
 from agents.comparison import measure, measuring_seeds
 from agents.fronts import volume_of
 from agents.registry import AGENTS, choose_agent
-from agents.run_folder import check_free, versions, write_json
+from agents.run_folder import as_file_name, claim, write_json
 from agents.seeds import parse_seeds
 from dsfp_env import command_line
 from dsfp_env.credit import KINDS
@@ -86,7 +86,8 @@ def compare(settings: Settings) -> None:
     for contestant in contestants:
         choose_agent(credit_of(contestant)[0])
     seeds, folder = parse_seeds(settings.seeds), Path(settings.out)
-    _claim(folder, settings)
+    same = {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
+    claim(folder, "a comparison", same, asdict(settings))
     left = [
         Job(contestant, seed, budgets)
         for seed in seeds
@@ -115,23 +116,6 @@ def compare(settings: Settings) -> None:
 def expanded(names: Iterable[str]) -> list[str]:
     """The contestants, each once, with every learner in the place of ``all``."""
     return list(dict.fromkeys(one for name in names for one in (AGENTS if name == "all" else [name])))
-
-
-def _claim(folder: Path, settings: Settings) -> None:
-    """Write down what the folder is for, or see that it is for the same."""
-    same = {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
-    path = folder / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text())["same"]
-        if before != same:
-            raise InputError(
-                f"The folder {folder} holds a comparison with {before}, and {same} was asked for: choose another "
-                "with --out."
-            )
-        return
-    check_free(folder)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    write_json(path, {"same": same, "settings": asdict(settings), "versions": versions()})
 
 
 def _run(settings: Settings, jobs: Sequence[Job], folder: Path) -> None:
@@ -219,8 +203,7 @@ def credit_of(contestant: str) -> tuple[str, str]:
 
 def piece(folder: Path, contestant: str, budget: int, seed: int) -> Path:
     """The file of one run."""
-    name = "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in contestant)
-    return folder / "runs" / f"{name}-{budget}-seed{seed}.json"
+    return folder / "runs" / f"{as_file_name(contestant)}-{budget}-seed{seed}.json"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from agents.compare import credit_of, expanded
 from agents.leaderboard_report import draw, tables
 from agents.registry import choose_agent
 from agents.regret import Form, Run, judged, live_seconds, parse_form
-from agents.run_folder import check_free, versions, write_json
+from agents.run_folder import as_file_name, claim, versions, write_json
 from agents.seeds import parse_seeds
 from dsfp_env import command_line
 from dsfp_env.errors import InputError
@@ -91,7 +91,8 @@ def leaderboard(settings: Settings) -> None:
     start = time.monotonic()
     table, forms = check(settings)
     contestants, folder = expanded(settings.agents), Path(settings.out)
-    _claim(folder, settings, table)
+    same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
+    claim(folder, "runs", same, asdict(settings))
     jobs = _left(settings, forms, folder)
     _run(settings, table, jobs, folder)
     runs = {
@@ -140,22 +141,6 @@ def check(settings: Settings) -> tuple[dsfp_env.Table, list[Form]]:
     for form in forms:
         table.scores(form.reward, form.macs_budget)
     return table, forms
-
-
-def _claim(folder: Path, settings: Settings, table: dsfp_env.Table) -> None:
-    """Write down what the folder is for, or see that it is for the same."""
-    same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
-    path = folder / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text()).get("same")
-        if before != same:
-            raise InputError(
-                f"The folder {folder} holds runs with {before}, and a leaderboard with {same} was asked for: "
-                "choose another with --out."
-            )
-        return
-    check_free(folder)
-    write_json(path, {"same": same, "settings": asdict(settings), "versions": versions()})
 
 
 def _seeds_of(contestant: str, settings: Settings) -> list[int]:
@@ -253,9 +238,7 @@ def make_run(evaluator: dsfp_env.TableEvaluator, contestant: str, form: Form, se
 
 def piece(folder: Path, form: Form, contestant: str) -> Path:
     """The file of the runs of one learner with one reward, a line for each seed."""
-    name = f"{form.text}--{contestant}"
-    kept = "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in name)
-    return folder / "runs" / f"{kept}.jsonl"
+    return folder / "runs" / f"{as_file_name(f'{form.text}--{contestant}')}.jsonl"
 
 
 def _read(path: Path) -> dict[int, Run]:

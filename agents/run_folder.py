@@ -49,6 +49,35 @@ def check_free(folder: Path) -> None:
         )
 
 
+def claim(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write down what a folder of many runs is for, or see that it is for the same.
+
+    Args:
+        folder: Free, or claimed before.
+        what: It holds, for the message.
+        same: What must be equal for work in it to go on.
+        settings: What was asked.
+
+    Raises:
+        InputError: If it is for something else, or cannot be written.
+    """
+    path = folder / "settings.json"
+    if not path.exists():
+        check_free(folder)
+        write_json(path, {"same": dict(same), "settings": dict(settings), "versions": versions()})
+        return
+    before = json.loads(path.read_text()).get("same")
+    if before != same:
+        raise InputError(
+            f"The folder {folder} holds {what} with {before}, and {same} was asked for: choose another with --out."
+        )
+
+
+def as_file_name(text: str) -> str:
+    """The text, with a dash for whatever has no place in the name of a file."""
+    return "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in text)
+
+
 class RunFolder:
     """Writes the files of one run.
 

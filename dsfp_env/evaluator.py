@@ -33,7 +33,7 @@ from dsfp_env.latency import LatencyMeter
 from dsfp_env.norm_kernel import choose_kernels
 from dsfp_env.observations import fixed_features
 from dsfp_env.outcome_store import OutcomeStore
-from dsfp_env.rewards import Outcome
+from dsfp_env.rewards import Outcome, outcome_of
 from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.tasks import Task
 from dsfp_env.workers import available_cores
@@ -198,23 +198,10 @@ class Evaluator:
 
     def outcome(self, keep: Keep, accuracy: float, latency: float | None = None) -> Outcome:
         """The outcome of keeping these filters, given what was measured."""
-        graph = self.task.graph
-        costs, whole = graph.costs(keep), graph.costs()
-        kept = {agent: len(keep[path]) for agent, path in self.task.agents.items()}
-        return Outcome(
-            accuracy=accuracy,
-            macs=costs.macs,
-            relative_macs=costs.macs / whole.macs,
-            params=costs.params,
-            relative_params=costs.params / whole.params,
-            filters=costs.filters,
-            filters_kept=kept,
-            applied_ratios={
-                agent: 100 * (1 - kept[agent] / graph.layers[path].out_channels)
-                for agent, path in self.task.agents.items()
-            },
-            latency=latency,
-        )
+        graph, agents = self.task.graph, self.task.agents
+        kept = {agent: len(keep[path]) for agent, path in agents.items()}
+        filters = {agent: graph.layers[path].out_channels for agent, path in agents.items()}
+        return outcome_of(accuracy, graph.costs(keep), graph.costs(), kept, filters, latency)
 
     def _question(self, ratios: Mapping[str, float], seed: int) -> Question:
         keep = self.keep(ratios)

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -57,10 +57,17 @@ def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledI
     digest = hashlib.sha256(repr((repr(network), described, sources)).encode())
     with torch.inference_mode(), threads_set(1):
         answer = network(train.images[:8])  # sees functions that the classes use, and settings they do not show
-    for tensor in (*tensors.values(), answer, *train, *validation):
+    digest.update(hash_of((*tensors.values(), answer, *train, *validation)).encode())
+    return digest.hexdigest()
+
+
+def hash_of(tensors: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of the shapes, types and bytes of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
         whole = tensor.detach().cpu().contiguous()
-        digest.update(f"{whole.shape} {whole.dtype}".encode())
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy())  # its bytes, not a copy of them
+        digest.update(f"{tuple(whole.shape)} {whole.dtype}".encode())
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)  # its bytes, not a copy of them
     return digest.hexdigest()
 
 

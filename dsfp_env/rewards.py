@@ -20,10 +20,11 @@ other's exploration, prune far too much. A function of your own can still be any
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dsfp_env.costs import Costs
 from dsfp_env.errors import InputError, choose
 
 
@@ -40,6 +41,37 @@ class Outcome:
     filters_kept: dict[str, int]  # by agent
     applied_ratios: dict[str, float]  # by agent: percent of its filters that are gone
     latency: float | None = None  # seconds of one forward pass, if measured
+
+
+def outcome_of(
+    accuracy: float,
+    costs: Costs,
+    whole: Costs,
+    filters_kept: Mapping[str, int],
+    filters: Mapping[str, int],
+    latency: float | None = None,
+) -> Outcome:
+    """The outcome of what was measured, and of what follows from the structure.
+
+    Args:
+        accuracy: On the validation split.
+        costs: Of the pruned network.
+        whole: Of the original.
+        filters_kept: By agent.
+        filters: Of the original, by agent.
+        latency: Seconds of a forward pass, if measured.
+    """
+    return Outcome(
+        accuracy=accuracy,
+        macs=costs.macs,
+        relative_macs=costs.macs / whole.macs,
+        params=costs.params,
+        relative_params=costs.params / whole.params,
+        filters=costs.filters,
+        filters_kept=dict(filters_kept),
+        applied_ratios={agent: 100 * (1 - kept / filters[agent]) for agent, kept in filters_kept.items()},
+        latency=latency,
+    )
 
 
 RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score

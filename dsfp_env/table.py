@@ -27,7 +27,7 @@ from dsfp_env.actions import check_plan
 from dsfp_env.costs import Costs
 from dsfp_env.errors import InputError, choose
 from dsfp_env.pareto import pareto_front
-from dsfp_env.rewards import Outcome, RewardFunction, reward_function
+from dsfp_env.rewards import Outcome, RewardFunction, outcome_of, reward_function
 from dsfp_env.table_files import COSTS, FIDELITIES, SPLITS
 
 SHIPPED = Path(__file__).parent / "tables"  # the folders in it are known by name
@@ -101,10 +101,11 @@ class Table:
         self.levels = np.array(self.meta["levels"], np.float64)  # percent
         self.seeds: list[int] = list(self.meta["seeds"])
         self._middles = ((self.levels[1:] + self.levels[:-1]) / 2).tolist()
-        self._whole: dict[str, int] = self.meta["original"]
+        self._whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
+        self._filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         costs = self._arrays.costs
         self._costs = {name: np.ascontiguousarray(costs[:, place]) for place, name in enumerate(COSTS)}
-        self._relative_macs = self._costs["macs"] / self._whole["macs"]
+        self._relative_macs = self._costs["macs"] / self._whole.macs
         self._accuracies: dict[tuple[int | None, str, str], np.ndarray] = {}
         self._scores: dict[tuple[Any, ...], np.ndarray] = {}
 
@@ -138,10 +139,9 @@ class Table:
             InputError: If the levels are not such, or there is no such seed, split or fidelity.
         """
         rows = self.rows(levels)
-        accuracies = self.accuracies(seed, split, fidelity)
-        costs = (self._costs[name][rows] for name in COSTS)
-        macs, params, filters = costs
-        return Answers(accuracies[rows], macs, self._relative_macs[rows], params, filters)
+        macs, params, filters = (self._costs[name][rows] for name in COSTS)
+        accuracies = self.accuracies(seed, split, fidelity)[rows]
+        return Answers(accuracies, macs, self._relative_macs[rows], params, filters)
 
     def accuracies(
         self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
@@ -235,13 +235,24 @@ class Table:
         Returns:
             A number for ratios, ``[N]`` for levels; 0 for the best.
         """
-        scores = self.scores(reward, macs_budget, seed, split, fidelity)
-        regrets = scores.max() - scores
-        if normalised:
-            regrets /= regrets.mean() or 1.0  # 0 if all are worth the same
+        regrets = self.regrets(reward, macs_budget, seed, split, fidelity, normalised)
         if isinstance(joint_actions, Mapping):
             return float(regrets[self.row_of(joint_actions)])
         return regrets[self.rows(joint_actions)]
+
+    def regrets(
+        self,
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | None = None,
+        seed: int | None = None,
+        split: str = "validation",
+        fidelity: str = "distilled",
+        normalised: bool = False,
+    ) -> np.ndarray:
+        """The regret of every joint action, ``[rows]``; arguments as for `regret`. All 0 if all are worth alike."""
+        scores = self.scores(reward, macs_budget, seed, split, fidelity)
+        regrets: np.ndarray = scores.max() - scores
+        return regrets / (regrets.mean() or 1.0) if normalised else regrets
 
     def pareto(self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled") -> Front:
         """The joint actions that no other beats in both accuracy and MACs; arguments as for `query`."""
@@ -303,7 +314,7 @@ class Table:
 
     def levels_of(self, rows: ArrayLike) -> np.ndarray:
         """The levels of the joint actions in these places, ``[N]`` -> ``[N, agents]``."""
-        return np.stack(np.unravel_index(np.asarray(rows), (len(self.levels),) * len(self.agents)), axis=-1)
+        return table_files.levels_of(rows, len(self.agents), len(self.levels))
 
     def ratios_of(self, row: int) -> dict[str, float]:
         """The ratios of the joint action in this place, in percent by agent."""
@@ -315,34 +326,14 @@ class Table:
 
     def outcome(self, row: int, seed: int, split: str = "validation", fidelity: str = "distilled") -> Outcome:
         """What was measured of the joint action in this place, as a live evaluator tells it."""
-        kept = self._arrays.filters_kept[row].tolist()
-        return self._outcome(float(self.accuracies(seed, split, fidelity)[row]), self.costs(row), kept)
+        kept = dict(zip(self.agents, self.filters_kept[row].tolist(), strict=True))
+        accuracy = float(self.accuracies(seed, split, fidelity)[row])
+        return outcome_of(accuracy, self.costs(row), self._whole, kept, self._filters)
 
     def original(self, split: str = "validation") -> Outcome:
         """What was measured of the original network."""
-        whole = Costs(**{name: self._whole[name] for name in COSTS})
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
-        return self._outcome(accuracy, whole, self._filters)
-
-    @property
-    def _filters(self) -> list[int]:
-        """Of the original network, by agent."""
-        return [one["filters"] for one in self.meta["agents"].values()]
-
-    def _outcome(self, accuracy: float, costs: Costs, kept: list[int]) -> Outcome:
-        return Outcome(
-            accuracy=accuracy,
-            macs=costs.macs,
-            relative_macs=costs.macs / self._whole["macs"],
-            params=costs.params,
-            relative_params=costs.params / self._whole["params"],
-            filters=costs.filters,
-            filters_kept=dict(zip(self.agents, kept, strict=True)),
-            applied_ratios={
-                agent: 100 * (1 - left / whole)
-                for agent, left, whole in zip(self.agents, kept, self._filters, strict=True)
-            },
-        )
+        return outcome_of(accuracy, self._whole, self._whole, self._filters, self._filters)
 
     def _place_of(self, seed: int) -> int:
         if seed not in self.seeds:

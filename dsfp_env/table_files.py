@@ -13,20 +13,20 @@ Joint actions are in the order of their levels, the last agent's changing fastes
 splits are `SPLITS`. Accuracies are kept as numbers of images, so that they are exact.
 
 While a table is being made, what is not measured yet is the largest number of its type, and there are no
-checksums.
-Nothing here is pickled. What does not fit together is refused.
+checksums. Nothing here is pickled. What does not fit together is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dsfp_env.errors import InputError
 from dsfp_env.files import write_whole
@@ -56,6 +56,11 @@ def shapes(meta: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "costs": (joint_actions, len(COSTS)),
         "filters_kept": (joint_actions, len(meta["agents"])),
     }
+
+
+def levels_of(rows: ArrayLike, agents: int, levels: int) -> np.ndarray:
+    """The levels of the joint actions in these places, ``[...]`` -> ``[..., agents]``."""
+    return np.stack(np.unravel_index(np.asarray(rows), (levels,) * agents), axis=-1)
 
 
 def smallest_type(largest: int) -> np.dtype:
@@ -95,9 +100,7 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 
 def create(folder: Path, meta: Mapping[str, Any], costs: np.ndarray, filters_kept: np.ndarray) -> None:
     """Begin a table in which nothing is measured yet."""
-    most = max(meta["splits"].values())
-    shape = shapes(meta)
-    kind = smallest_type(most)
+    shape, kind = shapes(meta), smallest_type(max(meta["splits"].values()))
     unmeasured = {
         "correct": np.full(shape["correct"], np.iinfo(kind).max, kind),
         "seconds": np.full(shape["seconds"], np.nan, np.float32),
@@ -105,13 +108,8 @@ def create(folder: Path, meta: Mapping[str, Any], costs: np.ndarray, filters_kep
         "filters_kept": filters_kept.astype(np.uint16),
     }
     for name, array in unmeasured.items():
-        write_array(folder, name, array)
+        write_whole(folder / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
     write_meta(folder, meta)  # last: a folder with it has all arrays
-
-
-def write_array(folder: Path, name: str, array: np.ndarray) -> None:
-    """Write one array, whole or not at all."""
-    write_whole(folder / f"{name}.npy", lambda file: np.save(file, array, allow_pickle=False))
 
 
 def finish(folder: Path, meta: Mapping[str, Any]) -> None:
@@ -183,8 +181,3 @@ def checksum(file: Path) -> str:
 
 def _checksum_of(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-
-
-def all_levels(agents: int, levels: int) -> np.ndarray:
-    """Every joint action in order, ``[levels ** agents, agents]``."""
-    return np.stack(np.unravel_index(np.arange(math.prod([levels] * agents)), (levels,) * agents), axis=1)

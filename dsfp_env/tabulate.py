@@ -14,13 +14,12 @@ Joint actions are measured in a random order, so that what is there after a part
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -41,6 +40,7 @@ from dsfp_env.devices import device_name
 from dsfp_env.errors import InputError
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.files import write_whole
+from dsfp_env.fingerprints import hash_of
 from dsfp_env.loading import load_task
 from dsfp_env.progress import Progress
 from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
@@ -186,16 +186,6 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     _finish_if_whole(folder, meta, arrays)
 
 
-def hash_of(tensors: Iterable[torch.Tensor]) -> str:
-    """SHA-256 of the shapes, types and bytes of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _check(settings: Settings) -> None:
     levels = settings.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
@@ -336,7 +326,7 @@ def _short(value: Any) -> str:
 
 def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:
     """The joint action of a row, ratios in percent by agent."""
-    levels = np.unravel_index(int(row), (len(meta["levels"]),) * len(meta["agents"]))
+    levels = table_files.levels_of(row, len(meta["agents"]), len(meta["levels"])).tolist()
     return {agent: float(meta["levels"][level]) for agent, level in zip(meta["agents"], levels, strict=True)}
 
 

@@ -1,11 +1,17 @@
 """Tables made by hand, for tests."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from dsfp_env import table_files
 from dsfp_env.table_files import FIDELITIES, NETWORK
+
+
+def all_levels(agents, levels):
+    """Every joint action in order, ``[levels ** agents, agents]``."""
+    return np.array(list(product(range(levels), repeat=agents)))
 
 
 def make_table(folder: Path, levels=(10, 50, 90), agents=2, seeds=(0, 1, 2), images=100, correct=None) -> Path:
@@ -38,7 +44,7 @@ def make_table(folder: Path, levels=(10, 50, 90), agents=2, seeds=(0, 1, 2), ima
         "seeds": list(seeds),
         "machines": [],
     }
-    rows = table_files.all_levels(agents, len(levels))
+    rows = all_levels(agents, len(levels))
     kept = np.rint(10 * (1 - np.array(levels)[rows] / 100)).astype(np.int64)  # [rows, agents]
     inputs = np.concatenate([np.full((len(kept), 1), 10), kept[:, :-1]], axis=1)
     macs = (kept * inputs).sum(1)

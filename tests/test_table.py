@@ -6,12 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from tables import make_table
+from tables import all_levels, make_table
 
 import dsfp_env
 from dsfp_env import table_files
 from dsfp_env.errors import InputError
-from dsfp_env.table_files import all_levels
 
 
 @pytest.fixture(scope="module")
