@@ -249,7 +249,7 @@ class Table:
         fidelity: str = "distilled",
         normalised: bool = False,
     ) -> np.ndarray:
-        """The regret of every joint action, ``[rows]``; arguments as for `regret`. All 0 if all are worth alike."""
+        """The regret of every joint action, ``[rows]``; arguments as for `regret`. Where all are alike, 0."""
         scores = self.scores(reward, macs_budget, seed, split, fidelity)
         regrets: np.ndarray = scores.max() - scores
         return regrets / (regrets.mean() or 1.0) if normalised else regrets
