@@ -30,11 +30,12 @@ from agents.fronts import front_of, volume_of
 from agents.registry import choose_agent
 from agents.run_folder import RunFolder, check_free, write_json
 from agents.seeds import parse_seeds
-from dsfp_env.devices import choose_device
+from dsfp_env.common.choices import choose
+from dsfp_env.common.devices import choose_device
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.progress import Progress
 from dsfp_env.env import BACKENDS
-from dsfp_env.errors import InputError, choose
 from dsfp_env.loading import check_task
-from dsfp_env.progress import Progress
 from dsfp_env.rewards import reward_function
 from dsfp_env.sensitivity import parse_criterion
 

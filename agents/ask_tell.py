@@ -23,7 +23,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.masking import allowed, infos_in_turn
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 class AskTell(Protocol):

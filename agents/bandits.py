@@ -26,7 +26,7 @@ from gymnasium.spaces import Discrete, Space
 from agents.base import Transition
 from agents.exploration import fallen
 from agents.masking import allowed
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 class LevelBandit:

@@ -21,7 +21,7 @@ from pettingzoo import ParallelEnv
 
 from agents.ask_tell import AskTellTeam
 from agents.optional import import_for
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 class CMAES(AskTellTeam):

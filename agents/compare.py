@@ -34,10 +34,11 @@ from agents.fronts import volume_of
 from agents.registry import AGENTS, choose_agent
 from agents.run_folder import as_file_name, claim, write_json
 from agents.seeds import parse_seeds
-from dsfp_env import command_line
+from dsfp_env.common import command_line
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.progress import Progress
 from dsfp_env.credit import KINDS
-from dsfp_env.errors import InputError, choose
-from dsfp_env.progress import Progress
 from dsfp_env.workers import available_cores
 
 

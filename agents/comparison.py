@@ -23,8 +23,8 @@ from agents.baselines import (
     uniform_plans,
 )
 from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.common.progress import shown
 from dsfp_env.evaluator import Evaluator
-from dsfp_env.progress import shown
 from dsfp_env.rewards import Outcome
 
 FINALISTS = 10

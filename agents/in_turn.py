@@ -14,7 +14,7 @@ from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 
 from agents.masking import allowed, infos_in_turn
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 Infos = Mapping[str, dict[str, Any]]
 Choose = Callable[[int, np.ndarray], int]

@@ -37,10 +37,10 @@ from agents.registry import choose_agent
 from agents.regret import Form, Run, judged, live_seconds, parse_form
 from agents.run_folder import as_file_name, claim, versions, write_json
 from agents.seeds import parse_seeds
-from dsfp_env import command_line
-from dsfp_env.errors import InputError
-from dsfp_env.files import write_whole
-from dsfp_env.progress import Progress
+from dsfp_env.common import command_line
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
+from dsfp_env.common.progress import Progress
 from dsfp_env.workers import available_cores
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")

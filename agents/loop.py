@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.transitions import score_of
 
 

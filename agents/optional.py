@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def import_for(who: str, library: str) -> Any:

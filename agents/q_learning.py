@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from agents.base import Transition
 from agents.exploration import fallen
 from agents.masking import allowed
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def td_error(

@@ -24,8 +24,8 @@ from agents.random_search import RandomSearch
 from agents.regression_bandit import RegressionBandit
 from agents.sequential_q_learning import SequentialQLearning
 from agents.uniform import Uniform
-from dsfp_env.calls import parse_call
-from dsfp_env.errors import InputError, choose
+from dsfp_env.common.choices import choose, parse_call
+from dsfp_env.common.errors import InputError
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
 

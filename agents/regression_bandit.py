@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from agents.base import Transition
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def features(context: float, action: np.ndarray) -> np.ndarray:

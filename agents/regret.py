@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import dsfp_env
-from dsfp_env.calls import parse_call
-from dsfp_env.errors import InputError, choose
+from dsfp_env.common.choices import choose, parse_call
+from dsfp_env.common.errors import InputError
 
 RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
 DIGITS = 6  # after the point, in what is written

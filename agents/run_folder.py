@@ -24,8 +24,8 @@ from typing import Any
 
 import dsfp_env
 from agents.loop import Evaluation
-from dsfp_env.errors import InputError
-from dsfp_env.files import write_whole
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
 

@@ -22,7 +22,8 @@ from agents.base import JointTransition
 from agents.loop import Evaluation, check_budget, evaluations_per_step
 from agents.optional import import_for
 from agents.recording import BudgetSpent, Recorded
-from dsfp_env.errors import InputError, choose
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 from dsfp_env.wrappers import JointActionEnv
 
 VIEWS = ("shared", "joint")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def parse_seeds(text: str) -> list[int]:

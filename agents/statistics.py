@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 Statistic = Callable[..., Any]
 """One or more stacks of scores ``[..., runs, tasks]`` -> numbers ``[...]``."""

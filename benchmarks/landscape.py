@@ -29,7 +29,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import dsfp_env
-from dsfp_env import command_line
+from dsfp_env.common import command_line
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,12 @@ from scipy.stats import rankdata
 
 import dsfp_env
 from agents.statistics import Interval
-from dsfp_env import command_line
 from dsfp_env.actions import LEVELS
-from dsfp_env.errors import InputError
-from dsfp_env.files import write_whole
+from dsfp_env.common import command_line
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
+from dsfp_env.common.progress import Progress
 from dsfp_env.fingerprints import hash_of
-from dsfp_env.progress import Progress
 from dsfp_env.workers import Workers, available_cores
 
 MEASUREMENTS, REPORT = "measurements.jsonl", "ranking.md"  # in the folder

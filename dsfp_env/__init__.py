@@ -12,10 +12,10 @@ from dsfp_env import networks as networks
 from dsfp_env.channels import ChannelGraph as ChannelGraph
 from dsfp_env.checkpoints import load_pruned as load_pruned
 from dsfp_env.checkpoints import save_pruned as save_pruned
+from dsfp_env.common.errors import InputError as InputError
 from dsfp_env.costs import Costs as Costs
 from dsfp_env.distillation import Fidelity as Fidelity
 from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
-from dsfp_env.errors import InputError as InputError
 from dsfp_env.evaluator import Evaluator as Evaluator
 from dsfp_env.latency import LatencyMeter as LatencyMeter
 from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
-from dsfp_env.errors import InputError, choose
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 
 LOWEST, HIGHEST = 10.0, 90.0  # percent
 LEVELS = np.arange(LOWEST, HIGHEST + 1, 10)  # percent, the ratios of actions="levels"

@@ -20,7 +20,7 @@ from pettingzoo import ParallelEnv
 from dsfp_env.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, CheckedTeam, make_team
 from dsfp_env.checked_env import Env
 from dsfp_env.checking import CheckError, difference, in_words, join, misfit, named, other_global_randomness
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.toy import ToyEnv
 from dsfp_env.transitions import JointTransition
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.costs import CostCounter, Costs
 from dsfp_env.coupling import (
     Classes,
@@ -27,7 +28,6 @@ from dsfp_env.coupling import (
     channel_classes,
     prunable_layers,
 )
-from dsfp_env.errors import InputError
 from dsfp_env.layers import CONVOLUTIONS, set_widths, weight_of
 from dsfp_env.selection import Selector
 from dsfp_env.tracing import Trace, trace_network

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 class LabelledImages(NamedTuple):

@@ -19,9 +19,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import cache_directory
 from dsfp_env.data import LabelledImages, Splits
-from dsfp_env.errors import InputError
-from dsfp_env.files import cache_directory
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]
 CIFAR_VALIDATION = 5000  # of the 50,000 training images

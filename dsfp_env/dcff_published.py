@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from dsfp_env.channels import ChannelGraph
+from dsfp_env.common.choices import choose
 from dsfp_env.dcff_training import Skeleton, skeleton
-from dsfp_env.errors import choose
 from dsfp_env.networks import make_network
 from dsfp_env.networks.resnet import CifarBlock, CifarResNet
 

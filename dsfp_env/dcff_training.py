@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from dsfp_env.channels import ChannelGraph
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 from dsfp_env.data import LabelledImages
 from dsfp_env.dcff import SCHEDULES, Schedule, inter_similarity, similarity_scores
-from dsfp_env.errors import InputError, choose
 from dsfp_env.recipes import Recipe
 from dsfp_env.training import Epoch, Loss, train
 

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dsfp_env.common.errors import check_ranges
 from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.data import LabelledImages
-from dsfp_env.errors import check_ranges
 from dsfp_env.norm_kernel import KERNELS
 from dsfp_env.precision import PRECISIONS, computing, laid_out
 from dsfp_env.small_maps import small_maps_by_products

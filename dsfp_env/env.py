@@ -44,9 +44,10 @@ from pettingzoo import ParallelEnv
 
 from dsfp_env import actions as action_kinds
 from dsfp_env import observations, rendering
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 from dsfp_env.credit import KINDS, compared_plans, credits
 from dsfp_env.distillation import Fidelity
-from dsfp_env.errors import InputError, choose
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.loading import load_task

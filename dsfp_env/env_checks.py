@@ -23,7 +23,7 @@ from pettingzoo import AECEnv, ParallelEnv
 from dsfp_env import env_rules as rules
 from dsfp_env.checked_env import CheckedEnv, Env, Told, agents_of, call
 from dsfp_env.checking import CheckError, difference, in_words, named, other_global_randomness
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 LONGEST_EPISODE = 1000  # steps
 BAD_NAMES = {

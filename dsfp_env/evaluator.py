@@ -21,14 +21,13 @@ from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import LEVELS, as_fractions
 from dsfp_env.answers import Answers
 from dsfp_env.channels import Keep
+from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.common.errors import InputError
 from dsfp_env.costs import Costs
 from dsfp_env.data import LabelledImages
-from dsfp_env.devices import threads_set
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
-from dsfp_env.errors import InputError
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.folding import fold
-from dsfp_env.gradient_mode import with_gradients
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.norm_kernel import choose_kernels
 from dsfp_env.observations import fixed_features

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
-from dsfp_env.errors import InputError
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def export_program(network: nn.Module, example_input: torch.Tensor) -> torch.export.ExportedProgram:

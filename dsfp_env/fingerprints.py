@@ -16,23 +16,37 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import device_name, threads_set
 from dsfp_env.data import LabelledImages
-from dsfp_env.devices import device_name, threads_set
 from dsfp_env.distillation import Fidelity
 
-# The modules that an evaluation runs through; a test follows one and compares.
+# The files that an evaluation runs through; a test follows one and compares.
 SOURCES = (
-    "accuracy.py", "batch_norm.c", "channels.py", "compiled_norms.py", "coupling.py", "data.py", "devices.py",
-    "distillation.py", "evaluator.py", "folding.py", "gradient_mode.py", "layers.py", "norm_kernel.py",
-    "precision.py", "small_maps.py", "tasks.py", "tracing.py", "verification.py",
-)  # fmt: skip
+    "accuracy.py",
+    "batch_norm.c",
+    "channels.py",
+    "compiled_norms.py",
+    "coupling.py",
+    "data.py",
+    "common/devices.py",
+    "distillation.py",
+    "evaluator.py",
+    "folding.py",
+    "layers.py",
+    "norm_kernel.py",
+    "precision.py",
+    "small_maps.py",
+    "tasks.py",
+    "tracing.py",
+    "verification.py",
+)
 
 
 def _our_code() -> str:
     """Hash of the modules, as they are when this one is imported."""
     digest = hashlib.sha256()
     for name in SOURCES:
-        digest.update(pkgutil.get_data(__package__, name) or b"")
+        digest.update(pkgutil.get_data("dsfp_env", name) or b"")
     return digest.hexdigest()
 
 

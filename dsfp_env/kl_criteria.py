@@ -12,7 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch.nn import functional as F
 
-from dsfp_env.errors import InputError, choose
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 from dsfp_env.evidence import Evidence, Scores, activations_noted, check_positive, zero_scores
 from dsfp_env.folding import fold, foldable
 from dsfp_env.gradient_criteria import half_square, of_effects

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pettingzoo import AECEnv
 from pettingzoo.utils import parallel_to_aec
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.env import LayerPruningEnv
-from dsfp_env.errors import InputError
 
 
 def parallel_env(*, max_cycles: int | None = None, **kwargs: Any) -> LayerPruningEnv:

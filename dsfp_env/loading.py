@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from dsfp_env.common.choices import choose
+from dsfp_env.common.devices import choose_device
+from dsfp_env.common.errors import InputError
 from dsfp_env.data import Splits, digits
-from dsfp_env.devices import choose_device
 from dsfp_env.distillation import Fidelity
-from dsfp_env.errors import InputError, choose
 from dsfp_env.networks import check_network, make_network
 from dsfp_env.pretraining import load_published, load_weights, pretrained
 from dsfp_env.recipes import PRETRAINING, Recipe, recipe_from

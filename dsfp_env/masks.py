@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from dsfp_env.actions import LEVELS
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 class BudgetMasks:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dsfp_env.errors import InputError
-from dsfp_env.files import cache_directory, write_whole
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import cache_directory, write_whole
 
 KERNELS = ("auto", "compiled", "torch")
 ALONE, RECTIFIED, POOLED = 0, 1, 2  # what is behind a normalisation: nothing, a ReLU, a ReLU and a 2x2 max pool

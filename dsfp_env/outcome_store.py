@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from dsfp_env.files import cache_directory
+from dsfp_env.common.files import cache_directory
 
 PATIENCE = 30.0  # seconds to wait for another process that writes
 _TABLE = "CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, accuracy REAL, checksum TEXT) WITHOUT ROWID"

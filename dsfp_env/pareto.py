@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def pareto_front(points: ArrayLike) -> np.ndarray:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from dsfp_env.calls import parse_call
-from dsfp_env.errors import InputError, check_ranges, choose
+from dsfp_env.common.choices import choose, parse_call
+from dsfp_env.common.errors import InputError, check_ranges
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "warm_restarts", "steps")

@@ -24,8 +24,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 from dsfp_env.costs import Costs
-from dsfp_env.errors import InputError, choose
 
 
 @dataclass(frozen=True)

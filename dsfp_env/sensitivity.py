@@ -42,11 +42,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dsfp_env.calls import parse_call
+from dsfp_env.common.choices import choose, parse_call, with_options
+from dsfp_env.common.errors import InputError
 from dsfp_env.coupling import PrunableLayer
 from dsfp_env.data import LabelledImages
 from dsfp_env.distillation import draw_batches
-from dsfp_env.errors import InputError, choose
 from dsfp_env.evidence import Criterion, Evidence, Scores
 from dsfp_env.gradient_criteria import (
     fisher,
@@ -60,7 +60,6 @@ from dsfp_env.gradient_criteria import (
     taylor_bn,
 )
 from dsfp_env.kl_criteria import Precision, activation_kl, fisher_kl, output_kl
-from dsfp_env.options import with_options
 from dsfp_env.weight_criteria import bn_scale, dcff, fpgm, l1, l2, random
 
 

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsfp_env.errors import InputError
-from dsfp_env.files import write_whole
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
 
 SCHEMA = 1
 FIDELITIES = ("recalibrated", "distilled")  # without, and with the short knowledge distillation

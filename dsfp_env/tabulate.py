@@ -33,16 +33,17 @@ import safetensors.torch
 import torch
 
 import dsfp_env
-from dsfp_env import command_line, table_files
+from dsfp_env import table_files
 from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
+from dsfp_env.common import command_line
+from dsfp_env.common.devices import device_name
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
+from dsfp_env.common.progress import Progress
 from dsfp_env.data import LabelledImages
-from dsfp_env.devices import device_name
-from dsfp_env.errors import InputError
 from dsfp_env.evaluator import Evaluator
-from dsfp_env.files import write_whole
 from dsfp_env.fingerprints import hash_of
 from dsfp_env.loading import load_task
-from dsfp_env.progress import Progress
 from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tasks import Task
 from dsfp_env.workers import Workers, available_cores

@@ -12,13 +12,12 @@ from torch import nn
 
 from dsfp_env.accuracy import compute_logits
 from dsfp_env.channels import ChannelGraph
+from dsfp_env.common.devices import choose_device, with_gradients
+from dsfp_env.common.errors import InputError
 from dsfp_env.data import LabelledImages, Splits, as_labelled_images
-from dsfp_env.devices import choose_device
 from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity, draw_batches
-from dsfp_env.errors import InputError
 from dsfp_env.fingerprints import fingerprint
 from dsfp_env.folding import fold, foldable
-from dsfp_env.gradient_mode import with_gradients
 from dsfp_env.precision import suits_bfloat16
 from dsfp_env.sensitivity import Criterion, Scores, score_network
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._pytree import tree_leaves
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.follower import Event, Follower, ReadsValues
 from dsfp_env.labels import distinct
 from dsfp_env.layers import (

@@ -87,7 +87,7 @@ def _start_method() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__package__, "torch._dynamo"])  # imported once, in memory once
+    context.set_forkserver_preload(["dsfp_env", "torch._dynamo"])  # imported once, in memory once
     return context
 
 

@@ -16,9 +16,9 @@ from torch import nn
 import dsfp_env
 from dsfp_env import dcff
 from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.common.errors import InputError
 from dsfp_env.dcff_published import RATES, published_ratios, published_skeleton
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton, train_compact
-from dsfp_env.errors import InputError
 from dsfp_env.networks import make_network
 from dsfp_env.recipes import Recipe
 from dsfp_env.training import train

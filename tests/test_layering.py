@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 def modules():
     """Module -> its file, of everything that is shipped; a package is its ``__init__.py``."""
     files = [*ROOT.glob("dsfp_env/**/*.py"), *ROOT.glob("agents/**/*.py"), ROOT / "train_agents.py"]
-    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files
+    }
 
 
 def imports_of(source, ours, type_checking=False):

@@ -14,7 +14,7 @@ import torch
 from conftest import TinyNet
 
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
-from dsfp_env.devices import threads_set
+from dsfp_env.common.devices import threads_set
 
 ROOT = Path(__file__).parents[1]
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from dsfp_env import InputError
-from dsfp_env.options import with_options
+from dsfp_env.common.choices import with_options
 from dsfp_env.sensitivity import CRITERIA, dsfp, parse_criterion
 
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ def test_the_code_in_the_key_is_the_code_that_runs(tiny, digits):
             sys.setprofile(None)
     ours = {name.removeprefix("dsfp_env.") for name in ran if name.startswith("dsfp_env.")}
     elsewhere = {"rewards", "costs", "networks.plain"}  # not the accuracy's, and in the fingerprint
-    assert {f"{name}.py" for name in ours - elsewhere} <= set(SOURCES)
+    assert {f"{name.replace('.', '/')}.py" for name in ours - elsewhere} <= set(SOURCES)
 
 
 def test_half_a_gigabyte_is_read_without_a_copy():

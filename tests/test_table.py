@@ -10,7 +10,7 @@ from tables import all_levels, make_table
 
 import dsfp_env
 from dsfp_env import table_files
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 @pytest.fixture(scope="module")

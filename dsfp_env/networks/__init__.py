@@ -27,7 +27,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from dsfp_env.errors import choose
+from dsfp_env.common.choices import choose
 from dsfp_env.networks.googlenet import CifarGoogLeNet as CifarGoogLeNet
 from dsfp_env.networks.googlenet import googlenet
 from dsfp_env.networks.plain import DigitsNet as DigitsNet

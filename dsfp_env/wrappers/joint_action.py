@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from dsfp_env.actions import ratios_of_centred
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.layer_pruning_v0 import parallel_env
 
 TEAM_KEYS = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from pettingzoo import ParallelEnv
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def the_space(kind: str, envs: Sequence[ParallelEnv[str, Any, Any]]) -> Space[Any]:

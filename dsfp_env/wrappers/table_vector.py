@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 
 from dsfp_env.actions import HIGHEST, LOWEST, ratios_of_centred
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.observations import SHARED
 from dsfp_env.rewards import RewardFunction
 from dsfp_env.table import Table

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.env import LayerPruningEnv
-from dsfp_env.errors import InputError
 
 
 def step_together(

@@ -30,8 +30,8 @@ from pettingzoo.utils import BaseParallelWrapper
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.env import LayerPruningEnv
-from dsfp_env.errors import InputError
 from dsfp_env.wrappers.slot_spaces import centred, restored, stackable, the_space, with_one_hot
 from dsfp_env.wrappers.together import check_one_evaluator, evaluate_ahead
 

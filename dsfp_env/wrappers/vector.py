@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 from dsfp_env.wrappers.joint_action import JointActionEnv
 from dsfp_env.wrappers.table_vector import TableVectorEnv
 from dsfp_env.wrappers.together import evaluate_ahead

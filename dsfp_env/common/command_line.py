@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 Settings = TypeVar("Settings")
 

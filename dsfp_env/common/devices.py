@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""Where and how tensors are computed: devices, threads, gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from dsfp_env.errors import InputError
+from dsfp_env.common.errors import InputError
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -46,3 +46,14 @@ def threads_set(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Compute as usual, also under a caller's ``torch.no_grad`` or ``torch.inference_mode``.
+
+    Libraries step environments in such modes; and what is computed in inference mode and kept could not be used
+    for training later.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield

@@ -1,0 +1,1 @@
+"""What every room uses: errors, choices by name, devices, files, progress, the command line."""

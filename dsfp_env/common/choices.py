@@ -1,0 +1,138 @@
+"""Something chosen by name, with options if there are any: ``dsfp(kl=fisher, end=highest)``, ``fast(epochs=10)``.
+
+A choice is one of some known names, or ``package.module:attribute`` of the user's own. Options are checked
+against the signature of what was chosen: all parameters but the first are options; a ``Literal`` annotation tells
+the values of one, ``int`` and ``float`` that it is a number; other annotations promise nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, get_args, get_origin
+
+from dsfp_env.common.errors import InputError
+
+
+def choose(kind: str, name: str, options: Mapping[str, Any], *, importable: bool = False) -> Any:
+    """Return ``options[name]``, or refuse an unknown name with the nearest known one.
+
+    Args:
+        kind: What is being chosen, for the message ("task", "reward", ...).
+        name: The name that came.
+        options: The known names.
+        importable: Whether ``"package.module:attribute"`` is accepted too.
+
+    Raises:
+        InputError: If the name is unknown, or the module or attribute does not exist.
+    """
+    if importable and ":" in str(name):
+        return _import(kind, name)
+    if name in options:
+        return options[name]
+    near = difflib.get_close_matches(str(name), options, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    own = ", or 'package.module:attribute' for one of your own" if importable else ""
+    raise InputError(f"Unknown {kind} {name!r}.{hint} Expected one of: {', '.join(sorted(options))}{own}.")
+
+
+def _import(kind: str, path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"Could not import the {kind} {path!r} ({error}). Expected 'package.module:attribute', "
+            "importable from the current directory or installed."
+        ) from error
+
+
+def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Take a call in text apart; a bare name is a call without options.
+
+    Args:
+        kind: What is being chosen, for the message ("criterion", "recipe", ...).
+        text: Values are numbers, strings, booleans, None, or bare words, which count as strings.
+
+    Returns:
+        The name, and the options.
+
+    Raises:
+        InputError: If the text is no such call.
+    """
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return text.strip(), {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or not name.strip():
+            raise ValueError("it is no call")
+        options = {word.arg: _value(word.value) for word in call.keywords if word.arg}
+        if len(options) < len(call.args) + len(call.keywords):
+            raise ValueError("options are named, each once")
+        return name.strip(), options
+    except (SyntaxError, ValueError) as error:
+        raise InputError(
+            f"The {kind} {text!r} cannot be read ({error}): expected a name, or a name with options such as "
+            "'name(option=value, other=2)'."
+        ) from error
+
+
+def _value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def with_options(
+    kind: str, name: str, function: Callable[..., Any], options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """A `functools.partial` of a function with its options; the function itself, if there are none.
+
+    Args:
+        kind: What the function is, for the message ("criterion", ...).
+        name: What it is called, for the message.
+        function: The function.
+        options: By name.
+
+    Raises:
+        InputError: If it is no function, or an option or the value of one is unknown.
+    """
+    if not callable(function):
+        raise InputError(f"The {kind} {name!r} is of type {type(function).__name__}: expected a function.")
+    if not options:
+        return function
+    accepted, any_name = _accepted(function)
+    checked = dict(options)
+    for option, value in options.items():
+        if not accepted and not any_name:
+            raise InputError(f"The {kind} {name!r} takes no options, and {option} = {value!r} came.")
+        if option in accepted or not any_name:
+            annotation = choose(f"{name!r} option", option, accepted)
+            checked[option] = _checked(f"{name!r} option {option!r}", value, annotation)
+    return partial(function, **checked)
+
+
+def _accepted(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Option -> annotation, and whether options of any other name are accepted too."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (NameError, AttributeError):  # annotations that only a type checker can see
+        signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    accepted = {parameter.name: parameter.annotation for parameter in parameters if parameter.kind in named}
+    return accepted, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _checked(what: str, value: Any, annotation: Any) -> Any:
+    """A value, if it is one that the annotation allows."""
+    if get_origin(annotation) is Literal:
+        return choose(f"value of {what}:", str(value), {str(one): one for one in get_args(annotation)})
+    if annotation is int and type(value) is not int:
+        raise InputError(f"The {what} came as {value!r}: expected a whole number.")
+    if annotation is float and type(value) not in (int, float):
+        raise InputError(f"The {what} came as {value!r}: expected a number.")
+    return value

@@ -1,0 +1,28 @@
+"""How bad input is refused: one exception.
+
+A message says what was expected, what came, for which agent or layer, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class InputError(ValueError):
+    """The caller's input cannot be used; the message is a sentence the caller can act on."""
+
+
+def check_ranges(settings: object, expected: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse settings that are out of their ranges.
+
+    Args:
+        settings: A dataclass.
+        expected: Field -> whether its value is fine, and what is, in words.
+
+    Raises:
+        InputError: For the first one that is not fine.
+    """
+    for name, (fine, range_) in expected.items():
+        if not fine:
+            came = getattr(settings, name)
+            raise InputError(f"{type(settings).__name__}.{name} is {came}: expected {range_}.")
