@@ -25,7 +25,7 @@ import tyro
 
 import dsfp_env
 from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.sensitivity import SIGNS, Scores, fuse, rank, unchanged
 

@@ -18,7 +18,7 @@ from torch import nn
 import dsfp_env
 from dsfp_env import dcff
 from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton
 from dsfp_env.distillation import recalibrate
 from dsfp_env.networks import make_network

@@ -43,7 +43,7 @@ from torchvision.transforms import v2
 import dsfp_env
 from dsfp_env import channels, distillation, evaluator
 from dsfp_env.channels import Keep
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity, TransferSet
 from dsfp_env.networks import make_network
 from dsfp_env.tasks import Task

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.common.errors import check_ranges
 from dsfp_env.compiled_norms import norms_compiled
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.norm_kernel import KERNELS
 from dsfp_env.precision import PRECISIONS, computing, laid_out
 from dsfp_env.small_maps import small_maps_by_products
@@ -195,13 +195,3 @@ def _fast(student: nn.Module, fidelity: Fidelity, train: LabelledImages) -> Iter
             if fidelity.kernels == "compiled":
                 stack.enter_context(norms_compiled(student, train.images[:1]))
         yield
-
-
-def draw_batches(num_images: int, batch_size: int, num_batches: int, seed: int) -> torch.Tensor:
-    """Batches of image indices ``[num_batches, batch_size]``: pass after pass over shuffled images."""
-    rng = torch.Generator().manual_seed(seed)
-    size = min(batch_size, num_images)
-    per_pass = num_images // size
-    passes = max(1, -(-num_batches // per_pass))
-    order = [torch.randperm(num_images, generator=rng)[: per_pass * size] for _ in range(passes)]
-    return torch.cat(order).view(-1, size)[:num_batches]

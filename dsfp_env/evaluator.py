@@ -24,7 +24,7 @@ from dsfp_env.channels import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.costs import Costs
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.folding import fold

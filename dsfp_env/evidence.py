@@ -13,7 +13,7 @@ from torch import nn
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.coupling import PrunableLayer
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
 

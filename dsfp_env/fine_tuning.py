@@ -17,7 +17,7 @@ from torch import nn
 
 from dsfp_env import training
 from dsfp_env.common.files import write_whole
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import distillation_loss
 from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dsfp_env.common.devices import device_name, threads_set
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity
 
 # The files that an evaluation runs through; a test follows one and compares.
@@ -27,7 +27,7 @@ SOURCES = (
     "channels.py",
     "compiled_norms.py",
     "coupling.py",
-    "data.py",
+    "datasets/labelled_images.py",
     "common/devices.py",
     "distillation.py",
     "evaluator.py",

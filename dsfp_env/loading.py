@@ -13,7 +13,7 @@ import torch
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.data import Splits, digits
+from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.distillation import Fidelity
 from dsfp_env.networks import check_network, make_network
 from dsfp_env.pretraining import load_published, load_weights, pretrained
@@ -167,13 +167,13 @@ def _read_digits(data_root: Path | None, seed: int) -> Data:
 
 
 def _read_cifar(kind: str, download: bool, data_root: Path | None, seed: int) -> Data:
-    from dsfp_env.datasets import cifar, default_root  # imports torchvision, which takes seconds
+    from dsfp_env.datasets.on_disk import cifar, default_root  # imports torchvision, which takes seconds
 
     return cifar(kind, data_root or default_root(), seed, download), int(kind.removeprefix("cifar"))
 
 
 def _read_tree(path: Path, image_size: int | None, data_root: Path | None, seed: int) -> Data:
-    from dsfp_env.datasets import image_tree
+    from dsfp_env.datasets.on_disk import image_tree
 
     splits = image_tree(path, seed, image_size)
     return splits, sum(one.is_dir() for one in (path / "train").iterdir())

@@ -25,7 +25,7 @@ from torch import nn
 from dsfp_env import augmentation, training
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.recipes import Recipe
 from dsfp_env.training import Epoch
 

@@ -40,7 +40,7 @@ from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.fingerprints import hash_of
 from dsfp_env.loading import load_task

@@ -14,8 +14,8 @@ from dsfp_env.accuracy import compute_logits
 from dsfp_env.channels import ChannelGraph
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
-from dsfp_env.data import LabelledImages, Splits, as_labelled_images
-from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity, draw_batches
+from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches
+from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity
 from dsfp_env.fingerprints import fingerprint
 from dsfp_env.folding import fold, foldable
 from dsfp_env.precision import suits_bfloat16

@@ -22,7 +22,7 @@ from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.augmentation import augment
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe
 

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms.v2.functional import to_pil_image
 
 import dsfp_env
-import dsfp_env.datasets
+from dsfp_env.datasets import on_disk
 from dsfp_env.outcome_store import OutcomeStore
 
 torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def cifar_files(tmp_path, monkeypatch):
         names = pickle.dumps({kind.meta["key"]: [str(i) for i in range(classes)]})
         (folder / kind.meta["filename"]).write_bytes(names)
         monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": hashlib.md5(names).hexdigest()})
-    monkeypatch.setattr(dsfp_env.datasets, "CIFAR_VALIDATION", 50)
+    monkeypatch.setattr(on_disk, "CIFAR_VALIDATION", 50)
     return tmp_path
 
 

@@ -9,9 +9,10 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from dsfp_env import InputError, datasets, load_task
-from dsfp_env.data import digits
-from dsfp_env.datasets import DEVIATION, MEAN, cifar, image_tree
+from dsfp_env import InputError, load_task
+from dsfp_env.datasets.__main__ import main
+from dsfp_env.datasets.labelled_images import digits
+from dsfp_env.datasets.on_disk import DEVIATION, MEAN, cifar, image_tree
 
 
 def fingerprints(split):
@@ -73,9 +74,9 @@ def test_a_download_that_fails_gets_a_sentence(tmp_path, monkeypatch):
 
 
 def test_the_command_that_gets_the_data(cifar_files, capsys):
-    assert datasets.main(["cifar10", "--data-root", str(cifar_files)]) == 0  # there already
+    assert main(["cifar10", "--data-root", str(cifar_files)]) == 0  # there already
     assert "2450 training, 50 validation and 100 test images" in capsys.readouterr().out
-    assert datasets.main(["cifar10", "--data-root", "/dev/null/no"]) == 2
+    assert main(["cifar10", "--data-root", "/dev/null/no"]) == 2
     assert "could not be downloaded" in capsys.readouterr().err
 
 

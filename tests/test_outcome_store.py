@@ -19,7 +19,7 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import Evaluator, LatencyMeter, Task
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.fingerprints import SOURCES, evaluation_key, fingerprint
 from dsfp_env.outcome_store import OutcomeStore
 

@@ -11,7 +11,7 @@ from torch import nn
 from dsfp_env import InputError
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.augmentation import augment
-from dsfp_env.data import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import distillation_loss
 from dsfp_env.fine_tuning import TeacherMemory, distil
 from dsfp_env.recipes import FINE_TUNING, PRETRAINING, Recipe, recipe_from

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tyro
@@ -15,16 +15,22 @@ Settings = TypeVar("Settings")
 REFUSED, INTERRUPTED = 2, 130  # exit statuses; the second is a shell's for a program ended by Ctrl-C
 
 
-def run(settings: type[Settings], work: Callable[[Settings], None], description: str | None) -> int:
+def run(
+    settings: type[Settings],
+    work: Callable[[Settings], None],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
+) -> int:
     """Read settings from the command line, and do resumable work; returns the exit status.
 
     Args:
         settings: A dataclass.
         work: Does it; raises InputError if the settings cannot be used.
         description: For ``--help``.
+        arguments: Those of the command line, unless given.
     """
     try:
-        work(tyro.cli(settings, description=description))
+        work(tyro.cli(settings, description=description, args=arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED

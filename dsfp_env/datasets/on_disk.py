@@ -7,8 +7,6 @@ published weights mostly expect.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from torchvision.transforms import v2
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory
-from dsfp_env.data import LabelledImages, Splits
+from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]
 CIFAR_VALIDATION = 5000  # of the 50,000 training images
@@ -162,24 +160,3 @@ def _taken(images: LabelledImages, indices: Sequence[int] | None = None) -> Labe
     pixels, labels = images if indices is None else (images.images[indices], images.labels[indices])
     standardise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION, inplace=True)])
     return LabelledImages(standardise(pixels.contiguous()), labels.to(torch.int64))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m dsfp_env.datasets cifar10 --data-root DIR`` downloads a set, with a progress bar."""
-    parser = argparse.ArgumentParser(description="Download a data set, if it is not there.")
-    parser.add_argument("name", choices=("cifar10", "cifar100"))
-    parser.add_argument("--data-root", type=Path, default=default_root(), help="the directory it is put in")
-    settings = parser.parse_args(arguments)
-    try:
-        splits = cifar(settings.name, settings.data_root, download=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    counts = [len(split.labels) for split in splits]
-    what = "{} training, {} validation and {} test images".format(*counts)
-    print(f"{settings.name} is in {settings.data_root}: {what}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -99,3 +99,13 @@ def digits(seed: int = 0) -> Splits:
     images = (images - mean) / deviation
     bounds = (slice(0, 1000), slice(1000, 1400), slice(1400, 1797))
     return Splits(*(LabelledImages(images[part], labels[part]) for part in bounds))
+
+
+def draw_batches(num_images: int, batch_size: int, num_batches: int, seed: int) -> torch.Tensor:
+    """Batches of image indices ``[num_batches, batch_size]``: pass after pass over shuffled images."""
+    rng = torch.Generator().manual_seed(seed)
+    size = min(batch_size, num_images)
+    per_pass = num_images // size
+    passes = max(1, -(-num_batches // per_pass))
+    order = [torch.randperm(num_images, generator=rng)[: per_pass * size] for _ in range(passes)]
+    return torch.cat(order).view(-1, size)[:num_batches]
