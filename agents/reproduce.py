@@ -31,11 +31,11 @@ from agents.paper_table import paper_table
 from agents.registry import choose_agent
 from agents.run_folder import write_json
 from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
-from dsfp_env.costs import output_only_params
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.fine_tuning import TeacherMemory, distil
 from dsfp_env.loading import check_task, load_task

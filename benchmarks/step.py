@@ -41,8 +41,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dsfp_env
-from dsfp_env import channels, distillation, evaluator
-from dsfp_env.channels import Keep
+from dsfp_env import distillation, evaluator
+from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity, TransferSet
 from dsfp_env.networks import make_network
@@ -353,9 +353,9 @@ def stopwatch() -> Iterator[dict[str, float]]:
     """Seconds in some functions of ours and of torch's while the context lasts, by name."""
     spent: dict[str, float] = {}
     places = {
-        "select": (channels.ChannelGraph, "keep"),
-        "slice": (channels.ChannelGraph, "slim"),
-        "count": (channels.ChannelGraph, "costs"),
+        "select": (ChannelGraph, "keep"),
+        "slice": (ChannelGraph, "slim"),
+        "count": (ChannelGraph, "costs"),
         "recalibrate": (evaluator, "recalibrate"),
         "fine_tune": (evaluator, "fine_tune"),
         "fold": (evaluator, "fold"),

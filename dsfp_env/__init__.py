@@ -9,11 +9,11 @@ import gymnasium
 import pettingzoo
 
 from dsfp_env import networks as networks
-from dsfp_env.channels import ChannelGraph as ChannelGraph
+from dsfp_env.channels.costs import Costs as Costs
+from dsfp_env.channels.graph import ChannelGraph as ChannelGraph
 from dsfp_env.checkpoints import load_pruned as load_pruned
 from dsfp_env.checkpoints import save_pruned as save_pruned
 from dsfp_env.common.errors import InputError as InputError
-from dsfp_env.costs import Costs as Costs
 from dsfp_env.distillation import Fidelity as Fidelity
 from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.evaluator import Evaluator as Evaluator

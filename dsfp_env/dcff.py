@@ -31,9 +31,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from dsfp_env.channels.layers import CONVOLUTIONS, filters_first
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.layers import CONVOLUTIONS, filters_first
 
 Schedule = Callable[[int, int], float]  # epoch from 0, epochs -> temperature
 

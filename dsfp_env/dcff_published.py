@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dsfp_env.channels import ChannelGraph
+from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
 from dsfp_env.dcff_training import Skeleton, skeleton
 from dsfp_env.networks import make_network

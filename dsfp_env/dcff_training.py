@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dsfp_env.channels import ChannelGraph
+from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages

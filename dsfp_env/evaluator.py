@@ -20,10 +20,10 @@ from torch import nn
 from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import LEVELS, as_fractions
 from dsfp_env.answers import Answers
-from dsfp_env.channels import Keep
+from dsfp_env.channels.costs import Costs
+from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
-from dsfp_env.costs import Costs
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.fingerprints import evaluation_key

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.errors import InputError
-from dsfp_env.coupling import PrunableLayer
 from dsfp_env.datasets.labelled_images import LabelledImages
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep

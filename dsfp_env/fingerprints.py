@@ -24,21 +24,21 @@ from dsfp_env.distillation import Fidelity
 SOURCES = (
     "accuracy.py",
     "batch_norm.c",
-    "channels.py",
+    "channels/graph.py",
     "compiled_norms.py",
-    "coupling.py",
+    "channels/coupling.py",
     "datasets/labelled_images.py",
     "common/devices.py",
     "distillation.py",
     "evaluator.py",
     "folding.py",
-    "layers.py",
+    "channels/layers.py",
     "norm_kernel.py",
     "precision.py",
     "small_maps.py",
     "tasks.py",
-    "tracing.py",
-    "verification.py",
+    "channels/tracing.py",
+    "channels/verification.py",
 )
 
 

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dsfp_env.tracing import share_parameters
-from dsfp_env.verification import same_logits
+from dsfp_env.channels.tracing import share_parameters
+from dsfp_env.channels.verification import same_logits
 
 
 def fold(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dsfp_env.channels.layers import filters_first
 from dsfp_env.evidence import Evidence, Scores, activations_noted, scaled_norms, zero_scores
-from dsfp_env.layers import filters_first
 
 
 def grad(evidence: Evidence) -> Scores:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.layers import CHANNELWISE, WEIGHTED
+from dsfp_env.channels.layers import CHANNELWISE, WEIGHTED
 
 Map = Callable[..., torch.Tensor]
 

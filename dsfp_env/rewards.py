@@ -24,9 +24,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.costs import Costs
 
 
 @dataclass(frozen=True)

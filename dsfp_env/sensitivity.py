@@ -42,9 +42,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.choices import choose, parse_call, with_options
 from dsfp_env.common.errors import InputError
-from dsfp_env.coupling import PrunableLayer
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.evidence import Criterion, Evidence, Scores
 from dsfp_env.gradient_criteria import (

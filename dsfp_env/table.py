@@ -24,9 +24,9 @@ from numpy.typing import ArrayLike
 
 from dsfp_env import table_files
 from dsfp_env.actions import check_plan
+from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.costs import Costs
 from dsfp_env.pareto import pareto_front
 from dsfp_env.rewards import Outcome, RewardFunction, outcome_of, reward_function
 from dsfp_env.table_files import COSTS, FIDELITIES, SPLITS

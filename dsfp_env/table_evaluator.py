@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError
-from dsfp_env.costs import Costs
 from dsfp_env.distillation import Fidelity
 from dsfp_env.rewards import Outcome
 from dsfp_env.table import Table, load_table

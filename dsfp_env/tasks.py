@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dsfp_env.accuracy import compute_logits
-from dsfp_env.channels import ChannelGraph
+from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches

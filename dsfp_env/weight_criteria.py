@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from dsfp_env.channels.layers import filters_first, weight_of
 from dsfp_env.dcff import inter_similarity, similarity_scores
 from dsfp_env.evidence import Evidence, Scores, scaled_norms
-from dsfp_env.layers import filters_first, weight_of
 
 
 def l1(evidence: Evidence) -> Scores:

@@ -437,11 +437,11 @@ def test_an_error_inside_the_network_names_the_module():
 
 def test_moves_are_labelled_as_the_probe_would(monkeypatch):
     """Operations that only move numbers are done to the labels for speed; the probe finds the same."""
-    from dsfp_env import follower
+    from dsfp_env.channels import propagation
 
     names = ["option-A shortcut", "the same twice side by side", "gated halves", "pixel shuffle", "pooling"]
     graphs = [ChannelGraph.trace(NETWORKS[name][0].eval(), torch.randn(1, 3, 8, 8)) for name in names]
-    monkeypatch.setattr(follower, "MOVES", set())
+    monkeypatch.setattr(propagation, "MOVES", set())
     for name, graph in zip(names, graphs, strict=True):
         again = ChannelGraph.trace(NETWORKS[name][0].eval(), torch.randn(1, 3, 8, 8))
         assert (again.layers, again.excluded) == (graph.layers, graph.excluded)

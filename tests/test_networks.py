@@ -9,7 +9,7 @@ from conftest import count
 from torch import nn
 
 from dsfp_env import ChannelGraph, Costs, InputError, networks
-from dsfp_env.costs import output_only_params
+from dsfp_env.channels.costs import output_only_params
 from dsfp_env.networks import NETWORKS, check_network, make_network
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dsfp_env import Evaluator, InputError, Task, norm_kernel
 from dsfp_env.accuracy import compute_logits, measure_accuracy
-from dsfp_env.channels import ChannelGraph
+from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import threads_set
 from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.distillation import Fidelity

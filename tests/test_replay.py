@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
+from dsfp_env.channels.tracing import share_parameters
 from dsfp_env.quick_convolutions import QuickConvolution, hasten
 from dsfp_env.replay import Replay
-from dsfp_env.tracing import share_parameters
 
 
 class Net(nn.Module):

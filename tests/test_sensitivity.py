@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
+from dsfp_env.channels.layers import filters_first
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.layers import filters_first
 from dsfp_env.sensitivity import (
     CRITERIA,
     DIVERGENCES,

@@ -7,7 +7,7 @@ While the mode is on, every tensor operation that reads labelled elements (see `
   together or not at all;
 - operations that only *move* numbers are done to the labels themselves;
 - every other operation is **probed**: it runs again on NaN in some channels, and where NaN comes out says what was
-  read (see `hearing`). Nothing needs to be known of the operation. If one element reads several channels (a mean
+  read (see `probing`). Nothing needs to be known of the operation. If one element reads several channels (a mean
   over channels, LayerNorm, attention), they are joined.
 
 Moves could be probed as well; they are told apart for speed.
@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from dsfp_env.hearing import Hearing
-from dsfp_env.labels import Labels, compact, components, distinct, is_constant, pairs
+from dsfp_env.channels.labels import Labels, compact, components, distinct, is_constant, pairs
+from dsfp_env.channels.probing import Hearing
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {

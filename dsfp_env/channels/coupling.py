@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dsfp_env.labels import components
-from dsfp_env.layers import CONVOLUTIONS, WEIGHTED, Axes, axes, ties
-from dsfp_env.tracing import INPUT, Trace
+from dsfp_env.channels.labels import components
+from dsfp_env.channels.layers import CONVOLUTIONS, WEIGHTED, Axes, axes, ties
+from dsfp_env.channels.tracing import INPUT, Trace
 
 
 @dataclass(frozen=True)

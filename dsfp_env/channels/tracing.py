@@ -20,10 +20,8 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._pytree import tree_leaves
 
-from dsfp_env.common.errors import InputError
-from dsfp_env.follower import Event, Follower, ReadsValues
-from dsfp_env.labels import distinct
-from dsfp_env.layers import (
+from dsfp_env.channels.labels import distinct
+from dsfp_env.channels.layers import (
     CHANNELWISE,
     CONVOLUTIONS,
     NORMALISATIONS,
@@ -32,6 +30,8 @@ from dsfp_env.layers import (
     multiply_adds,
     out_width,
 )
+from dsfp_env.channels.propagation import Event, Follower, ReadsValues
+from dsfp_env.common.errors import InputError
 
 INPUT = "<input>"  # of the network; no module path looks like this
 Vertices = dict[tuple[str, str], torch.Tensor]  # (module path, "in" | "out" | name of a tensor) -> labels, int64

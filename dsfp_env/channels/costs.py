@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from dsfp_env.coupling import Node, PrunableLayer
+    from dsfp_env.channels.coupling import Node, PrunableLayer
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dsfp_env.coupling import Classes
-from dsfp_env.follower import Event, Seen
-from dsfp_env.tracing import Trace, Vertices, run_labelled
+from dsfp_env.channels.coupling import Classes
+from dsfp_env.channels.propagation import Event, Seen
+from dsfp_env.channels.tracing import Trace, Vertices, run_labelled
 
 
 def find_fault(

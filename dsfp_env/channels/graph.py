@@ -19,19 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from dsfp_env.channels.costs import CostCounter, Costs
+from dsfp_env.channels.coupling import Classes, LabelledTensor, PrunableLayer, channel_classes, prunable_layers
+from dsfp_env.channels.layers import CONVOLUTIONS, set_widths, weight_of
+from dsfp_env.channels.selection import Selector
+from dsfp_env.channels.tracing import Trace, trace_network
+from dsfp_env.channels.verification import find_fault, same_logits
 from dsfp_env.common.errors import InputError
-from dsfp_env.costs import CostCounter, Costs
-from dsfp_env.coupling import (
-    Classes,
-    LabelledTensor,
-    PrunableLayer,
-    channel_classes,
-    prunable_layers,
-)
-from dsfp_env.layers import CONVOLUTIONS, set_widths, weight_of
-from dsfp_env.selection import Selector
-from dsfp_env.tracing import Trace, trace_network
-from dsfp_env.verification import find_fault, same_logits
 
 Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
 

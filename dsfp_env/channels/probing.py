@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from dsfp_env.labels import distinct, pairs
+from dsfp_env.channels.labels import distinct, pairs
 
 MOST_WORK = 1 << 25  # elements: of an operation's outputs, times channels
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dsfp_env.coupling import Classes, PrunableLayer, coupled_sets
+from dsfp_env.channels.coupling import Classes, PrunableLayer, coupled_sets
 
 
 class Selector:
