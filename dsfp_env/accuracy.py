@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.precision import computing, laid_out
+from dsfp_env.speed.precision import computing, laid_out
 
 _LARGE, _IN_CACHE = 512, 128
 

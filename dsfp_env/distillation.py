@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.common.errors import check_ranges
-from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.norm_kernel import KERNELS
-from dsfp_env.precision import PRECISIONS, computing, laid_out
-from dsfp_env.small_maps import small_maps_by_products
+from dsfp_env.speed.compiled_norms import norms_compiled
+from dsfp_env.speed.norm_kernel import KERNELS
+from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
+from dsfp_env.speed.weight_gradients import small_maps_by_products
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from dsfp_env import training
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.distillation import distillation_loss
-from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe
+from dsfp_env.speed.precision import computing
 from dsfp_env.training import Batch, Epoch
 
 

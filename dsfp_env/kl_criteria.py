@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.evidence import Evidence, Scores, activations_noted, check_positive, zero_scores
-from dsfp_env.folding import fold, foldable
 from dsfp_env.gradient_criteria import half_square, of_effects
-from dsfp_env.precision import computing, laid_out
-from dsfp_env.quick_convolutions import hasten
 from dsfp_env.replay import Replay
+from dsfp_env.speed.folding import fold, foldable
+from dsfp_env.speed.inference_convolutions import hasten
+from dsfp_env.speed.precision import computing, laid_out
 
 Precision = Literal["float32", "bfloat16"]
 _AT_ONCE = 16  # images that are remembered together; few, so that a pass has room for many filters

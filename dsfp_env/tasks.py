@@ -17,9 +17,9 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches
 from dsfp_env.distillation import Fidelity, TransferSet, default_fidelity
 from dsfp_env.fingerprints import fingerprint
-from dsfp_env.folding import fold, foldable
-from dsfp_env.precision import suits_bfloat16
 from dsfp_env.sensitivity import Criterion, Scores, score_network
+from dsfp_env.speed.folding import fold, foldable
+from dsfp_env.speed.precision import suits_bfloat16
 
 _TRANSFER_SETS_KEPT = 16  # a few seeds of a few fidelities
 

@@ -23,8 +23,8 @@ from dsfp_env.augmentation import augment
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.precision import computing
 from dsfp_env.recipes import Recipe
+from dsfp_env.speed.precision import computing
 
 
 class Batch(NamedTuple):

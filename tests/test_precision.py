@@ -12,15 +12,16 @@ from conftest import TinyNet
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env import Evaluator, InputError, Task, norm_kernel
+from dsfp_env import Evaluator, InputError, Task
 from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import threads_set
-from dsfp_env.compiled_norms import norms_compiled
 from dsfp_env.distillation import Fidelity
-from dsfp_env.folding import fold, foldable
-from dsfp_env.precision import computing, laid_out, suits_bfloat16
-from dsfp_env.small_maps import small_maps_by_products, weight_gradient
+from dsfp_env.speed import norm_kernel
+from dsfp_env.speed.compiled_norms import norms_compiled
+from dsfp_env.speed.folding import fold, foldable
+from dsfp_env.speed.precision import computing, laid_out, suits_bfloat16
+from dsfp_env.speed.weight_gradients import small_maps_by_products, weight_gradient
 
 PRECISIONS = ("float32", "bfloat16")
 

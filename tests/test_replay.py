@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
 from dsfp_env.channels.tracing import share_parameters
-from dsfp_env.quick_convolutions import QuickConvolution, hasten
 from dsfp_env.replay import Replay
+from dsfp_env.speed.inference_convolutions import InferenceConvolution, hasten
 
 
 class Net(nn.Module):
@@ -154,7 +154,7 @@ def test_a_quick_convolution_is_a_convolution(size, how, precision):
     convolution = nn.Conv2d(4, 6, 3, **how)
     images = torch.randn(5, 4, size, size + 1)
     expected = convolution(images)
-    quick = QuickConvolution(convolution, precision)
+    quick = InferenceConvolution(convolution, precision)
     tolerance = 1e-5 if precision == "float32" else 0.05
     assert torch.allclose(quick(images).float(), expected, rtol=tolerance, atol=tolerance)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.norm_kernel import ALONE, EVENTUALLY, POOLED, RECTIFIED, batch_norm, kernel
+from dsfp_env.speed.norm_kernel import ALONE, EVENTUALLY, POOLED, RECTIFIED, batch_norm, kernel
 
 
 @contextmanager

@@ -27,11 +27,11 @@ def hasten(network: nn.Module, precision: str) -> nn.Module:
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            vars(module)["forward"] = QuickConvolution(module, precision)
+            vars(module)["forward"] = InferenceConvolution(module, precision)
     return network
 
 
-class QuickConvolution:
+class InferenceConvolution:
     """Answers as a convolution does.
 
     Args:
