@@ -22,10 +22,10 @@ from agents.baselines import (
     uniform_plan_of,
     uniform_plans,
 )
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.common.progress import shown
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.rewards import Outcome
+from dsfp_env.training.accuracy import measure_accuracy
 
 FINALISTS = 10
 CHOOSING_SEEDS = 2  # fine-tunings of each finalist

@@ -30,19 +30,19 @@ from agents.comparison import choose_best
 from agents.paper_table import paper_table
 from agents.registry import choose_agent
 from agents.run_folder import write_json
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
 from dsfp_env.evaluator import Evaluator
-from dsfp_env.fine_tuning import TeacherMemory, distil
 from dsfp_env.loading import check_task, load_task
-from dsfp_env.recipes import FINE_TUNING, recipe_from
 from dsfp_env.sensitivity import Evidence, parse_criterion
 from dsfp_env.tasks import Task
-from dsfp_env.training import shown
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.epochs import shown
+from dsfp_env.training.fine_tuning import TeacherMemory, distil
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
 Plan = dict[str, float]  # agent -> ratio in percent
 

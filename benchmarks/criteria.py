@@ -24,10 +24,10 @@ import torch
 import tyro
 
 import dsfp_env
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.sensitivity import SIGNS, Scores, fuse, rank, unchanged
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
 
 STAGES = ("one-shot", "recalibrated", "short", "longer")
 ALONE = (

@@ -17,13 +17,13 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import dcff
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton
-from dsfp_env.distillation import recalibrate
 from dsfp_env.networks import make_network
-from dsfp_env.recipes import Recipe
-from dsfp_env.training import train
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.distillation import recalibrate
+from dsfp_env.training.epochs import train
+from dsfp_env.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

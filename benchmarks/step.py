@@ -41,12 +41,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dsfp_env
-from dsfp_env import distillation, evaluator
+from dsfp_env import evaluator
 from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import Fidelity, TransferSet
 from dsfp_env.networks import make_network
 from dsfp_env.tasks import Task
+from dsfp_env.training import distillation
+from dsfp_env.training.distillation import Fidelity, TransferSet
 
 Ratios = dict[str, float]
 

@@ -14,7 +14,6 @@ from dsfp_env.channels.graph import ChannelGraph as ChannelGraph
 from dsfp_env.checkpoints import load_pruned as load_pruned
 from dsfp_env.checkpoints import save_pruned as save_pruned
 from dsfp_env.common.errors import InputError as InputError
-from dsfp_env.distillation import Fidelity as Fidelity
 from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.evaluator import Evaluator as Evaluator
 from dsfp_env.latency import LatencyMeter as LatencyMeter
@@ -28,6 +27,7 @@ from dsfp_env.table import load_table as load_table
 from dsfp_env.table_evaluator import TableEvaluator as TableEvaluator
 from dsfp_env.tasks import Task as Task
 from dsfp_env.tasks import score_filters as score_filters
+from dsfp_env.training.distillation import Fidelity as Fidelity
 
 __version__ = "0.1.0"
 

@@ -26,8 +26,8 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.dcff import SCHEDULES, Schedule, inter_similarity, similarity_scores
-from dsfp_env.recipes import Recipe
-from dsfp_env.training import Epoch, Loss, train
+from dsfp_env.training.epochs import Epoch, Loss, train
+from dsfp_env.training.recipes import Recipe
 
 
 class Skeleton(NamedTuple):

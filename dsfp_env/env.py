@@ -47,7 +47,6 @@ from dsfp_env import observations, rendering
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.credit import KINDS, compared_plans, credits
-from dsfp_env.distillation import Fidelity
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.loading import load_task
@@ -57,6 +56,7 @@ from dsfp_env.sensitivity import Criterion
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator, tabulated
 from dsfp_env.tasks import Task
+from dsfp_env.training.distillation import Fidelity
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
 BACKENDS = ("live", "table")

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.actions import LEVELS, as_fractions
 from dsfp_env.answers import Answers
 from dsfp_env.channels.costs import Costs
@@ -25,7 +24,6 @@ from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.observations import fixed_features
@@ -35,6 +33,8 @@ from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
 from dsfp_env.tasks import Task
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.workers import available_cores
 
 

@@ -18,18 +18,18 @@ from torch import nn
 
 from dsfp_env.common.devices import device_name, threads_set
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import Fidelity
+from dsfp_env.training.distillation import Fidelity
 
 # The files that an evaluation runs through; a test follows one and compares.
 SOURCES = (
-    "accuracy.py",
+    "training/accuracy.py",
     "speed/batch_norm.c",
     "channels/graph.py",
     "speed/compiled_norms.py",
     "channels/coupling.py",
     "datasets/labelled_images.py",
     "common/devices.py",
-    "distillation.py",
+    "training/distillation.py",
     "evaluator.py",
     "speed/folding.py",
     "channels/layers.py",

@@ -14,12 +14,12 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import Splits, digits
-from dsfp_env.distillation import Fidelity
 from dsfp_env.networks import check_network, make_network
-from dsfp_env.pretraining import load_published, load_weights, pretrained
-from dsfp_env.recipes import PRETRAINING, Recipe, recipe_from
 from dsfp_env.tasks import Task
-from dsfp_env.training import shown
+from dsfp_env.training.distillation import Fidelity
+from dsfp_env.training.epochs import shown
+from dsfp_env.training.pretraining import load_published, load_weights, pretrained
+from dsfp_env.training.recipes import PRETRAINING, Recipe, recipe_from
 
 NAMES = ("digits", "cifar10-NETWORK", "cifar100-NETWORK", "imagefolder:PATH")
 

@@ -20,9 +20,9 @@ all and reports the best epoch on the test split.
 import sys
 
 import dsfp_env
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.dcff_training import skeleton, train_compact
-from dsfp_env.recipes import Recipe
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.recipes import Recipe
 
 task = dsfp_env.load_task("digits", device="cpu")
 recipe = Recipe(epochs=int(sys.argv[1]))

@@ -11,9 +11,9 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import Evaluator, InputError, load_pruned, save_pruned
-from dsfp_env.accuracy import compute_logits
 from dsfp_env.checkpoints import read_pruned
 from dsfp_env.networks import digits_net
+from dsfp_env.training.accuracy import compute_logits
 
 PLAN = {"conv_0": 50.0, "conv_1": 50.0}
 

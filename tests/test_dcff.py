@@ -15,13 +15,13 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import dcff
-from dsfp_env.accuracy import measure_accuracy
 from dsfp_env.common.errors import InputError
 from dsfp_env.dcff_published import RATES, published_ratios, published_skeleton
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton, train_compact
 from dsfp_env.networks import make_network
-from dsfp_env.recipes import Recipe
-from dsfp_env.training import train
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.epochs import train
+from dsfp_env.training.recipes import Recipe
 
 LINE = torch.tensor([[0.0], [1.0], [3.0]])  # three filters of one weight; their distances are 1, 2 and 3
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from dsfp_env import Fidelity, InputError, Task
-from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
-from dsfp_env.distillation import default_fidelity, distillation_loss, fine_tune, recalibrate
+from dsfp_env.training.accuracy import compute_logits, measure_accuracy
+from dsfp_env.training.distillation import default_fidelity, distillation_loss, fine_tune, recalibrate
 
 
 def softmax(logits):

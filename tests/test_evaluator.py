@@ -8,7 +8,7 @@ import torch
 from conftest import make_tiny_task
 
 from dsfp_env import Evaluator, InputError
-from dsfp_env.accuracy import compute_logits, measure_accuracy
+from dsfp_env.training.accuracy import compute_logits, measure_accuracy
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
 

@@ -13,15 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env import Evaluator, InputError, Task
-from dsfp_env.accuracy import compute_logits, measure_accuracy
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import threads_set
-from dsfp_env.distillation import Fidelity
 from dsfp_env.speed import norm_kernel
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.speed.precision import computing, laid_out, suits_bfloat16
 from dsfp_env.speed.weight_gradients import small_maps_by_products, weight_gradient
+from dsfp_env.training.accuracy import compute_logits, measure_accuracy
+from dsfp_env.training.distillation import Fidelity
 
 PRECISIONS = ("float32", "bfloat16")
 

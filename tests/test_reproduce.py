@@ -9,8 +9,8 @@ from agents import reproduce
 from agents.paper_table import paper_table
 from agents.reproduce import Settings, Study
 from dsfp_env import InputError, load_pruned
-from dsfp_env.distillation import fine_tune
 from dsfp_env.networks import PlainNet
+from dsfp_env.training.distillation import fine_tune
 
 
 def make_small(num_classes):
@@ -35,6 +35,14 @@ def settings(image_files, tmp_path_factory):
 
 def changed(settings, **changes):
     return Settings(**{**vars(settings), **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    """Of a study that is done."""
+    settings = changed(settings, out=str(tmp_path_factory.mktemp("finished") / "out"))
+    reproduce.reproduce(settings)
+    return settings
 
 
 def test_a_study_from_end_to_end_in_two_starts(settings, capsys):
@@ -64,9 +72,9 @@ def test_a_study_from_end_to_end_in_two_starts(settings, capsys):
     assert not list(folder.glob("*.training"))
 
 
-def test_a_search_that_was_stopped_goes_on_as_if_not(settings, tmp_path, monkeypatch):
+def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeypatch):
     """The log of half a search, with a line cut short, is taken up: the same evaluations, the same choice."""
-    done, name = Study(settings), "search-q_learning-50-seed3"
+    done, name = Study(finished), "search-q_learning-50-seed3"
     lines = (done.folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
     work = []
     monkeypatch.setattr(dsfp_env.evaluator, "fine_tune", lambda *given: work.append(fine_tune(*given)))
@@ -78,16 +86,16 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(settings, tmp_path, monkeyp
             (folder / file).write_bytes((done.folder / file).read_bytes())
         (folder / f"{name}.jsonl").write_text(log)
         before = len(work)
-        Study(changed(settings, out=str(folder))).pieces[name]()
+        Study(changed(finished, out=str(folder))).pieces[name]()
         counts.append(len(work) - before)
         for file in (f"{name}.jsonl", f"{name}.json"):
             assert (folder / file).read_text() == (done.folder / file).read_text()
     assert counts[1] < counts[0]
 
 
-def test_bad_settings_get_a_sentence(settings, tmp_path):
+def test_bad_settings_get_a_sentence(finished, tmp_path):
     with pytest.raises(InputError, match=r"is of other settings \(evaluations 4\)"):
-        reproduce.reproduce(changed(settings, evaluations=5))
+        reproduce.reproduce(changed(finished, evaluations=5))
     for change, sentence in {
         ("network", "vgg61"): "Unknown network of this package or torchvision 'vgg61'. Did you mean 'vgg16'",
         ("agents", ("q_lerning",)): "Unknown agent 'q_lerning'. Did you mean 'q_learning'",
@@ -97,7 +105,7 @@ def test_bad_settings_get_a_sentence(settings, tmp_path):
         ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
     }.items():
         with pytest.raises(InputError, match=sentence):
-            reproduce.reproduce(changed(settings, **dict([change]), out=str(tmp_path / "out")))
+            reproduce.reproduce(changed(finished, **dict([change]), out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 

@@ -9,9 +9,10 @@ from conftest import TinyNet
 from torch.utils.data import TensorDataset
 
 import dsfp_env
-from dsfp_env import InputError, Task, load_task, pretraining, training
-from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.recipes import Recipe
+from dsfp_env import InputError, Task, load_task
+from dsfp_env.training import epochs, pretraining
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.recipes import Recipe
 
 
 def test_the_digits_network_is_trained(digits):
@@ -28,7 +29,7 @@ def test_a_cached_network_is_the_one_that_training_gives(tmp_path, monkeypatch, 
     before = copy.deepcopy(network.state_dict())
     trained = pretraining.pretrained(network, tiny.train, recipe, seed=0)
     (file,) = tmp_path.iterdir()
-    monkeypatch.setattr(training, "train", None)  # must not be called again
+    monkeypatch.setattr(epochs, "train", None)  # must not be called again
     cached = pretraining.pretrained(network, tiny.train, recipe, seed=0)
     assert all(
         torch.equal(a, b) for a, b in zip(trained.state_dict().values(), cached.state_dict().values(), strict=True)

@@ -18,7 +18,7 @@ import dsfp_env
 import train_agents
 from agents.fronts import front_of, volume_of
 from agents.seeds import parse_seeds
-from dsfp_env.accuracy import measure_accuracy
+from dsfp_env.training.accuracy import measure_accuracy
 
 ROOT = Path(__file__).parents[1]
 ENTRY_KEYS = {

@@ -9,13 +9,13 @@ from conftest import TinyNet
 from torch import nn
 
 from dsfp_env import InputError
-from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.augmentation import augment
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import distillation_loss
-from dsfp_env.fine_tuning import TeacherMemory, distil
-from dsfp_env.recipes import FINE_TUNING, PRETRAINING, Recipe, recipe_from
-from dsfp_env.training import train
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.augmentation import augment
+from dsfp_env.training.distillation import distillation_loss
+from dsfp_env.training.epochs import train
+from dsfp_env.training.fine_tuning import TeacherMemory, distil
+from dsfp_env.training.recipes import FINE_TUNING, PRETRAINING, Recipe, recipe_from
 
 RECIPES = {
     "paper": replace(PRETRAINING["paper"], epochs=5, batch_size=8, first_cycle=2, shift=1),

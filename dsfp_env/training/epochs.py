@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.accuracy import measure_accuracy
-from dsfp_env.augmentation import augment
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.recipes import Recipe
 from dsfp_env.speed.precision import computing
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.augmentation import augment
+from dsfp_env.training.recipes import Recipe
 
 
 class Batch(NamedTuple):

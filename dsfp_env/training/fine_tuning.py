@@ -15,13 +15,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env import training
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.distillation import distillation_loss
-from dsfp_env.recipes import Recipe
 from dsfp_env.speed.precision import computing
-from dsfp_env.training import Batch, Epoch
+from dsfp_env.training import epochs
+from dsfp_env.training.distillation import distillation_loss
+from dsfp_env.training.epochs import Batch, Epoch
+from dsfp_env.training.recipes import Recipe
 
 
 def distil(
@@ -52,7 +52,7 @@ def distil(
         first_distillation_weight: w at the first batch.
         last_distillation_weight: w at the last batch.
         on_epoch: Called after every epoch.
-        checkpoint: A file for the state after every epoch; see `training.train`.
+        checkpoint: A file for the state after every epoch; see `epochs.train`.
 
     Returns:
         What every epoch brought.
@@ -70,7 +70,7 @@ def distil(
             label_smoothing=recipe.label_smoothing,
         )
 
-    history = training.train(
+    history = epochs.train(
         student, train, recipe, seed, loss=loss, validation=validation, on_epoch=on_epoch, checkpoint=checkpoint
     )
     answers.close()

@@ -22,12 +22,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env import augmentation, training
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.recipes import Recipe
-from dsfp_env.training import Epoch
+from dsfp_env.training import augmentation, epochs
+from dsfp_env.training.epochs import Epoch
+from dsfp_env.training.recipes import Recipe
 
 
 def pretrained(
@@ -52,7 +52,7 @@ def pretrained(
         return trained.eval()
     state = file.with_suffix(".training")
     checkpoint = state if recipe.epochs * len(train.labels) > 1_000_000 else None  # a training worth resuming
-    training.train(trained, train, recipe, seed, on_epoch=on_epoch, checkpoint=checkpoint)
+    epochs.train(trained, train, recipe, seed, on_epoch=on_epoch, checkpoint=checkpoint)
     if _write(file, trained) and checkpoint:
         state.unlink(missing_ok=True)
     return trained
@@ -116,7 +116,7 @@ def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -
     machine = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     facts = (repr(network), recipe, seed, torch.__version__, device.type, machine, torch.get_num_threads())
     digest = hashlib.sha256(repr(facts).encode())
-    for module in (type(network).__module__, __name__, training.__name__, augmentation.__name__):
+    for module in (type(network).__module__, __name__, epochs.__name__, augmentation.__name__):
         digest.update(inspect.getsource(sys.modules[module]).encode())
     for tensor in (*network.state_dict().values(), *train):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

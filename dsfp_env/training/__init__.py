@@ -1,0 +1,1 @@
+"""How networks learn: the short distillation of an evaluation, and long trainings."""
