@@ -34,10 +34,10 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
+from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.env import BACKENDS
 from dsfp_env.loading import check_task
 from dsfp_env.rewards import reward_function
-from dsfp_env.sensitivity import parse_criterion
 
 INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
 WITH_A_TABLE = (  # settings that mean something there
@@ -83,8 +83,8 @@ class Settings:
     observation: str = "layers"
     """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
     criterion: str = "dsfp"
-    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (dsfp_env.sensitivity lists
-    them), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
+    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (docs/criteria.md has
+    them all), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
     precision: str | None = None

@@ -35,9 +35,9 @@ from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
+from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.loading import check_task, load_task
-from dsfp_env.sensitivity import Evidence, parse_criterion
 from dsfp_env.tasks import Task
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.epochs import shown

@@ -24,8 +24,9 @@ import torch
 import tyro
 
 import dsfp_env
+from dsfp_env.criteria.dsfp import SIGNS, fuse, rank, unchanged
+from dsfp_env.criteria.scoring import Scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.sensitivity import SIGNS, Scores, fuse, rank, unchanged
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
 

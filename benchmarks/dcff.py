@@ -17,6 +17,7 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import dcff
+from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton
 from dsfp_env.networks import make_network
@@ -90,7 +91,7 @@ def trained(
             chosen = layer.chosen.clone()
             layer.choose_filters(temperature := schedule(epoch, recipe.epochs))
             if frozen and epoch:
-                log_p = dcff.inter_similarity(layer.weight.flatten(1), temperature)
+                log_p = inter_similarity(layer.weight.flatten(1), temperature)
                 layer.chosen.copy_(chosen)
                 layer.mixture.copy_(log_p.exp()[chosen])
 
@@ -101,7 +102,7 @@ def trained(
 def dcff_scores(network: nn.Module, task: dsfp_env.Task, temperature: float) -> dict[str, torch.Tensor]:
     """Scores of another network of the task's structure."""
     weights = {path: network.get_submodule(path).get_parameter("weight").flatten(1) for path in task.graph.layers}
-    return {path: dcff.similarity_scores(dcff.inter_similarity(w, temperature)) for path, w in weights.items()}
+    return {path: similarity_scores(inter_similarity(w, temperature)) for path, w in weights.items()}
 
 
 if __name__ == "__main__":

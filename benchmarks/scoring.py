@@ -21,9 +21,9 @@ from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 import dsfp_env
-from dsfp_env.evidence import Evidence, Scores
-from dsfp_env.gradient_criteria import mean_gradient, of_gradients, summed_effect
-from dsfp_env.kl_criteria import fisher_kl, output_kl
+from dsfp_env.criteria.criterion import Evidence, Scores
+from dsfp_env.criteria.divergences import fisher_kl, output_kl
+from dsfp_env.criteria.gradients import mean_gradient, of_gradients, summed_effect
 from dsfp_env.training.accuracy import compute_logits
 
 EXACT, COARSE, FISHER, BOTH = "exact, float32", "exact, bfloat16", "Fisher", "Grad and Taylor"

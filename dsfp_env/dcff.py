@@ -33,45 +33,11 @@ from torch import nn
 
 from dsfp_env.channels.layers import CONVOLUTIONS, filters_first
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.similarity import inter_similarity
 
 Schedule = Callable[[int, int], float]  # epoch from 0, epochs -> temperature
 
 LOWEST = 1e-4  # temperature at the end of a training
-
-
-def inter_similarity(filters: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log P: how much each filter is like every other, as a distribution for each.
-
-    Args:
-        filters: ``[C, d]``, a filter in each row.
-        temperature: t, positive.
-
-    Returns:
-        ``[C, C]`` float64; row j is log P_j.
-
-    Raises:
-        InputError: If the temperature is not positive.
-    """
-    if not temperature > 0:
-        raise InputError(f"The temperature of filter fusion is {temperature}: expected a positive number.")
-    rows = filters.detach().to(torch.float64)
-    # Not by matrix products: at low temperatures their rounding would tell equal filters apart.
-    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.log_softmax(-distances / temperature, 1)
-
-
-def similarity_scores(log_p: torch.Tensor) -> torch.Tensor:
-    """I: how much each filter is unlike the others; higher = keep.
-
-    Args:
-        log_p: ``[C, C]``, from `inter_similarity`.
-
-    Returns:
-        ``[C]`` float64, finite, since log P is: a P that underflows to 0 adds 0.
-    """
-    of_all = len(log_p) * log_p - log_p.sum(0)  # [C, C]: sum over k of log P_jg - log P_kg
-    return (log_p.exp() * of_all).sum(1)
 
 
 def fused(network: nn.Module, keep: Mapping[str, torch.Tensor], temperature: float = 1.0) -> nn.Module:

@@ -24,8 +24,9 @@ from torch import nn
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.dcff import SCHEDULES, Schedule, inter_similarity, similarity_scores
+from dsfp_env.dcff import SCHEDULES, Schedule
 from dsfp_env.training.epochs import Epoch, Loss, train
 from dsfp_env.training.recipes import Recipe
 

@@ -47,12 +47,12 @@ from dsfp_env import observations, rendering
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.credit import KINDS, compared_plans, credits
+from dsfp_env.criteria.scoring import Criterion
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.loading import load_task
 from dsfp_env.masks import BudgetMasks
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
-from dsfp_env.sensitivity import Criterion
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator, tabulated
 from dsfp_env.tasks import Task

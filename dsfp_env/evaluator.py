@@ -23,13 +23,13 @@ from dsfp_env.channels.costs import Costs
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.scoring import Criterion, Scores
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.latency import LatencyMeter
 from dsfp_env.observations import fixed_features
 from dsfp_env.outcome_store import OutcomeStore
 from dsfp_env.rewards import Outcome, outcome_of
-from dsfp_env.sensitivity import Criterion, Scores
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
 from dsfp_env.tasks import Task

@@ -33,8 +33,8 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium.spaces import Box
 
+from dsfp_env.criteria.scoring import Scores
 from dsfp_env.rewards import Outcome
-from dsfp_env.sensitivity import Scores
 from dsfp_env.tasks import Task
 
 FIXED = (

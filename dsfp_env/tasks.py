@@ -13,9 +13,9 @@ from torch import nn
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches
 from dsfp_env.fingerprints import fingerprint
-from dsfp_env.sensitivity import Criterion, Scores, score_network
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.training.accuracy import compute_logits
@@ -197,9 +197,9 @@ def score_filters(
 
     Args:
         task: Gives the network, its channel graph and the training split.
-        criterion: A name in `sensitivity.CRITERIA`, with options if there are any, as in
+        criterion: A name in `criteria.scoring.CRITERIA`, with options if there are any, as in
             ``"dsfp(kl=fisher, end=highest)"``; ``"package.module:function"``; or a function from
-            `sensitivity.Evidence` to module path -> scores ``[out_channels]``, higher = keep.
+            `criteria.criterion.Evidence` to module path -> scores ``[out_channels]``, higher = keep.
         num_batches: Batches of training images to look at (fewer, if the split has fewer).
         batch_size: Images in a batch.
         seed: Chooses the batches, and drives ``random``.

@@ -16,6 +16,7 @@ from torch import nn
 import dsfp_env
 from dsfp_env import dcff
 from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.dcff_published import RATES, published_ratios, published_skeleton
 from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton, train_compact
 from dsfp_env.networks import make_network
@@ -38,38 +39,38 @@ def p_by_hand(temperature=1.0):
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 5.0])
 def test_similarity_and_scores_by_hand(temperature):
     p = p_by_hand(temperature)
-    log_p = dcff.inter_similarity(LINE, temperature)
+    log_p = inter_similarity(LINE, temperature)
     assert log_p.exp().tolist() == [pytest.approx(row, rel=1e-12) for row in p]
     scores = [sum(a * math.log(a / b) for other in p for a, b in zip(row, other, strict=True)) for row in p]
-    assert dcff.similarity_scores(log_p).tolist() == pytest.approx(scores, rel=1e-12)
+    assert similarity_scores(log_p).tolist() == pytest.approx(scores, rel=1e-12)
 
 
 def test_the_numbers_themselves():
-    log_p = dcff.inter_similarity(LINE)
+    log_p = inter_similarity(LINE)
     first = [0.7054, 0.2595, 0.0351]  # 1, 1/e and 1/e^3, divided by 1.4177
     assert log_p[0].exp().tolist() == pytest.approx(first, abs=1e-4)
-    assert int(dcff.similarity_scores(log_p).argmax()) == 2  # the 3 is far from both others
+    assert int(similarity_scores(log_p).argmax()) == 2  # the 3 is far from both others
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-8, 1e-100])
 def test_low_temperatures_give_finite_scores_which_tend_to_the_sums_of_distances(temperature):
-    log_p = dcff.inter_similarity(LINE, temperature)
+    log_p = inter_similarity(LINE, temperature)
     assert torch.equal(log_p.exp(), torch.eye(3, dtype=torch.float64))
-    assert (temperature * dcff.similarity_scores(log_p)).tolist() == pytest.approx([1 + 3, 1 + 2, 3 + 2])
+    assert (temperature * similarity_scores(log_p)).tolist() == pytest.approx([1 + 3, 1 + 2, 3 + 2])
 
 
 def test_equal_filters_are_equally_like_each_other_at_every_temperature():
     filters = torch.randn(1, 50).repeat(4, 1)
     for temperature in (1.0, 1e-4, 1e-12):
-        log_p = dcff.inter_similarity(filters, temperature)
+        log_p = inter_similarity(filters, temperature)
         assert torch.allclose(log_p.exp(), torch.full((4, 4), 0.25, dtype=torch.float64))
-        assert dcff.similarity_scores(log_p).abs().max() < 1e-12
+        assert similarity_scores(log_p).abs().max() < 1e-12
 
 
 def test_temperatures_are_positive():
     for temperature in (0.0, -1.0, math.nan):
         with pytest.raises(InputError, match=r"temperature of filter fusion is .*: expected a positive number"):
-            dcff.inter_similarity(LINE, temperature)
+            inter_similarity(LINE, temperature)
 
 
 def test_the_released_scores_have_the_same_order_at_first_and_are_nan_after_one_epoch():
@@ -79,12 +80,12 @@ def test_the_released_scores_have_the_same_order_at_first_and_are_nan_after_one_
         p = (-torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist") / temperature).softmax(1)
         return (p[:, None] * (p[:, None] / (p + 1e-7)).log()).mean(2).sum(1)
 
-    ours = dcff.similarity_scores(dcff.inter_similarity(weight, 1.0))
+    ours = similarity_scores(inter_similarity(weight, 1.0))
     assert torch.equal(released(1.0).argsort(), ours.argsort())
     temperature = dcff.published(1, 300)
     assert released(temperature).isnan().all()
-    log_p = dcff.inter_similarity(weight, temperature)
-    assert dcff.similarity_scores(log_p).isfinite().all()
+    log_p = inter_similarity(weight, temperature)
+    assert similarity_scores(log_p).isfinite().all()
     assert torch.equal(log_p.exp().float(), torch.eye(64))  # nothing is fused any more
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from dsfp_env import InputError
 from dsfp_env.common.choices import with_options
-from dsfp_env.sensitivity import CRITERIA, dsfp, parse_criterion
+from dsfp_env.criteria.dsfp import dsfp
+from dsfp_env.criteria.scoring import CRITERIA, parse_criterion
 
 if TYPE_CHECKING:
     from nowhere import Unknown

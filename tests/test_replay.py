@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
 from dsfp_env.channels.tracing import share_parameters
-from dsfp_env.replay import Replay
+from dsfp_env.criteria.silencing import Replay
 from dsfp_env.speed.inference_convolutions import InferenceConvolution, hasten
 
 

@@ -14,20 +14,9 @@ from torch.nn import functional as F
 
 from dsfp_env import InputError, Task, score_filters
 from dsfp_env.channels.layers import filters_first
+from dsfp_env.criteria.dsfp import DIVERGENCES, EFFECTS, NORMALISATIONS, SIGNS, dsfp, fuse, minmax, rank, zscore
+from dsfp_env.criteria.scoring import CRITERIA, Evidence
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.sensitivity import (
-    CRITERIA,
-    DIVERGENCES,
-    EFFECTS,
-    NORMALISATIONS,
-    SIGNS,
-    Evidence,
-    dsfp,
-    fuse,
-    minmax,
-    rank,
-    zscore,
-)
 
 LN2 = math.log(2)
 

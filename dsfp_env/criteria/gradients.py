@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env.channels.layers import filters_first
-from dsfp_env.evidence import Evidence, Scores, activations_noted, scaled_norms, zero_scores
+from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, scaled_norms, zero_scores
 
 
 def grad(evidence: Evidence) -> Scores:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.evidence import Evidence, Scores, activations_noted, check_positive, zero_scores
-from dsfp_env.gradient_criteria import half_square, of_effects
-from dsfp_env.replay import Replay
+from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, check_positive, zero_scores
+from dsfp_env.criteria.gradients import half_square, of_effects
+from dsfp_env.criteria.silencing import Replay
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.speed.inference_convolutions import hasten
 from dsfp_env.speed.precision import computing, laid_out

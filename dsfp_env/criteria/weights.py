@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from dsfp_env.channels.layers import filters_first, weight_of
-from dsfp_env.dcff import inter_similarity, similarity_scores
-from dsfp_env.evidence import Evidence, Scores, scaled_norms
+from dsfp_env.criteria.criterion import Evidence, Scores, scaled_norms
+from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 
 
 def l1(evidence: Evidence) -> Scores:

@@ -1,10 +1,8 @@
-"""How much each filter matters: one function per criterion; higher = keep.
+"""Differential Sensitivity Fusion (DSFP, arXiv 2509.05446, section III-A), as printed.
 
 A filter F of a convolution is the slice ``weight[i]`` with ``bias[i]`` (``weight[:, i]`` if transposed); its
 elements are F_1 ... F_N, and g is the gradient of the mean cross entropy L, in evaluation mode and float32,
 averaged as |g| over batches.
-
-`dsfp`, Differential Sensitivity Fusion (DSFP, arXiv 2509.05446, section III-A), as printed:
 
     Grad(F)   = 1/N sum_i |dL/dF_i|
     Taylor(F) = sum_i |dL/dF_i * F_i|
@@ -16,7 +14,7 @@ log Imp(F), by logsumexp in float64: the same order, and no overflow. What the p
 first value is the default:
 
     kl             output: as above; fisher: the same to second order, in one pass; activation: KL between the
-                   histograms of the filter's and the layer's activations, as in the abstract (see `kl_criteria`)
+                   histograms of the filter's and the layer's activations, as in the abstract (see `divergences`)
     taylor         sum: as above; mean: 1/N of it
     normalisation  of each of the three terms, over the filters of a layer. none; minmax: (x - min) / (max - min);
                    zscore: (x - mean) / deviation; rank: average rank, from 0 to 1
@@ -35,68 +33,17 @@ first layers the KL; of normalised terms it measures how much they disagree, not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
 
-from dsfp_env.channels.coupling import PrunableLayer
-from dsfp_env.common.choices import choose, parse_call, with_options
+from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
-from dsfp_env.evidence import Criterion, Evidence, Scores
-from dsfp_env.gradient_criteria import (
-    fisher,
-    grad,
-    mean_effect,
-    mean_gradient,
-    of_gradients,
-    summed_effect,
-    taylor,
-    taylor_activation,
-    taylor_bn,
-)
-from dsfp_env.kl_criteria import Precision, activation_kl, fisher_kl, output_kl
-from dsfp_env.weight_criteria import bn_scale, dcff, fpgm, l1, l2, random
-
-
-def score_network(
-    network: nn.Module,
-    layers: Mapping[str, PrunableLayer],
-    train: LabelledImages,
-    criterion: str | Criterion,
-    *,
-    num_batches: int = 8,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> Scores:
-    """Score every filter of some layers; for the arguments see `tasks.score_filters`."""
-    function = parse_criterion(criterion) if isinstance(criterion, str) else criterion
-    images, labels = train
-    size = min(batch_size, len(labels))
-    indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)
-    batches = [LabelledImages(images[i], labels[i]) for i in indices]
-    scores = function(Evidence(network, layers, batches, torch.Generator().manual_seed(seed)))
-    name = criterion if isinstance(criterion, str) else getattr(function, "__name__", repr(function))
-    return {path: _checked(name, layer, scores) for path, layer in layers.items()}
-
-
-def parse_criterion(text: str) -> Criterion:
-    """A criterion by text, with options if there are any: ``"taylor"``, ``"dsfp(kl=fisher, end=highest)"``.
-
-    Args:
-        text: A name in `CRITERIA` or ``"package.module:function"``; options may follow in parentheses.
-
-    Returns:
-        The function; with options, a `functools.partial` of it.
-
-    Raises:
-        InputError: If the text is no such call, or the criterion, an option or the value of one is unknown.
-    """
-    name, options = parse_call("criterion", text)
-    return with_options("criterion", name, choose("criterion", name, CRITERIA, importable=True), options)
+from dsfp_env.criteria.criterion import Criterion, Evidence, Scores
+from dsfp_env.criteria.divergences import Precision, activation_kl, fisher_kl, output_kl
+from dsfp_env.criteria.gradients import mean_effect, mean_gradient, of_gradients, summed_effect
 
 
 def dsfp(
@@ -165,32 +112,17 @@ def rank(term: torch.Tensor) -> torch.Tensor:
 
 
 DIVERGENCES: dict[str, Criterion] = {"output": output_kl, "activation": activation_kl, "fisher": fisher_kl}
+
 NORMALISATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": unchanged,
     "minmax": minmax,
     "zscore": zscore,
     "rank": rank,
 }
-SIGNS = {"lowest": 1, "highest": -1}
-EFFECTS = {"sum": summed_effect, "mean": mean_effect}
 
-CRITERIA: dict[str, Criterion] = {
-    "dsfp": dsfp,
-    "grad": grad,
-    "taylor": taylor,
-    "taylor_activation": taylor_activation,
-    "taylor_bn": taylor_bn,
-    "fisher": fisher,
-    "output_kl": output_kl,
-    "activation_kl": activation_kl,
-    "fisher_kl": fisher_kl,
-    "l1": l1,
-    "l2": l2,
-    "fpgm": fpgm,
-    "dcff": dcff,
-    "bn_scale": bn_scale,
-    "random": random,
-}
+SIGNS = {"lowest": 1, "highest": -1}
+
+EFFECTS = {"sum": summed_effect, "mean": mean_effect}
 
 
 def _dead_first(scores: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
@@ -199,14 +131,3 @@ def _dead_first(scores: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
         return scores
     below = scores[~dead].min().nextafter(torch.tensor(-math.inf, dtype=scores.dtype))
     return torch.where(dead, scores.minimum(below), scores)
-
-
-def _checked(criterion: str, layer: PrunableLayer, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    came = scores.get(layer.path)
-    if came is None or tuple(came.shape) != (layer.out_channels,) or not torch.isfinite(came).all():
-        what = "none" if came is None else f"shape {tuple(came.shape)}, values {came.flatten()[:3].tolist()}..."
-        raise InputError(
-            f"Criterion {criterion!r} gave layer {layer.path!r} {what}: expected one finite score per filter, "
-            f"({layer.out_channels},)."
-        )
-    return came.detach().to("cpu", torch.float64)
