@@ -16,10 +16,10 @@ import tyro
 from torch import nn
 
 import dsfp_env
-from dsfp_env import dcff
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton
+from dsfp_env.dcff import fusion
+from dsfp_env.dcff.training import FusedConv2d, Skeleton, baked, fusing, skeleton
 from dsfp_env.networks import make_network
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.distillation import recalibrate
@@ -55,18 +55,18 @@ def main() -> None:
         rows.setdefault(name, []).append(100 * measure_accuracy(network, held))
 
     for seed in range(settings.seeds):
-        for name, schedule in dcff.SCHEDULES.items():
+        for name, schedule in fusion.SCHEDULES.items():
             note(f"from scratch, {name}", trained(fused, task, recipe, seed, schedule))
         note(
             "from scratch, published, scores frozen",
-            trained(fused, task, recipe, seed, dcff.published, frozen=True),
+            trained(fused, task, recipe, seed, fusion.published, frozen=True),
         )
-        note("from scratch, plain narrow network", trained(plain, task, recipe, seed, dcff.published))
-        full = trained(whole, task, recipe, seed, dcff.published)
+        note("from scratch, plain narrow network", trained(plain, task, recipe, seed, fusion.published))
+        full = trained(whole, task, recipe, seed, fusion.published)
         note("full width", full)
         for temperature in (1.0, 0.2, 0.05):
             keep = task.graph.keep(ratios, dcff_scores(full, task, temperature))
-            for how, source in (("fused", dcff.fused(full, keep, temperature)), ("selected", full)):
+            for how, source in (("fused", fusion.fused(full, keep, temperature)), ("selected", full)):
                 slim = task.graph.slim(source, keep)
                 recalibrate(slim, task.train.images)
                 note(f"after training, t = {temperature}, {how}", slim)
@@ -79,7 +79,7 @@ def trained(
     task: dsfp_env.Task,
     recipe: Recipe,
     seed: int,
-    schedule: dcff.Schedule,
+    schedule: fusion.Schedule,
     frozen: bool = False,
 ) -> nn.Module:
     """As `train_compact`; ``frozen``: filters are chosen before the first epoch only, as in the released code."""

@@ -20,7 +20,7 @@ all and reports the best epoch on the test split.
 import sys
 
 import dsfp_env
-from dsfp_env.dcff_training import skeleton, train_compact
+from dsfp_env.dcff.training import skeleton, train_compact
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.recipes import Recipe
 

@@ -14,11 +14,11 @@ from conftest import count
 from torch import nn
 
 import dsfp_env
-from dsfp_env import dcff
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
-from dsfp_env.dcff_published import RATES, published_ratios, published_skeleton
-from dsfp_env.dcff_training import FusedConv2d, Skeleton, baked, fusing, skeleton, train_compact
+from dsfp_env.dcff import fusion
+from dsfp_env.dcff.published import RATES, published_ratios, published_skeleton
+from dsfp_env.dcff.training import FusedConv2d, Skeleton, baked, fusing, skeleton, train_compact
 from dsfp_env.networks import make_network
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.epochs import train
@@ -82,7 +82,7 @@ def test_the_released_scores_have_the_same_order_at_first_and_are_nan_after_one_
 
     ours = similarity_scores(inter_similarity(weight, 1.0))
     assert torch.equal(released(1.0).argsort(), ours.argsort())
-    temperature = dcff.published(1, 300)
+    temperature = fusion.published(1, 300)
     assert released(temperature).isnan().all()
     log_p = inter_similarity(weight, temperature)
     assert similarity_scores(log_p).isfinite().all()
@@ -90,19 +90,19 @@ def test_the_released_scores_have_the_same_order_at_first_and_are_nan_after_one_
 
 
 def test_published_temperatures():
-    assert dcff.published(0, 300) == 1
-    assert 1 / dcff.published(1, 300) == pytest.approx(4621.7, abs=0.1)
-    assert 1 / dcff.published(2, 300) == pytest.approx(7616.2, abs=0.1)
-    assert 1 / dcff.published(300, 300) == pytest.approx(10_000)
+    assert fusion.published(0, 300) == 1
+    assert 1 / fusion.published(1, 300) == pytest.approx(4621.7, abs=0.1)
+    assert 1 / fusion.published(2, 300) == pytest.approx(7616.2, abs=0.1)
+    assert 1 / fusion.published(300, 300) == pytest.approx(10_000)
     for epochs in (1, 5, 300):  # as the paper writes it
         a = 2 * 9999 * (1 + math.exp(-epochs)) / (1 - math.exp(-epochs))
         for epoch in range(epochs):
-            assert 1 / dcff.published(epoch, epochs) == pytest.approx(a / (1 + math.exp(-epoch)) + 1 - a / 2)
+            assert 1 / fusion.published(epoch, epochs) == pytest.approx(a / (1 + math.exp(-epoch)) + 1 - a / 2)
 
 
 def test_geometric_temperatures():
-    assert [dcff.geometric(epoch, 5) for epoch in range(5)] == pytest.approx([1, 0.1, 0.01, 0.001, 0.0001])
-    assert dcff.geometric(0, 1) == 1
+    assert [fusion.geometric(epoch, 5) for epoch in range(5)] == pytest.approx([1, 0.1, 0.01, 0.001, 0.0001])
+    assert fusion.geometric(0, 1) == 1
 
 
 class OneOfEach(nn.Module):
@@ -122,7 +122,7 @@ def test_fusion_by_hand():
     network = OneOfEach()
     some = torch.tensor([1, 2])
     keep = {"plain": some, "whole": torch.arange(3), "transposed": some, "depthwise": some}
-    fused = dcff.fused(network, keep, temperature=2.0)
+    fused = fusion.fused(network, keep, temperature=2.0)
     p = p_by_hand(2.0)
     for path in ("plain", "transposed"):
         weight, bias = (tensor.flatten().tolist() for tensor in fused.get_submodule(path).parameters())
@@ -136,7 +136,7 @@ def test_fusion_by_hand():
 
 def test_fusing_a_path_that_is_no_convolution():
     with pytest.raises(InputError, match=r"Unknown convolution 'plane'. Did you mean 'plain'\?"):
-        dcff.fused(OneOfEach(), {"plane": torch.tensor([0])})
+        fusion.fused(OneOfEach(), {"plane": torch.tensor([0])})
 
 
 def test_fusion_at_low_temperature_is_selection_also_with_shortcuts():
@@ -145,8 +145,8 @@ def test_fusion_at_low_temperature_is_selection_also_with_shortcuts():
     scores = {path: torch.rand(layer.out_channels) for path, layer in graph.layers.items()}
     keep = graph.keep(dict.fromkeys(graph.layers, 0.5), scores)
     selected = graph.slim(network, keep)(images)
-    assert torch.equal(graph.slim(dcff.fused(network, keep, 1e-6), keep)(images), selected)
-    assert not torch.allclose(graph.slim(dcff.fused(network, keep, 1.0), keep)(images), selected, rtol=0.1)
+    assert torch.equal(graph.slim(fusion.fused(network, keep, 1e-6), keep)(images), selected)
+    assert not torch.allclose(graph.slim(fusion.fused(network, keep, 1.0), keep)(images), selected, rtol=0.1)
 
 
 def line(filters=2):
@@ -239,7 +239,7 @@ def test_the_network_that_is_returned_answers_as_the_trained_one(digits, half):
         layer = trained.features.conv4
         before = layer.mixture.clone()
         for module in (module for module in trained.modules() if isinstance(module, FusedConv2d)):
-            module.choose_filters(dcff.geometric(epoch, 3))
+            module.choose_filters(fusion.geometric(epoch, 3))
         assert not torch.equal(layer.mixture, before)
         chosen.append(set(layer.chosen.tolist()))
 

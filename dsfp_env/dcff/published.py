@@ -26,7 +26,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
-from dsfp_env.dcff_training import Skeleton, skeleton
+from dsfp_env.dcff.training import Skeleton, skeleton
 from dsfp_env.networks import make_network
 from dsfp_env.networks.resnet import CifarBlock, CifarResNet
 

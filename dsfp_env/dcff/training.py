@@ -26,7 +26,7 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.dcff import SCHEDULES, Schedule
+from dsfp_env.dcff.fusion import SCHEDULES, Schedule
 from dsfp_env.training.epochs import Epoch, Loss, train
 from dsfp_env.training.recipes import Recipe
 
@@ -77,7 +77,7 @@ def train_compact(
     """Train a compact network from scratch, with filter fusion.
 
     Args:
-        skeleton: From `skeleton` or `dcff_published.published_skeleton`; it is left as it is.
+        skeleton: From `skeleton` or `published.published_skeleton`; it is left as it is.
         images: The training split.
         recipe: How to train.
         seed: Chooses the initial weights and the batches, and varies the images.

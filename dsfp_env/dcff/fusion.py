@@ -19,7 +19,7 @@ dynamic part of the released code is inactive*, and what it trains is a narrow n
 choice of filters. Here KL is computed from log P in float64. It is finite at every temperature, and the choice
 goes on changing.
 
-`dcff_training` trains with fusion, `dcff_published` has the networks of the paper.
+`training` trains with fusion, `published` has the networks of the paper.
 """
 
 from __future__ import annotations
