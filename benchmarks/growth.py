@@ -24,7 +24,7 @@ import torch
 import tyro
 from step import random_task, ready_step, seconds  # the benchmark beside this one
 
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 
 

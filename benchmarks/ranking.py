@@ -51,7 +51,7 @@ from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
-from dsfp_env.fingerprints import hash_of
+from dsfp_env.tasks.fingerprints import hash_of
 from dsfp_env.workers import Workers, available_cores
 
 MEASUREMENTS, REPORT = "measurements.jsonl", "ranking.md"  # in the folder

@@ -45,7 +45,7 @@ from dsfp_env import evaluator
 from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.networks import make_network
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.task import Task
 from dsfp_env.training import distillation
 from dsfp_env.training.distillation import Fidelity, TransferSet
 

@@ -20,13 +20,13 @@ from dsfp_env.latency import LatencyMeter as LatencyMeter
 from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env
-from dsfp_env.loading import load_task as load_task
 from dsfp_env.rewards import Outcome as Outcome
 from dsfp_env.table import Table as Table
 from dsfp_env.table import load_table as load_table
 from dsfp_env.table_evaluator import TableEvaluator as TableEvaluator
-from dsfp_env.tasks import Task as Task
-from dsfp_env.tasks import score_filters as score_filters
+from dsfp_env.tasks.loading import load_task as load_task
+from dsfp_env.tasks.task import Task as Task
+from dsfp_env.tasks.task import score_filters as score_filters
 from dsfp_env.training.distillation import Fidelity as Fidelity
 
 __version__ = "0.1.0"

@@ -32,9 +32,9 @@ from torch import nn
 from dsfp_env.channels.graph import Keep
 from dsfp_env.channels.layers import WEIGHTED, weight_shape, widths
 from dsfp_env.common.errors import InputError
-from dsfp_env.loading import load_task
 from dsfp_env.networks import make_network
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.task import Task
 
 FORMAT = 3
 

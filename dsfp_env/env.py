@@ -50,12 +50,12 @@ from dsfp_env.credit import KINDS, compared_plans, credits
 from dsfp_env.criteria.scoring import Criterion
 from dsfp_env.evaluator import Evaluator
 from dsfp_env.latency import LatencyMeter
-from dsfp_env.loading import load_task
 from dsfp_env.masks import BudgetMasks
 from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator, tabulated
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]

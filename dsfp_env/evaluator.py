@@ -25,14 +25,14 @@ from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.fingerprints import evaluation_key
 from dsfp_env.latency import LatencyMeter
-from dsfp_env.observations import fixed_features
 from dsfp_env.outcome_store import OutcomeStore
 from dsfp_env.rewards import Outcome, outcome_of
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.fingerprints import evaluation_key
+from dsfp_env.tasks.layer_features import fixed_features
+from dsfp_env.tasks.task import Task
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
 from dsfp_env.workers import available_cores
@@ -92,7 +92,7 @@ class Evaluator:
 
     @cached_property
     def layer_features(self) -> dict[str, np.ndarray]:
-        """What agents see of their layers that never changes; see `observations.fixed_features`."""
+        """What agents see of their layers that never changes; see `tasks.layer_features`."""
         return fixed_features(self.task, self.scores)
 
     @cached_property

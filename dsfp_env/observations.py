@@ -4,14 +4,7 @@ An agent's observation, ``observation="layers"``, is `FEATURES`, in this order:
 
 | feature              | meaning                                                                       |
 |----------------------|-------------------------------------------------------------------------------|
-| position             | of the layer: 0 for the first agent, 1 for the last                           |
-| log_filters          | log2(filters) / 12                                                            |
-| log_inputs           | log2(input channels) / 12                                                     |
-| macs_share           | the layer's share of the original network's MACs                              |
-| params_share         | the layer's share of the original network's parameters                        |
-| sensitivity          | mean filter score, scaled to [0, 1] over the layers                           |
-| sensitivity_spread   | standard deviation of the layer's scores / range of all scores                |
-| coupled              | 1 if other layers keep the same set of filters                                |
+| position ... coupled | of its layer, which never change: see `layer_features`                        |
 | ratio                | fraction of the layer's filters that are gone (0 after reset)                 |
 | accuracy             | validation accuracy of the network as it is (the original's after reset)      |
 | relative_macs        | MACs of the network as it is / the original's (1 after reset)                 |
@@ -27,29 +20,16 @@ The state is, for all agents in order, the fraction of filters kept, the share o
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box
 
-from dsfp_env.criteria.scoring import Scores
 from dsfp_env.rewards import Outcome
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.layer_features import FIXED, bounded
 
-FIXED = (
-    "position",
-    "log_filters",
-    "log_inputs",
-    "macs_share",
-    "params_share",
-    "sensitivity",
-    "sensitivity_spread",
-    "coupled",
-)
 SHARED = ("accuracy", "relative_macs", "relative_params", "macs_budget", "time")
 FEATURES = (*FIXED, "ratio", "accuracy", "relative_macs", "macs_budget", "time")
-LARGEST_LOG = 12  # of a number of channels
 
 
 class Progress(NamedTuple):
@@ -75,35 +55,6 @@ def state_space(num_agents: int) -> Box:
     return Box(0.0, 1.0, (3 * num_agents + len(SHARED),), np.float32)
 
 
-def fixed_features(task: Task, filter_scores: Scores) -> dict[str, np.ndarray]:
-    """The features that never change, agent -> ``[len(FIXED)]``.
-
-    Args:
-        task: What the agents work on.
-        filter_scores: Of its filters, by module path.
-    """
-    graph = task.graph
-    whole = graph.costs()
-    scores = {agent: filter_scores[path] for agent, path in task.agents.items()}
-    means = {agent: float(score.mean()) for agent, score in scores.items()}
-    lowest, highest = min(means.values()), max(means.values())
-    score_range = max(float(s.max()) for s in scores.values()) - min(float(s.min()) for s in scores.values())
-    features = {}
-    for index, (agent, path) in enumerate(task.agents.items()):
-        layer = graph.layers[path]
-        features[agent] = _bounded(
-            index / max(1, len(task.agents) - 1),
-            math.log2(layer.out_channels) / LARGEST_LOG,
-            math.log2(layer.in_channels) / LARGEST_LOG,
-            layer.macs / whole.macs,
-            layer.params / whole.params,
-            _share(means[agent] - lowest, highest - lowest),
-            _share(float(scores[agent].std(correction=0)), score_range),
-            float(bool(layer.coupled_with)),
-        )
-    return features
-
-
 def observe(fixed: np.ndarray, progress: Progress) -> dict[str, np.ndarray]:
     """The observation of every agent, ``[len(FEATURES)]`` float32, new arrays each time.
 
@@ -117,31 +68,17 @@ def observe(fixed: np.ndarray, progress: Progress) -> dict[str, np.ndarray]:
     seen[:, : len(FIXED)] = fixed
     seen[:, len(FIXED)] = [ratio / 100 for ratio in ratios.values()]
     seen[:, len(FIXED) + 1 :] = accuracy, relative_macs, budget, time
-    return dict(zip(ratios, _within_bounds(seen), strict=True))
+    return dict(zip(ratios, bounded(seen), strict=True))
 
 
 def state(fixed: np.ndarray, progress: Progress) -> np.ndarray:
     """The state, ``[3 * agents + 5]`` float32; arguments as for `observe`."""
     kept = [1 - ratio / 100 for ratio in progress.outcome.applied_ratios.values()]
     shares, sensitivities = fixed[:, FIXED.index("macs_share")], fixed[:, FIXED.index("sensitivity")]
-    return _bounded(*kept, *shares, *sensitivities, *_shared(progress))
+    return bounded([*kept, *shares, *sensitivities, *_shared(progress)])
 
 
 def _shared(progress: Progress) -> tuple[float, ...]:
     budget = 1.0 if progress.macs_budget is None else progress.macs_budget
     outcome = progress.outcome
     return outcome.accuracy, outcome.relative_macs, outcome.relative_params, budget, progress.time
-
-
-def _bounded(*values: float) -> np.ndarray:
-    return _within_bounds(np.array(values, np.float32))
-
-
-def _within_bounds(numbers: np.ndarray) -> np.ndarray:
-    """The same array, with what is outside of [0, 1] at the bound."""
-    np.maximum(numbers, 0, out=numbers)
-    return np.minimum(numbers, 1, out=numbers)
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0

@@ -42,10 +42,10 @@ from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluator import Evaluator
-from dsfp_env.fingerprints import hash_of
-from dsfp_env.loading import load_task
 from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.fingerprints import hash_of
+from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.task import Task
 from dsfp_env.workers import Workers, available_cores
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike

@@ -32,7 +32,9 @@ def test_a_tree_of_images(tree, capsys):
 
 
 def test_training_is_shown_and_kept(image_files, capsys, monkeypatch):
-    monkeypatch.setattr(dsfp_env.loading, "_load", dsfp_env.loading._load.__wrapped__)  # no memory of tasks
+    monkeypatch.setattr(
+        dsfp_env.tasks.loading, "_load", dsfp_env.tasks.loading._load.__wrapped__
+    )  # no memory of tasks
     name, options = f"imagefolder:{image_files}", {"network": OWN, "recipe": "fast(epochs=2, batch_size=32)"}
     first = load_task(name, device="cpu", seed=1, **options)
     assert "epoch 2/2, loss" in capsys.readouterr().err
@@ -133,5 +135,5 @@ def test_names_and_options_that_do_not_fit_get_a_sentence(tmp_path):
 def test_every_network_of_the_issue_has_a_task_name():
     for name in ("alexnet", "vgg16", "vgg16-bn", "resnet20", "resnet56", "resnet18", "torchvision.vgg11"):
         for data in ("cifar10", "cifar100"):
-            dsfp_env.loading.check_task(f"{data}-{name}")
+            dsfp_env.tasks.loading.check_task(f"{data}-{name}")
     assert make_network("alexnet-bn", 100)(torch.zeros(1, 3, 32, 32)).shape == (1, 100)

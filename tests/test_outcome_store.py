@@ -20,8 +20,8 @@ from torch import nn
 import dsfp_env
 from dsfp_env import Evaluator, LatencyMeter, Task
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.fingerprints import SOURCES, evaluation_key, fingerprint
 from dsfp_env.outcome_store import OutcomeStore
+from dsfp_env.tasks.fingerprints import SOURCES, evaluation_key, fingerprint
 
 ROOT = Path(__file__).parents[1]
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
@@ -147,7 +147,7 @@ def test_the_code_in_the_key_is_the_code_that_runs(tiny, digits):
         finally:
             sys.setprofile(None)
     ours = {name.removeprefix("dsfp_env.") for name in ran if name.startswith("dsfp_env.")}
-    elsewhere = {"rewards", "costs", "networks.plain"}  # not the accuracy's, and in the fingerprint
+    elsewhere = {"rewards", "channels.costs", "networks.plain"}  # not the accuracy's, and in the fingerprint
     assert {f"{name.replace('.', '/')}.py" for name in ours - elsewhere} <= set(SOURCES)
 
 

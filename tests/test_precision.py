@@ -65,7 +65,7 @@ def test_what_auto_means(tiny, monkeypatch):
     """Small networks stay exact; one that cannot bear bfloat16 does too."""
     assert not suits_bfloat16(torch.device("cpu"), macs=100_000)
     assert Evaluator(tiny).fidelity.precision == "float32"
-    monkeypatch.setattr("dsfp_env.tasks.suits_bfloat16", lambda device, macs: True)
+    monkeypatch.setattr("dsfp_env.tasks.task.suits_bfloat16", lambda device, macs: True)
     assert Task.from_network(TinyNet(), tiny.train, tiny.validation, tiny.test).precision == "bfloat16"
 
     class Delicate(TinyNet):

@@ -37,7 +37,7 @@ def score_network(
     batch_size: int = 128,
     seed: int = 0,
 ) -> Scores:
-    """Score every filter of some layers; for the arguments see `tasks.score_filters`."""
+    """Score every filter of some layers; for the arguments see `dsfp_env.score_filters`."""
     function = parse_criterion(criterion) if isinstance(criterion, str) else criterion
     images, labels = train
     size = min(batch_size, len(labels))

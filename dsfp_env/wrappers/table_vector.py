@@ -21,6 +21,7 @@ from dsfp_env.observations import SHARED
 from dsfp_env.rewards import RewardFunction
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator
+from dsfp_env.tasks.layer_features import bounded
 from dsfp_env.wrappers.joint_action import JointActionEnv
 from dsfp_env.wrappers.many_masks import ManyMasks, strides
 
@@ -226,10 +227,10 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         agents = len(self.agents)
         self._places = {name: 3 * agents + place for place, name in enumerate(SHARED)}
         self._observations = np.tile(observation, (count + 1, 1))
-        self._observations[:, :agents] = _bounded(1 - self._applied_ratios / 100).T
-        self._observations[:, self._places["relative_macs"]] = _bounded(self._relative_macs)
-        self._observations[:, self._places["relative_params"]] = _bounded(self._params / whole.params)
-        self._seen_accuracies = _bounded(self._accuracies)
+        self._observations[:, :agents] = bounded(1 - self._applied_ratios / 100).T
+        self._observations[:, self._places["relative_macs"]] = bounded(self._relative_macs)
+        self._observations[:, self._places["relative_params"]] = bounded(self._params / whole.params)
+        self._seen_accuracies = bounded(self._accuracies)
         self._middles = (table.levels[1:] + table.levels[:-1]) / 2
         self._strides = strides(table)
 
@@ -386,11 +387,6 @@ def _with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
 def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values ``[num_envs]``, ``[agents, num_envs]`` or ``[agents, num_envs, levels]``; 0 for others than these."""
     return np.where(which[:, None] if values.ndim == 3 else which, values, values.dtype.type(0))
-
-
-def _bounded(values: np.ndarray) -> np.ndarray:
-    """As observations are."""
-    return np.clip(values.astype(np.float32), 0, 1)
 
 
 def _check_seed(seed: Any, place: int) -> None:

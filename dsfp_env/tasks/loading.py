@@ -15,7 +15,7 @@ from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
-from dsfp_env.tasks import Task
+from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 from dsfp_env.training.epochs import shown
 from dsfp_env.training.pretraining import load_published, load_weights, pretrained

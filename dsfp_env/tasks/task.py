@@ -15,9 +15,9 @@ from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches
-from dsfp_env.fingerprints import fingerprint
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.speed.precision import suits_bfloat16
+from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.training.accuracy import compute_logits
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
 

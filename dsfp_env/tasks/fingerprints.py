@@ -36,7 +36,7 @@ SOURCES = (
     "speed/norm_kernel.py",
     "speed/precision.py",
     "speed/weight_gradients.py",
-    "tasks.py",
+    "tasks/task.py",
     "channels/tracing.py",
     "channels/verification.py",
 )
