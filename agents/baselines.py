@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
-from dsfp_env.evaluator import Evaluator
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST, Plan
 
-Plan = dict[str, float]
 Mask = Callable[[str, Mapping[str, int]], np.ndarray]  # (agent, levels chosen) -> mask, as `env.action_mask`
 
 

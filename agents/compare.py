@@ -39,7 +39,7 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
 from dsfp_env.credit import KINDS
-from dsfp_env.workers import available_cores
+from dsfp_env.evaluation.workers import available_cores
 
 
 @dataclass(frozen=True)

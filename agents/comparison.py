@@ -15,7 +15,6 @@ import numpy as np
 
 from agents.baselines import (
     Mask,
-    Plan,
     masked_random_plans,
     random_plans,
     random_plans_of,
@@ -23,8 +22,9 @@ from agents.baselines import (
     uniform_plans,
 )
 from dsfp_env.common.progress import shown
-from dsfp_env.evaluator import Evaluator
-from dsfp_env.rewards import Outcome
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.plans import Plan
 from dsfp_env.training.accuracy import measure_accuracy
 
 FINALISTS = 10

@@ -41,7 +41,7 @@ from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
-from dsfp_env.workers import available_cores
+from dsfp_env.evaluation.workers import available_cores
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 CHUNK = 25  # seeds that a process takes at a time

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsfp_env.rewards import Outcome
+from dsfp_env.evaluation.outcome import Outcome
 
 LABELS = {
     "original": "original",

@@ -36,15 +36,14 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
-from dsfp_env.evaluator import Evaluator
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.plans import Plan
 from dsfp_env.tasks.loading import check_task, load_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.epochs import shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
-
-Plan = dict[str, float]  # agent -> ratio in percent
 
 
 @dataclass(frozen=True)

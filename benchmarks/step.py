@@ -41,9 +41,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dsfp_env
-from dsfp_env import evaluator
 from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.evaluation import evaluator
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.task import Task
 from dsfp_env.training import distillation

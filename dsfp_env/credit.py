@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dsfp_env.evaluation.plans import Plan
+
 KINDS = ("shared", "difference")
 DEFAULT_RATIO = 50.0  # percent, the middle of the range: what an agent is compared with
-
-Plan = dict[str, float]  # agent -> ratio in percent
 
 
 def compared_plans(plan: Plan, kind: str) -> list[Plan]:

@@ -48,10 +48,11 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.credit import KINDS, compared_plans, credits
 from dsfp_env.criteria.scoring import Criterion
-from dsfp_env.evaluator import Evaluator
-from dsfp_env.latency import LatencyMeter
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 from dsfp_env.masks import BudgetMasks
-from dsfp_env.rewards import Outcome, RewardFunction, reward_function
 from dsfp_env.table import Table
 from dsfp_env.table_evaluator import TableEvaluator, tabulated
 from dsfp_env.tasks.loading import load_task

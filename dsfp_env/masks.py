@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from dsfp_env.actions import LEVELS
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.plans import LEVELS
 
 
 class BudgetMasks:

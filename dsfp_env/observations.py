@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium.spaces import Box
 
-from dsfp_env.rewards import Outcome
+from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.tasks.layer_features import FIXED, bounded
 
 SHARED = ("accuracy", "relative_macs", "relative_params", "macs_budget", "time")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsfp_env.rewards import Outcome
+from dsfp_env.evaluation.outcome import Outcome
 
 BAR = 24  # characters
 

@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env import table_files
-from dsfp_env.actions import check_plan
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.outcome import Outcome, outcome_of
+from dsfp_env.evaluation.plans import check_plan
+from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 from dsfp_env.pareto import pareto_front
-from dsfp_env.rewards import Outcome, RewardFunction, outcome_of, reward_function
 from dsfp_env.table_files import COSTS, FIDELITIES, SPLITS
 
 SHIPPED = Path(__file__).parent / "tables"  # the folders in it are known by name

@@ -34,19 +34,19 @@ import torch
 
 import dsfp_env
 from dsfp_env import table_files
-from dsfp_env.actions import HIGHEST, LEVELS, LOWEST
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.evaluator import Evaluator
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
+from dsfp_env.evaluation.workers import Workers, available_cores
 from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tasks.fingerprints import hash_of
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
-from dsfp_env.workers import Workers, available_cores
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 

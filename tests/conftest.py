@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import dsfp_env
 from dsfp_env.datasets import on_disk
-from dsfp_env.outcome_store import OutcomeStore
+from dsfp_env.evaluation.outcome_store import OutcomeStore
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background; processes would inherit it

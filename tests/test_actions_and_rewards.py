@@ -5,8 +5,9 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from dsfp_env import InputError, Outcome
-from dsfp_env.actions import action_space, as_fractions, decode
-from dsfp_env.rewards import reward_function
+from dsfp_env.actions import action_space, decode
+from dsfp_env.evaluation.plans import as_fractions
+from dsfp_env.evaluation.rewards import reward_function
 
 AGENTS = {"conv_0": "features.0", "conv_1": "features.3"}
 

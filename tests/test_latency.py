@@ -7,7 +7,8 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import Evaluator, InputError, LatencyMeter
-from dsfp_env.rewards import Outcome, accuracy_x_speed
+from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.rewards import accuracy_x_speed
 
 
 def test_a_bigger_network_takes_longer():

@@ -20,7 +20,7 @@ from torch import nn
 import dsfp_env
 from dsfp_env import Evaluator, LatencyMeter, Task
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.outcome_store import OutcomeStore
+from dsfp_env.evaluation.outcome_store import OutcomeStore
 from dsfp_env.tasks.fingerprints import SOURCES, evaluation_key, fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,11 @@ def test_the_code_in_the_key_is_the_code_that_runs(tiny, digits):
         finally:
             sys.setprofile(None)
     ours = {name.removeprefix("dsfp_env.") for name in ran if name.startswith("dsfp_env.")}
-    elsewhere = {"rewards", "channels.costs", "networks.plain"}  # not the accuracy's, and in the fingerprint
+    elsewhere = {
+        "evaluation.outcome",
+        "channels.costs",
+        "networks.plain",
+    }  # not the accuracy's, and in the fingerprint
     assert {f"{name.replace('.', '/')}.py" for name in ours - elsewhere} <= set(SOURCES)
 
 
@@ -257,7 +261,7 @@ def test_another_process_finds_it(digits, tmp_path):
         textwrap.dedent("""
             import torch
             import dsfp_env
-            from dsfp_env import evaluator
+            from dsfp_env.evaluation import evaluator
             torch.set_num_threads(1)
             task = dsfp_env.load_task("digits", device="cpu")
             done, work = [], evaluator.fine_tune

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import dsfp_env.evaluator
+import dsfp_env.evaluation.evaluator
 from agents import reproduce
 from agents.paper_table import paper_table
 from agents.reproduce import Settings, Study
@@ -77,7 +77,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeyp
     done, name = Study(finished), "search-q_learning-50-seed3"
     lines = (done.folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
     work = []
-    monkeypatch.setattr(dsfp_env.evaluator, "fine_tune", lambda *given: work.append(fine_tune(*given)))
+    monkeypatch.setattr(dsfp_env.evaluation.evaluator, "fine_tune", lambda *given: work.append(fine_tune(*given)))
     counts = []
     for log in ("", "".join(lines[:2]) + lines[2][:30]):
         folder = tmp_path / str(len(log))

@@ -13,7 +13,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 import dsfp_env
 from dsfp_env import InputError
-from dsfp_env.evaluator import Evaluator
+from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.testing import CheckError, check_env
 from dsfp_env.toy import ToyEnv
 
@@ -71,7 +71,7 @@ def test_the_toy_is_without_mistakes(kwargs, horizon):
     ids=str,
 )
 def test_the_environment_is_without_mistakes(tiny, monkeypatch, kwargs, horizon):
-    monkeypatch.setattr("dsfp_env.evaluator.available_cores", lambda: 1)  # no processes
+    monkeypatch.setattr("dsfp_env.evaluation.evaluator.available_cores", lambda: 1)  # no processes
     check_env(lambda: dsfp_env.parallel_env(task=tiny, horizon=horizon, **kwargs), episodes=2)
     check_env(BaseParallelWrapper(dsfp_env.parallel_env(task=tiny, horizon=horizon, **kwargs)), episodes=1)
 

@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 POOL = "M"  # 2x2 max pooling
-Plan = Sequence[int | str]  # filters of each convolution, and pools
+Widths = Sequence[int | str]  # filters of each convolution, and pools
 
-ALEXNET: Plan = (64, POOL, 192, POOL, 384, 256, 256, POOL)
-SMALL_VGG: Plan = (16, 16, POOL, 32, 32, POOL, 64, 64)
-VGG16: Plan = (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3, POOL)
+ALEXNET: Widths = (64, POOL, 192, POOL, 384, 256, 256, POOL)
+SMALL_VGG: Widths = (16, 16, POOL, 32, 32, POOL, 64, 64)
+VGG16: Widths = (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3, POOL)
 
 
 class DigitsNet(nn.Module):
@@ -40,19 +40,19 @@ class PlainNet(nn.Module):
     """3x3 convolutions and max pools, then hidden linear layers, for colour images of any size.
 
     Args:
-        plan: The convolutions and pools.
+        widths: The convolutions and pools.
         grid: Height and width that the linear layers see; other sizes are average-pooled to it.
         hidden: Widths of the hidden linear layers.
         norm: Whether every convolution has batch normalisation.
         num_classes: Logits.
     """
 
-    def __init__(self, plan: Plan, grid: int, hidden: Sequence[int], norm: bool, num_classes: int) -> None:
+    def __init__(self, widths: Widths, grid: int, hidden: Sequence[int], norm: bool, num_classes: int) -> None:
         super().__init__()
-        self.features = convolutions(plan, in_channels=3, norm=norm, bias=True)
+        self.features = convolutions(widths, in_channels=3, norm=norm, bias=True)
         self.grid = grid
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        width = [item for item in plan if isinstance(item, int)][-1] * grid**2
+        width = [item for item in widths if isinstance(item, int)][-1] * grid**2
         for index, out_features in enumerate(hidden, start=1):
             layers[f"fc{index}"], layers[f"relu{index}"] = nn.Linear(width, out_features), nn.ReLU()
             width = out_features
@@ -70,11 +70,11 @@ class PlainNet(nn.Module):
         return self.classifier(features.flatten(1))
 
 
-def convolutions(plan: Plan, in_channels: int, *, norm: bool, bias: bool) -> nn.Sequential:
+def convolutions(widths: Widths, in_channels: int, *, norm: bool, bias: bool) -> nn.Sequential:
     """3x3 convolutions ``conv1, conv2, ...``, each followed by ``bn`` if asked for and ``relu``, and pools."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     index = 0
-    for item in plan:
+    for item in widths:
         if isinstance(item, str):
             layers[f"pool{index}"] = nn.MaxPool2d(2)
             continue

@@ -30,7 +30,7 @@ SOURCES = (
     "datasets/labelled_images.py",
     "common/devices.py",
     "training/distillation.py",
-    "evaluator.py",
+    "evaluation/evaluator.py",
     "speed/folding.py",
     "channels/layers.py",
     "speed/norm_kernel.py",

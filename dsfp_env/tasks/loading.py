@@ -27,7 +27,7 @@ Data = tuple[Splits, int]  # and the number of classes
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Parsed:
     """What a name and its options say."""
 
     read: Callable[[Path | None, int], Data]  # of (data_root, seed)
@@ -101,17 +101,17 @@ def check_task(name: str, options: Mapping[str, Any] | None = None) -> None:
 def _load(
     name: str, data_root: str | Path | None, device: str, seed: int, options: tuple[tuple[str, Any], ...]
 ) -> Task:
-    plan = _parse(name, dict(options))
-    if isinstance(plan, _Plan):
-        return _make(name, plan, Path(data_root) if data_root else None, torch.device(device), seed)
-    task = plan(data_root, device, seed)
+    parsed = _parse(name, dict(options))
+    if isinstance(parsed, _Parsed):
+        return _make(name, parsed, Path(data_root) if data_root else None, torch.device(device), seed)
+    task = parsed(data_root, device, seed)
     if not isinstance(task, Task):
         raise InputError(f"The task {name!r} gave a {type(task).__name__}: expected a dsfp_env.Task.")
     return task
 
 
-def _parse(name: str, options: Mapping[str, Any]) -> _Plan | Callable[[str | Path | None, str, int], Any]:
-    """The plan of a named task, or the function that makes one of the user's own."""
+def _parse(name: str, options: Mapping[str, Any]) -> _Parsed | Callable[[str | Path | None, str, int], Any]:
+    """What is parsed of a named task, or the function that makes one of the user's own."""
     kind, colon, path = name.partition(":")
     data, _, network = name.partition("-")
     recipe, fidelity = "fast", None
@@ -134,7 +134,7 @@ def _parse(name: str, options: Mapping[str, Any]) -> _Plan | Callable[[str | Pat
     check_network(network)
     weights = options.get("weights")
     chosen = options.get("recipe", None if weights else recipe)
-    return _Plan(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+    return _Parsed(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
 
 
 def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
@@ -143,22 +143,22 @@ def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
         raise InputError(f"The task {name!r} takes no option {min(unknown)!r}: it takes {takes}.")
 
 
-def _make(name: str, plan: _Plan, data_root: Path | None, device: torch.device, seed: int) -> Task:
+def _make(name: str, parsed: _Parsed, data_root: Path | None, device: torch.device, seed: int) -> Task:
     """Read the data; make the network, and train it or load its weights."""
-    splits, num_classes = plan.read(data_root, seed)
+    splits, num_classes = parsed.read(data_root, seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        network = make_network(plan.network, num_classes).to(device)
-    if plan.weights and Path(plan.weights).suffix:
-        load_weights(network, plan.weights)
-    elif plan.weights:
-        load_published(network, plan.network, plan.weights)
-    if plan.recipe:
+        network = make_network(parsed.network, num_classes).to(device)
+    if parsed.weights and Path(parsed.weights).suffix:
+        load_weights(network, parsed.weights)
+    elif parsed.weights:
+        load_published(network, parsed.network, parsed.weights)
+    if parsed.recipe:
         on_epoch = None if name == "digits" else shown(f"training the original network of {name}")
-        network = pretrained(network, splits.train.to(device), plan.recipe, seed, on_epoch)
-    architecture = plan.network, num_classes
+        network = pretrained(network, splits.train.to(device), parsed.recipe, seed, on_epoch)
+    architecture = parsed.network, num_classes
     return Task.from_network(
-        network, *splits, name=name, device=str(device), fidelity=plan.fidelity, architecture=architecture
+        network, *splits, name=name, device=str(device), fidelity=parsed.fidelity, architecture=architecture
     )
 
 

@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from dsfp_env.actions import LEVELS, as_fractions
-from dsfp_env.answers import Answers
 from dsfp_env.channels.costs import Costs
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.latency import LatencyMeter
-from dsfp_env.outcome_store import OutcomeStore
-from dsfp_env.rewards import Outcome, outcome_of
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.memo import Answers
+from dsfp_env.evaluation.outcome import Outcome, outcome_of
+from dsfp_env.evaluation.outcome_store import OutcomeStore
+from dsfp_env.evaluation.plans import LEVELS, as_fractions
+from dsfp_env.evaluation.workers import available_cores
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
 from dsfp_env.tasks.fingerprints import evaluation_key
@@ -35,7 +36,6 @@ from dsfp_env.tasks.layer_features import fixed_features
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
-from dsfp_env.workers import available_cores
 
 
 @dataclass(frozen=True)

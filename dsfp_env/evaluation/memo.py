@@ -13,7 +13,7 @@ from functools import partial
 from pickle import PicklingError
 from typing import Any, Generic, TypeVar
 
-from dsfp_env.workers import Workers
+from dsfp_env.evaluation.workers import Workers
 
 Question = TypeVar("Question", bound=Hashable)
 Answer = TypeVar("Answer")

@@ -1,0 +1,77 @@
+"""Plans: a pruning ratio for every agent, in percent of its layer's filters, in [10, 90] (DSFP section III-B).
+
+Inside the package a ``pruning_ratio`` is a fraction. The conversion is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dsfp_env.common.errors import InputError
+
+Plan = dict[str, float]  # agent -> ratio in percent
+
+LOWEST, HIGHEST = 10.0, 90.0  # percent
+
+LEVELS = np.arange(LOWEST, HIGHEST + 1, 10)  # percent, the ratios of actions="levels"
+
+
+def check_plan(ratios: Mapping[str, float], agents: Iterable[str]) -> list[float]:
+    """Ratios in percent, in the order of the agents.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+    """
+    agents = list(agents)
+    check_agents(ratios, agents)
+    return [checked_ratio(agent, ratios[agent]) for agent in agents]
+
+
+def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict[str, float]:
+    """Ratios in percent by agent as pruning ratios, fractions, by module path.
+
+    Args:
+        ratios: Agent -> percent in [10, 90].
+        agents: Agent -> module path.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+    """
+    checked = check_plan(ratios, agents)
+    return {path: ratio / 100 for path, ratio in zip(agents.values(), checked, strict=True)}
+
+
+def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
+    """Refuse what is not given for each of the agents.
+
+    Raises:
+        InputError: If one is missing or unknown.
+    """
+    expected = list(expected)
+    missing = [agent for agent in expected if agent not in given]
+    unknown = [agent for agent in given if agent not in expected]
+    if missing or unknown:
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{unknown} unknown"] * bool(unknown)
+        raise InputError(
+            f"The joint action does not fit ({'; '.join(faults)}): expected one action for each of the agents "
+            f"{', '.join(expected)}."
+        )
+
+
+def checked_ratio(agent: str, ratio: Any) -> float:
+    """A ratio in percent as a float.
+
+    Raises:
+        InputError: If it is not a number in [10, 90].
+    """
+    number = float(ratio) if isinstance(ratio, (int, float, np.integer, np.floating)) else math.nan
+    if not LOWEST <= number <= HIGHEST:
+        advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
+        raise InputError(
+            f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [10, 90] ({advice})."
+        )
+    return number
