@@ -28,8 +28,8 @@ import tyro
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 import dsfp_env
-from dsfp_env.table import Table
-from dsfp_env.table_evaluator import TableEvaluator
+from dsfp_env.tables.evaluator import TableEvaluator
+from dsfp_env.tables.table import Table
 from dsfp_env.wrappers import JointActionEnv, TableVectorEnv
 
 HORIZON = 4

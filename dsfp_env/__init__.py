@@ -21,9 +21,9 @@ from dsfp_env.evaluation.outcome import Outcome as Outcome
 from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env
-from dsfp_env.table import Table as Table
-from dsfp_env.table import load_table as load_table
-from dsfp_env.table_evaluator import TableEvaluator as TableEvaluator
+from dsfp_env.tables.evaluator import TableEvaluator as TableEvaluator
+from dsfp_env.tables.table import Table as Table
+from dsfp_env.tables.table import load_table as load_table
 from dsfp_env.tasks.loading import load_task as load_task
 from dsfp_env.tasks.task import Task as Task
 from dsfp_env.tasks.task import score_filters as score_filters

@@ -53,8 +53,8 @@ from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 from dsfp_env.masks import BudgetMasks
-from dsfp_env.table import Table
-from dsfp_env.table_evaluator import TableEvaluator, tabulated
+from dsfp_env.tables.evaluator import TableEvaluator, tabulated
+from dsfp_env.tables.table import Table
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
@@ -103,7 +103,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             ``store`` are not looked at.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see `credit`.
         backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
-            microseconds, see `table_evaluator`.
+            microseconds, see `tables.evaluator`.
 
     Raises:
         InputError: If an argument is not what was expected.

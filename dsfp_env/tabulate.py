@@ -33,7 +33,6 @@ import safetensors.torch
 import torch
 
 import dsfp_env
-from dsfp_env import table_files
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
@@ -43,7 +42,8 @@ from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
 from dsfp_env.evaluation.workers import Workers, available_cores
-from dsfp_env.table_files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
+from dsfp_env.tables import files as table_files
+from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tasks.fingerprints import hash_of
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task

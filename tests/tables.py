@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsfp_env import table_files
-from dsfp_env.table_files import FIDELITIES, NETWORK
+from dsfp_env.tables import files as table_files
+from dsfp_env.tables.files import FIDELITIES, NETWORK
 
 
 def all_levels(agents, levels):

@@ -9,8 +9,8 @@ import pytest
 from tables import all_levels, make_table
 
 import dsfp_env
-from dsfp_env import table_files
 from dsfp_env.common.errors import InputError
+from dsfp_env.tables import files as table_files
 
 
 @pytest.fixture(scope="module")

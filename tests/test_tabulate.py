@@ -14,8 +14,8 @@ import torch
 from conftest import make_tiny_task
 
 import dsfp_env
-from dsfp_env import table_files
 from dsfp_env.common.errors import InputError
+from dsfp_env.tables import files as table_files
 from dsfp_env.tabulate import Settings, tabulate
 
 TINY = {"task": "tiny_tasks:tiny", "levels": (10, 50, 90), "seeds": (0, 5), "workers": 1}

@@ -27,7 +27,7 @@ Data = tuple[Splits, int]  # and the number of classes
 
 
 @dataclass(frozen=True)
-class _Parsed:
+class _NamedTask:
     """What a name and its options say."""
 
     read: Callable[[Path | None, int], Data]  # of (data_root, seed)
@@ -102,7 +102,7 @@ def _load(
     name: str, data_root: str | Path | None, device: str, seed: int, options: tuple[tuple[str, Any], ...]
 ) -> Task:
     parsed = _parse(name, dict(options))
-    if isinstance(parsed, _Parsed):
+    if isinstance(parsed, _NamedTask):
         return _make(name, parsed, Path(data_root) if data_root else None, torch.device(device), seed)
     task = parsed(data_root, device, seed)
     if not isinstance(task, Task):
@@ -110,8 +110,8 @@ def _load(
     return task
 
 
-def _parse(name: str, options: Mapping[str, Any]) -> _Parsed | Callable[[str | Path | None, str, int], Any]:
-    """What is parsed of a named task, or the function that makes one of the user's own."""
+def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str | Path | None, str, int], Any]:
+    """What a name says, or the function that makes one of the user's own."""
     kind, colon, path = name.partition(":")
     data, _, network = name.partition("-")
     recipe, fidelity = "fast", None
@@ -134,7 +134,7 @@ def _parse(name: str, options: Mapping[str, Any]) -> _Parsed | Callable[[str | P
     check_network(network)
     weights = options.get("weights")
     chosen = options.get("recipe", None if weights else recipe)
-    return _Parsed(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+    return _NamedTask(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
 
 
 def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
@@ -143,7 +143,7 @@ def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
         raise InputError(f"The task {name!r} takes no option {min(unknown)!r}: it takes {takes}.")
 
 
-def _make(name: str, parsed: _Parsed, data_root: Path | None, device: torch.device, seed: int) -> Task:
+def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.device, seed: int) -> Task:
     """Read the data; make the network, and train it or load its weights."""
     splits, num_classes = parsed.read(data_root, seed)
     with torch.random.fork_rng([]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dsfp_env.table import Table
+from dsfp_env.tables.table import Table
 
 
 def strides(table: Table) -> np.ndarray:

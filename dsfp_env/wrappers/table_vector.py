@@ -20,8 +20,8 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.observations import SHARED
-from dsfp_env.table import Table
-from dsfp_env.table_evaluator import TableEvaluator
+from dsfp_env.tables.evaluator import TableEvaluator
+from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_features import bounded
 from dsfp_env.wrappers.joint_action import JointActionEnv
 from dsfp_env.wrappers.many_masks import ManyMasks, strides

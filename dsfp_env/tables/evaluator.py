@@ -20,7 +20,7 @@ import numpy as np
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.table import Table, load_table
+from dsfp_env.tables.table import Table, load_table
 from dsfp_env.training.distillation import Fidelity
 
 _HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what

@@ -5,7 +5,7 @@
     table.optimum("accuracy_x_saving")
     table.regret({"conv_0": 50.0, ...}, "accuracy_x_saving")
 
-`tabulate` makes tables, `table_files` says what is in them, `table_evaluator` puts one behind the environment.
+`tabulate` makes tables, `files` says what is in them, `evaluator` puts one behind the environment.
 
 Accuracies are of one split, one fine-tuning seed and one fidelity. Agents may see the validation split only; the
 test split is for judging what they found. With ``seed=None`` scores are means over the seeds of the table: what a
@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsfp_env import table_files
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
@@ -30,9 +29,10 @@ from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import check_plan
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 from dsfp_env.pareto import pareto_front
-from dsfp_env.table_files import COSTS, FIDELITIES, SPLITS
+from dsfp_env.tables import files
+from dsfp_env.tables.files import COSTS, FIDELITIES, SPLITS
 
-SHIPPED = Path(__file__).parent / "tables"  # the folders in it are known by name
+SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 
 
 class Answers(NamedTuple):
@@ -92,12 +92,12 @@ class Table:
     """All joint actions of one task, measured; see `load_table`.
 
     Joint actions are levels, whole numbers from 0, which mean the ratios `levels` in percent; or rows: their
-    places in the order of `table_files`.
+    places in the order of `files`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.meta, self._arrays = table_files.read(folder)
+        self.meta, self._arrays = files.read(folder)
         self.task: str = self.meta["task"]
         self.agents: list[str] = list(self.meta["agents"])
         self.levels = np.array(self.meta["levels"], np.float64)  # percent
@@ -316,7 +316,7 @@ class Table:
 
     def levels_of(self, rows: ArrayLike) -> np.ndarray:
         """The levels of the joint actions in these places, ``[N]`` -> ``[N, agents]``."""
-        return table_files.levels_of(rows, len(self.agents), len(self.levels))
+        return files.levels_of(rows, len(self.agents), len(self.levels))
 
     def ratios_of(self, row: int) -> dict[str, float]:
         """The ratios of the joint action in this place, in percent by agent."""

@@ -1,0 +1,1 @@
+"""What was measured of every joint action of a task."""
