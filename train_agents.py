@@ -35,7 +35,7 @@ from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
 from dsfp_env.criteria.scoring import parse_criterion
-from dsfp_env.env import BACKENDS
+from dsfp_env.environment.env import BACKENDS
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.tasks.loading import check_task
 

@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium.spaces import Space
 from pettingzoo import ParallelEnv
 
-from dsfp_env.transitions import JointTransition as JointTransition
-from dsfp_env.transitions import Transition as Transition
+from dsfp_env.environment.transitions import JointTransition as JointTransition
+from dsfp_env.environment.transitions import Transition as Transition
 
 
 class Agent(Protocol):

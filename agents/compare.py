@@ -38,7 +38,7 @@ from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
-from dsfp_env.credit import KINDS
+from dsfp_env.environment.credit import KINDS
 from dsfp_env.evaluation.workers import available_cores
 
 

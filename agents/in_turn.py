@@ -1,7 +1,7 @@
 """Joint actions of levels, chosen by one agent after another, so that they stay within a budget, if there is one.
 
 A joint action here is an array ``[agents]`` of levels, in the order of the environment's agents. Where infos carry
-masks, every agent has the one that the choices before its own leave; see `dsfp_env.masks`.
+masks, every agent has the one that the choices before its own leave; see `dsfp_env.environment.masks`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from dsfp_env.common.errors import InputError
-from dsfp_env.transitions import score_of
+from dsfp_env.environment.transitions import score_of
 
 
 class Evaluation(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which levels an agent may choose, where a budget of MACs masks some; see `dsfp_env.masks`."""
+"""Which levels an agent may choose, where a budget of MACs masks some; see `dsfp_env.environment.masks`."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from dsfp_env.channels.graph import ChannelGraph as ChannelGraph
 from dsfp_env.checkpoints import load_pruned as load_pruned
 from dsfp_env.checkpoints import save_pruned as save_pruned
 from dsfp_env.common.errors import InputError as InputError
-from dsfp_env.env import LayerPruningEnv as LayerPruningEnv
+from dsfp_env.environment.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.evaluation.evaluator import Evaluator as Evaluator
 from dsfp_env.evaluation.latency import LatencyMeter as LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome as Outcome
-from dsfp_env.layer_pruning_v0 import env as env  # from here on dsfp_env.env is this function, not the module
+from dsfp_env.layer_pruning_v0 import env as env
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env
 from dsfp_env.tables.evaluator import TableEvaluator as TableEvaluator

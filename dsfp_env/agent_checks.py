@@ -21,8 +21,8 @@ from dsfp_env.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, Che
 from dsfp_env.checked_env import Env
 from dsfp_env.checking import CheckError, difference, in_words, join, misfit, named, other_global_randomness
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.toy import ToyEnv
-from dsfp_env.transitions import JointTransition
 
 TOY_BUDGET = 0.4  # relative MACs: an agent may choose about half of its levels
 ROUNDING = 1e-9  # of relative MACs

@@ -149,7 +149,7 @@ def check_budget(where: str, before: Infos, after: Infos, budget: float | None) 
             raise CheckError(
                 f"{where}: infos[{agent!r}]['relative_macs'] is {info['relative_macs']:.4f}, and env.macs_budget "
                 f"is {budget}, though every action_mask allowed the action: expected masks under which all joint "
-                "actions keep the budget; draw them with dsfp_env.masks.BudgetMasks."
+                "actions keep the budget; draw them with dsfp_env.environment.masks.BudgetMasks."
             )
 
 

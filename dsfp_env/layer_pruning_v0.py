@@ -12,7 +12,7 @@ from pettingzoo.utils import parallel_to_aec
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.env import LayerPruningEnv
+from dsfp_env.environment.env import LayerPruningEnv
 
 
 def parallel_env(*, max_cycles: int | None = None, **kwargs: Any) -> LayerPruningEnv:

@@ -18,8 +18,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from pettingzoo import ParallelEnv
 
-from dsfp_env.actions import action_space, decode
-from dsfp_env.masks import BudgetMasks
+from dsfp_env.environment.actions import action_space, decode
+from dsfp_env.environment.masks import BudgetMasks
 
 BEST_RATIOS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent
 

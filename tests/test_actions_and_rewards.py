@@ -5,7 +5,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from dsfp_env import InputError, Outcome
-from dsfp_env.actions import action_space, decode
+from dsfp_env.environment.actions import action_space, decode
 from dsfp_env.evaluation.plans import as_fractions
 from dsfp_env.evaluation.rewards import reward_function
 

@@ -12,8 +12,8 @@ from agents.in_turn import InTurn
 from agents.linear_model import LinearModel
 from agents.registry import choose_agent
 from dsfp_env import InputError
+from dsfp_env.environment.transitions import JointTransition, Transition
 from dsfp_env.toy import ToyEnv
-from dsfp_env.transitions import JointTransition, Transition
 
 LEARNERS = {  # regret of the best and of the greedy joint action on the toy after 300 evaluations, for all seeds
     "epsilon_greedy": (0.02, 0.02),

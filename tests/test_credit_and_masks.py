@@ -11,8 +11,8 @@ import dsfp_env
 from agents.baselines import masked_random_plans
 from agents.registry import choose_agent
 from dsfp_env import InputError
-from dsfp_env.credit import compared_plans, credits
-from dsfp_env.masks import BudgetMasks
+from dsfp_env.environment.credit import compared_plans, credits
+from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.toy import ToyEnv
 from dsfp_env.wrappers import JointActionEnv, step_together
 

@@ -25,7 +25,7 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import InputError, layer_pruning_v0
-from dsfp_env.observations import FEATURES
+from dsfp_env.environment.observations import FEATURES
 
 EVERY_KIND = pytest.mark.parametrize(
     "kwargs", [{"actions": kind, "horizon": horizon} for kind in ("box", "levels") for horizon in (1, 4)], ids=str
@@ -292,7 +292,7 @@ def test_joint_action_view(tiny):
 def test_traps_of_other_libraries_are_avoided():
     assert not hasattr(dsfp_env.LayerPruningEnv, "max_cycles")  # parallel_api_test overwrites it
     assert not hasattr(dsfp_env.LayerPruningEnv, "compute_reward")  # Stable-Baselines3 would see a GoalEnv
-    assert "dsfp_env.env" in sys.modules
+    assert "dsfp_env.environment.env" in sys.modules
 
 
 class Joined(nn.Module):

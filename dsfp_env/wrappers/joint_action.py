@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
-from dsfp_env.actions import ratios_of_centred
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.actions import ratios_of_centred
 from dsfp_env.layer_pruning_v0 import parallel_env
 
 TEAM_KEYS = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")

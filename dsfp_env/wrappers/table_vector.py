@@ -15,11 +15,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 
-from dsfp_env.actions import ratios_of_centred
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.actions import ratios_of_centred
+from dsfp_env.environment.observations import SHARED
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.evaluation.rewards import RewardFunction
-from dsfp_env.observations import SHARED
 from dsfp_env.tables.evaluator import TableEvaluator
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_features import bounded

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.env import LayerPruningEnv
+from dsfp_env.environment.env import LayerPruningEnv
 
 
 def step_together(

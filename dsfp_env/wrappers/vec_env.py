@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.env import LayerPruningEnv
+from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.wrappers.slot_spaces import centred, restored, stackable, the_space, with_one_hot
 from dsfp_env.wrappers.together import check_one_evaluator, evaluate_ahead
 
@@ -50,7 +50,7 @@ class ParallelVecEnv(VecEnv):
     - **Seeds**: ``seed(s)`` gives s + k to the k-th environment at the next `reset`, and later resets give none.
       Learners with a seed call it.
     - **Masks**: where infos have an ``action_mask``, ``sb3_contrib.MaskablePPO`` respects it. All agents choose at
-      once, and masks of a budget are for that (see `dsfp_env.masks`), so it is never exceeded.
+      once, and masks of a budget are for that (see `dsfp_env.environment.masks`), so it is never exceeded.
 
     If all environments are `LayerPruningEnv`, and not in wrappers, their joint actions are evaluated at once, as
     `step_together` does.

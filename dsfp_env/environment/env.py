@@ -42,17 +42,17 @@ from gymnasium.spaces import Box, Space
 from gymnasium.utils import EzPickle, seeding
 from pettingzoo import ParallelEnv
 
-from dsfp_env import actions as action_kinds
-from dsfp_env import observations, rendering
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.credit import KINDS, compared_plans, credits
 from dsfp_env.criteria.scoring import Criterion
+from dsfp_env.environment import actions as action_kinds
+from dsfp_env.environment import observations, rendering
+from dsfp_env.environment.credit import KINDS, compared_plans, credits
+from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
-from dsfp_env.masks import BudgetMasks
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.loading import load_task

@@ -35,7 +35,7 @@ class Transition(NamedTuple):
     def credit(self) -> float:
         """The agent's own part in the score, if the environment tells it, else the score.
 
-        With shared credit they are the same; see `dsfp_env.credit`.
+        With shared credit they are the same; see `dsfp_env.environment.credit`.
         """
         return float(self.info.get("credit", self.score))
 

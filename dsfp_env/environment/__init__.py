@@ -1,0 +1,1 @@
+"""The game: actions, observations, rewards to agents, episodes."""
