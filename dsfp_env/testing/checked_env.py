@@ -9,8 +9,16 @@ from typing import Any, NamedTuple, TypeAlias
 from gymnasium.spaces import Space
 from pettingzoo import ParallelEnv
 
-from dsfp_env import env_rules as rules
-from dsfp_env.checking import CheckError, check_left_alone, difference, global_states, in_words, misfit, named
+from dsfp_env.testing import env_rules as rules
+from dsfp_env.testing.checking import (
+    CheckError,
+    check_left_alone,
+    difference,
+    global_states,
+    in_words,
+    misfit,
+    named,
+)
 
 Env: TypeAlias = "ParallelEnv[Any, Any, Any]"
 

@@ -9,6 +9,6 @@ What is wrong is said in one sentence: which method, which agent, what was expec
     check_agent(HillClimber)
 """
 
-from dsfp_env.agent_checks import check_agent as check_agent
-from dsfp_env.checking import CheckError as CheckError
-from dsfp_env.env_checks import check_env as check_env
+from dsfp_env.testing.agent_checks import check_agent as check_agent
+from dsfp_env.testing.checking import CheckError as CheckError
+from dsfp_env.testing.env_checks import check_env as check_env

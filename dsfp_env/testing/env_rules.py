@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Space
 
-from dsfp_env.checking import CheckError, in_words, join, misfit, type_of
+from dsfp_env.testing.checking import CheckError, in_words, join, misfit, type_of
 
 ROUNDING = 1e-9  # of relative MACs
 

@@ -17,11 +17,19 @@ from typing import Any, NamedTuple
 from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 
-from dsfp_env.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, CheckedTeam, make_team
-from dsfp_env.checked_env import Env
-from dsfp_env.checking import CheckError, difference, in_words, join, misfit, named, other_global_randomness
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.transitions import JointTransition
+from dsfp_env.testing.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, CheckedTeam, make_team
+from dsfp_env.testing.checked_env import Env
+from dsfp_env.testing.checking import (
+    CheckError,
+    difference,
+    in_words,
+    join,
+    misfit,
+    named,
+    other_global_randomness,
+)
 from dsfp_env.toy import ToyEnv
 
 TOY_BUDGET = 0.4  # relative MACs: an agent may choose about half of its levels

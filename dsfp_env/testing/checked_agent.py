@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dsfp_env.checked_env import Env
-from dsfp_env.checking import CheckError, check_left_alone, difference, global_states, in_words, named
 from dsfp_env.environment.transitions import JointTransition
+from dsfp_env.testing.checked_env import Env
+from dsfp_env.testing.checking import CheckError, check_left_alone, difference, global_states, in_words, named
 
 ACT = "act(self, observation, info, *, deterministic=False)"
 UPDATE = "update(self, transition)"

@@ -20,10 +20,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import AECEnv, ParallelEnv
 
-from dsfp_env import env_rules as rules
-from dsfp_env.checked_env import CheckedEnv, Env, Told, agents_of, call
-from dsfp_env.checking import CheckError, difference, in_words, named, other_global_randomness
 from dsfp_env.common.errors import InputError
+from dsfp_env.testing import env_rules as rules
+from dsfp_env.testing.checked_env import CheckedEnv, Env, Told, agents_of, call
+from dsfp_env.testing.checking import CheckError, difference, in_words, named, other_global_randomness
 
 LONGEST_EPISODE = 1000  # steps
 BAD_NAMES = {
