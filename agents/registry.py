@@ -11,19 +11,19 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
-from agents.bandits import UCB1, EpsilonGreedy, GaussianThompson
 from agents.base import MakeAgent, MultiAgent
 from agents.cma_es import CMAES
-from agents.coordinate_search import CoordinateSearch
-from agents.independent import Independent
-from agents.joint_thompson import JointThompson
-from agents.linucb import LinUCB
+from agents.learners.bandits import UCB1, EpsilonGreedy, GaussianThompson
+from agents.learners.coordinate_search import CoordinateSearch
+from agents.learners.independent import Independent
+from agents.learners.joint_thompson import JointThompson
+from agents.learners.linucb import LinUCB
+from agents.learners.q_learning import QLearning
+from agents.learners.random_search import RandomSearch
+from agents.learners.regression_bandit import RegressionBandit
+from agents.learners.sequential_q_learning import SequentialQLearning
+from agents.learners.uniform import Uniform
 from agents.optuna_search import NSGA2, TPE
-from agents.q_learning import QLearning
-from agents.random_search import RandomSearch
-from agents.regression_bandit import RegressionBandit
-from agents.sequential_q_learning import SequentialQLearning
-from agents.uniform import Uniform
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 

@@ -7,9 +7,9 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 import agents
-from agents.coordinate_search import CoordinateSearch
-from agents.in_turn import InTurn
-from agents.linear_model import LinearModel
+from agents.learners.coordinate_search import CoordinateSearch
+from agents.learners.in_turn import InTurn
+from agents.learners.linear_model import LinearModel
 from agents.registry import choose_agent
 from dsfp_env import InputError
 from dsfp_env.environment.transitions import JointTransition, Transition

@@ -16,7 +16,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.in_turn import InTurn
+from agents.learners.in_turn import InTurn
 
 STEPS = (3, 2, 1)  # levels
 ATTEMPTS = 100  # to find a joint action that masks do not turn into one that was tried

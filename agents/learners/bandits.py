@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 
 from agents.base import Transition
-from agents.exploration import fallen
+from agents.learners.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.common.errors import InputError
 

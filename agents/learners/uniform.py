@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
-from agents.keep_best import KeepBest
+from agents.learners.keep_best import KeepBest
 
 
 class Uniform(KeepBest):

@@ -21,8 +21,8 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.in_turn import InTurn
-from agents.linear_model import LinearModel, alike_levels
+from agents.learners.in_turn import InTurn
+from agents.learners.linear_model import LinearModel, alike_levels
 
 DEGREE = 2  # of the polynomial of a ratio
 

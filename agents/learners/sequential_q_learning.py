@@ -25,8 +25,8 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.exploration import fallen
-from agents.in_turn import InTurn
+from agents.learners.exploration import fallen
+from agents.learners.in_turn import InTurn
 
 
 class SequentialQLearning:
