@@ -1,11 +1,9 @@
 """Learners of pruning ratios, the protocol they follow, and the loop that runs them."""
 
-from agents.ask_tell import from_ask_tell as from_ask_tell
 from agents.base import Agent as Agent
 from agents.base import JointTransition as JointTransition
 from agents.base import MultiAgent as MultiAgent
 from agents.base import Transition as Transition
-from agents.functions import from_function as from_function
 from agents.learners.bandits import UCB1 as UCB1
 from agents.learners.bandits import EpsilonGreedy as EpsilonGreedy
 from agents.learners.bandits import GaussianThompson as GaussianThompson
@@ -18,9 +16,11 @@ from agents.learners.random_search import RandomSearch as RandomSearch
 from agents.learners.regression_bandit import RegressionBandit as RegressionBandit
 from agents.learners.sequential_q_learning import SequentialQLearning as SequentialQLearning
 from agents.learners.uniform import Uniform as Uniform
+from agents.libraries.ask_tell import from_ask_tell as from_ask_tell
+from agents.libraries.functions import from_function as from_function
+from agents.libraries.sb3 import from_sb3 as from_sb3
 from agents.loop import Evaluation as Evaluation
 from agents.loop import best as best
 from agents.loop import check_budget as check_budget
 from agents.loop import play as play
 from agents.loop import train as train
-from agents.sb3 import from_sb3 as from_sb3

@@ -12,7 +12,6 @@ from typing import Any
 from pettingzoo import ParallelEnv
 
 from agents.base import MakeAgent, MultiAgent
-from agents.cma_es import CMAES
 from agents.learners.bandits import UCB1, EpsilonGreedy, GaussianThompson
 from agents.learners.coordinate_search import CoordinateSearch
 from agents.learners.independent import Independent
@@ -23,7 +22,8 @@ from agents.learners.random_search import RandomSearch
 from agents.learners.regression_bandit import RegressionBandit
 from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
-from agents.optuna_search import NSGA2, TPE
+from agents.libraries.cma_es import CMAES
+from agents.libraries.optuna_search import NSGA2, TPE
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 
@@ -74,10 +74,10 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
 
 
 def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
-    """An algorithm of `agents.sb3`; options are ``view`` and the algorithm's hyperparameters."""
+    """An algorithm of `agents.libraries.sb3`; options are ``view`` and the algorithm's hyperparameters."""
 
     def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
-        from agents.sb3 import StableBaselines3  # takes seconds to import
+        from agents.libraries.sb3 import StableBaselines3  # takes seconds to import
 
         return StableBaselines3(env, seed, evaluations, algorithm, **options)
 

@@ -11,10 +11,10 @@ from gymnasium.spaces import MultiBinary
 
 import agents
 import dsfp_env
-from agents.ask_tell import from_ask_tell, under_masks
-from agents.cma_es import CMAES
-from agents.functions import from_function
-from agents.optuna_search import NSGA2, TPE, OptunaSearch
+from agents.libraries.ask_tell import from_ask_tell, under_masks
+from agents.libraries.cma_es import CMAES
+from agents.libraries.functions import from_function
+from agents.libraries.optuna_search import NSGA2, TPE, OptunaSearch
 from dsfp_env import InputError
 from dsfp_env.pareto import pareto_front
 from dsfp_env.toy import BEST_RATIOS, ToyEnv

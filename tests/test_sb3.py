@@ -9,9 +9,9 @@ import torch
 import agents
 import dsfp_env
 import train_agents
-from agents.recording import BudgetSpent, Recorded
+from agents.libraries.recording import BudgetSpent, Recorded
+from agents.libraries.sb3 import ALGORITHMS, StableBaselines3, from_sb3
 from agents.registry import choose_agent
-from agents.sb3 import ALGORITHMS, StableBaselines3, from_sb3
 from dsfp_env import InputError
 from dsfp_env.toy import ToyEnv
 from dsfp_env.wrappers import JointActionEnv, ParallelVecEnv

@@ -23,9 +23,9 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
-from agents.ask_tell import AskTellTeam
 from agents.base import JointTransition
-from agents.optional import import_for
+from agents.libraries.ask_tell import AskTellTeam
+from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
 
 

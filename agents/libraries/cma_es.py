@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
-from agents.ask_tell import AskTellTeam
-from agents.optional import import_for
+from agents.libraries.ask_tell import AskTellTeam
+from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
 
 

@@ -1,0 +1,1 @@
+"""Learners that other libraries bring, and what plugs them in."""
