@@ -24,12 +24,13 @@ import tyro
 
 import agents
 import dsfp_env
-from agents import leaderboard, report
-from agents.comparison import Baselines, choose_best, measure, measure_original, measuring_seeds
-from agents.fronts import front_of, volume_of
+from agents import leaderboard
 from agents.registry import choose_agent
-from agents.run_folder import RunFolder, check_free, write_json
-from agents.seeds import parse_seeds
+from agents.reporting import run_report
+from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.reporting.fronts import front_of, volume_of
+from agents.reporting.run_folder import RunFolder, check_free, write_json
+from agents.reporting.seeds import parse_seeds
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
@@ -167,8 +168,8 @@ def train(settings: Settings) -> int:
                 return INTERRUPTED
             raise
     if settings.seeds is not None:
-        write_json(folder / "summary.json", {"seeds": seeds, "summary": report.summary(results)})
-        print(f"\n{report.summary_table(results)}\n\nwritten to {folder}")
+        write_json(folder / "summary.json", {"seeds": seeds, "summary": run_report.summary(results)})
+        print(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
     return 0
 
 
@@ -300,7 +301,7 @@ def run(
     }
     write(record, result, env, baselines)
     print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
-    print(f"{report.table(result)}\n\nwritten to {record.folder}", flush=True)
+    print(f"{run_report.table(result)}\n\nwritten to {record.folder}", flush=True)
     return result
 
 
@@ -336,7 +337,7 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
     random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
-    report.draw(
+    run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
     record.write_result(result)

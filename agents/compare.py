@@ -29,11 +29,11 @@ import torch
 import agents
 import dsfp_env
 from agents.compare_report import draw, draw_fronts, table
-from agents.comparison import measure, measuring_seeds
-from agents.fronts import volume_of
 from agents.registry import AGENTS, choose_agent
-from agents.run_folder import as_file_name, claim, write_json
-from agents.seeds import parse_seeds
+from agents.reporting.finals import measure, measuring_seeds
+from agents.reporting.fronts import volume_of
+from agents.reporting.run_folder import as_file_name, claim, write_json
+from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import Interval, interval, mean
+from agents.reporting.baselines import YARDSTICKS
+from agents.reporting.statistics import Interval, interval, mean
 
 Run = Mapping[str, Any]  # as `agents.compare.make_run` gives
 PAIRED_WITH = "random_search"
 FRONTS = 5  # learners whose fronts are drawn
-YARDSTICKS = {"random_search": "--", "uniform": ":"}  # drawn too, in these lines
 
 
 def table(runs: Sequence[Run]) -> str:

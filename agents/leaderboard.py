@@ -35,8 +35,8 @@ from agents.compare import credit_of, expanded
 from agents.leaderboard_report import draw, tables
 from agents.registry import choose_agent
 from agents.regret import Form, Run, judged, live_seconds, parse_form
-from agents.run_folder import as_file_name, claim, versions, write_json
-from agents.seeds import parse_seeds
+from agents.reporting.run_folder import as_file_name, claim, versions, write_json
+from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole

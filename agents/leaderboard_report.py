@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.compare_report import YARDSTICKS
+from agents.reporting.baselines import YARDSTICKS
 
 COLUMNS = (10, 30, 100, 300)  # evaluations after which the tables look
 COLOURED = 8  # learners with a colour in each panel

@@ -126,7 +126,7 @@ def best_so_far(regrets: np.ndarray, numbers: Sequence[int], evaluations: int) -
 def bands(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means over runs, and the ends of their bootstrap intervals, ``[runs, points]`` -> ``[points]`` each.
 
-    `agents.statistics.interval` gives the same for every point by itself; here all are done at once.
+    `agents.reporting.statistics.interval` gives the same for every point by itself; here all are done at once.
     """
     means, count = values.mean(0), len(values)
     if count < 2:

@@ -26,10 +26,10 @@ import torch
 
 import agents
 import dsfp_env
-from agents.comparison import choose_best
 from agents.paper_table import paper_table
 from agents.registry import choose_agent
-from agents.run_folder import write_json
+from agents.reporting.finals import choose_best
+from agents.reporting.run_folder import write_json
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError

@@ -24,7 +24,7 @@ import torch
 import tyro
 
 import dsfp_env
-from agents.baselines import random_plans
+from agents.reporting.baselines import random_plans
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ import torch
 from scipy.stats import rankdata
 
 import dsfp_env
-from agents.statistics import Interval
+from agents.reporting.statistics import Interval
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole

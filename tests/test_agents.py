@@ -8,11 +8,11 @@ from gymnasium.spaces import Box, Discrete
 
 import agents
 import dsfp_env
-from agents.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
-from agents.comparison import choose_best, measuring_seeds
 from agents.learners.q_learning import td_error
 from agents.learners.regression_bandit import features, fit
 from agents.registry import AGENTS, choose_agent
+from agents.reporting.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
+from agents.reporting.finals import choose_best, measuring_seeds
 from dsfp_env.toy import BEST_RATIOS, ToyEnv
 
 

@@ -11,9 +11,9 @@ import agents
 import agents.registry
 from agents import compare
 from agents.compare_report import accuracies_within, table
-from agents.fronts import front_of, volume_of
 from agents.registry import AGENTS, choose_agent
-from agents.statistics import iqm
+from agents.reporting.fronts import front_of, volume_of
+from agents.reporting.statistics import iqm
 from dsfp_env import InputError
 from dsfp_env.toy import ToyEnv
 

@@ -8,8 +8,8 @@ import pytest
 
 import agents
 import dsfp_env
-from agents.baselines import masked_random_plans
 from agents.registry import choose_agent
+from agents.reporting.baselines import masked_random_plans
 from dsfp_env import InputError
 from dsfp_env.environment.credit import compared_plans, credits
 from dsfp_env.environment.masks import BudgetMasks

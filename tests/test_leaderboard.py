@@ -20,7 +20,7 @@ from agents.leaderboard import piece
 from agents.leaderboard_report import tables
 from agents.registry import AGENTS
 from agents.regret import Form, best_so_far, judge, parse_form
-from agents.statistics import interval, mean
+from agents.reporting.statistics import interval, mean
 from dsfp_env import InputError
 
 ROOT = Path(__file__).parents[1]

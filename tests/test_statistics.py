@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from agents.statistics import interval, iqm, mean, probability_of_improvement
+from agents.reporting.statistics import interval, iqm, mean, probability_of_improvement
 from dsfp_env import InputError
 
 

@@ -16,8 +16,8 @@ import torch
 import agents
 import dsfp_env
 import train_agents
-from agents.fronts import front_of, volume_of
-from agents.seeds import parse_seeds
+from agents.reporting.fronts import front_of, volume_of
+from agents.reporting.seeds import parse_seeds
 from dsfp_env.training.accuracy import measure_accuracy
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,8 @@ import numpy as np
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST, Plan
 
+YARDSTICKS = {"random_search": "--", "uniform": ":"}  # learners that pictures always show, in these lines
+
 Mask = Callable[[str, Mapping[str, int]], np.ndarray]  # (agent, levels chosen) -> mask, as `env.action_mask`
 
 

@@ -110,7 +110,7 @@ def interval(
     if drawn.shape != (resamples,):
         raise InputError(
             f"The statistic made an array of shape {drawn.shape} of {resamples} matrices: expected one number for "
-            "each. Let it work on the last two axes of [..., runs, tasks], as agents.statistics.mean does."
+            "each. Let it work on the last two axes of [..., runs, tasks], as `mean` beside it does."
         )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(*matrices)), float(low), float(high))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.baselines import (
+from agents.reporting.baselines import (
     Mask,
     masked_random_plans,
     random_plans,

@@ -1,0 +1,1 @@
+"""What came of a run: files, yardsticks, statistics, tables and pictures."""
