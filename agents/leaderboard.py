@@ -31,9 +31,8 @@ import torch
 
 import agents
 import dsfp_env
-from agents.compare import credit_of, expanded
 from agents.leaderboard_report import draw, tables
-from agents.registry import choose_agent
+from agents.registry import choose_agent, credit_of, expanded
 from agents.regret import Form, Run, judged, live_seconds, parse_form
 from agents.reporting.run_folder import as_file_name, claim, versions, write_json
 from agents.reporting.seeds import parse_seeds

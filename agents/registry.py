@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +26,7 @@ from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.credit import KINDS
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
 
@@ -156,3 +157,20 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
             ) from error
     made = one_team if getattr(chosen, "team", False) else one_each
     return made(chosen, getattr(chosen, "actions", "levels"))
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """The contestants, each once, with every learner in the place of ``all``."""
+    return list(dict.fromkeys(one for name in names for one in (AGENTS if name == "all" else [name])))
+
+
+def credit_of(contestant: str) -> tuple[str, str]:
+    """The learner and the kind of credit that a contestant means.
+
+    Raises:
+        InputError: If the kind of credit is unknown.
+    """
+    name, at, credit = contestant.partition("@")
+    if at:
+        choose("credit", credit, dict.fromkeys(KINDS))
+    return name, credit or "shared"

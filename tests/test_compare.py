@@ -9,9 +9,9 @@ import pytest
 
 import agents
 import agents.registry
-from agents import compare
-from agents.compare_report import accuracies_within, table
-from agents.registry import AGENTS, choose_agent
+from agents.compare import runs as compare
+from agents.compare.report import accuracies_within, table
+from agents.registry import AGENTS, choose_agent, expanded
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.statistics import iqm
 from dsfp_env import InputError
@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_refused(finished):
 
 
 def test_all_stands_for_every_learner():
-    assert compare.expanded(["uniform", "all", "ucb1@difference"]) == [
+    assert expanded(["uniform", "all", "ucb1@difference"]) == [
         "uniform", *(name for name in AGENTS if name != "uniform"), "ucb1@difference"
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -28,17 +28,15 @@ import torch
 
 import agents
 import dsfp_env
-from agents.compare_report import draw, draw_fronts, table
-from agents.registry import AGENTS, choose_agent
+from agents.compare.report import draw, draw_fronts, table
+from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
 from agents.reporting.run_folder import as_file_name, claim, write_json
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
-from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
-from dsfp_env.environment.credit import KINDS
 from dsfp_env.evaluation.workers import available_cores
 
 
@@ -114,11 +112,6 @@ def compare(settings: Settings) -> None:
     print(text)
 
 
-def expanded(names: Iterable[str]) -> list[str]:
-    """The contestants, each once, with every learner in the place of ``all``."""
-    return list(dict.fromkeys(one for name in names for one in (AGENTS if name == "all" else [name])))
-
-
 def _run(settings: Settings, jobs: Sequence[Job], folder: Path) -> None:
     progress = Progress("runs", sum(len(job.budgets) for job in jobs))
     with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
@@ -190,22 +183,6 @@ def make_run(
     }
 
 
-def credit_of(contestant: str) -> tuple[str, str]:
-    """The learner and the kind of credit that a contestant means.
-
-    Raises:
-        InputError: If the kind of credit is unknown.
-    """
-    name, at, credit = contestant.partition("@")
-    if at:
-        choose("credit", credit, dict.fromkeys(KINDS))
-    return name, credit or "shared"
-
-
 def piece(folder: Path, contestant: str, budget: int, seed: int) -> Path:
     """The file of one run."""
     return folder / "runs" / f"{as_file_name(contestant)}-{budget}-seed{seed}.json"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
