@@ -24,7 +24,7 @@ import tyro
 
 import agents
 import dsfp_env
-from agents import leaderboard
+from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds

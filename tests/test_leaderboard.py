@@ -15,11 +15,12 @@ from tables import make_table
 
 import dsfp_env
 import train_agents
-from agents import leaderboard, regret
-from agents.leaderboard import piece
-from agents.leaderboard_report import tables
+from agents.leaderboard import regret
+from agents.leaderboard import runs as leaderboard
+from agents.leaderboard.regret import Form, best_so_far, judge, parse_form
+from agents.leaderboard.report import tables
+from agents.leaderboard.runs import piece
 from agents.registry import AGENTS
-from agents.regret import Form, best_so_far, judge, parse_form
 from agents.reporting.statistics import interval, mean
 from dsfp_env import InputError
 

@@ -31,9 +31,9 @@ import torch
 
 import agents
 import dsfp_env
-from agents.leaderboard_report import draw, tables
+from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_form
+from agents.leaderboard.report import draw, tables
 from agents.registry import choose_agent, credit_of, expanded
-from agents.regret import Form, Run, judged, live_seconds, parse_form
 from agents.reporting.run_folder import as_file_name, claim, versions, write_json
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
@@ -254,7 +254,3 @@ def _known(folder: Path, form: Form, contestant: str, seeds: Iterable[int]) -> l
 def _write(path: Path, runs: Mapping[int, Run]) -> None:
     text = "".join(f"{json.dumps(runs[seed])}\n" for seed in sorted(runs))
     write_whole(path, lambda file: file.write(text.encode()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Learners on a table, with exact regrets: ``python -m agents.leaderboard``."""
