@@ -5,9 +5,9 @@ import json
 import pytest
 
 import dsfp_env.evaluation.evaluator
-from agents import reproduce
-from agents.paper_table import paper_table
-from agents.reproduce import Settings, Study
+from agents.reproduce import study as reproduce
+from agents.reproduce.paper_table import paper_table
+from agents.reproduce.study import Settings, Study
 from dsfp_env import InputError, load_pruned
 from dsfp_env.networks import PlainNet
 from dsfp_env.training.distillation import fine_tune

@@ -14,7 +14,6 @@ nothing.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -26,10 +25,10 @@ import torch
 
 import agents
 import dsfp_env
-from agents.paper_table import paper_table
 from agents.registry import choose_agent
 from agents.reporting.finals import choose_best
 from agents.reporting.run_folder import write_json
+from agents.reproduce.paper_table import paper_table
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
@@ -341,7 +340,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     if whole != text:
         file.write_text(whole)
     yield from map(json.loads, whole.splitlines())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The tables of the DSFP paper: ``python -m agents.reproduce``."""
