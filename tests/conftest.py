@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import dsfp_env
 from dsfp_env.datasets import on_disk
+from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.outcome_store import OutcomeStore
 
 torch.set_num_threads(1)
@@ -42,6 +43,14 @@ def everything_is_evaluated_anew(request, monkeypatch):
     """So that tests that compare two evaluations compare two; other than those that ask for the store."""
     if "store" not in request.fixturenames:
         monkeypatch.setattr(OutcomeStore, "find", lambda self, keys: {})
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """A list that grows with every network that is pruned and fine-tuned in this process."""
+    built, work = [], Measurement.build
+    monkeypatch.setattr(Measurement, "build", lambda *given: built.append(given) or work(*given))
+    return built
 
 
 @pytest.fixture(scope="session")

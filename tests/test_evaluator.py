@@ -8,6 +8,7 @@ import torch
 from conftest import make_tiny_task
 
 from dsfp_env import Evaluator, InputError
+from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.training.accuracy import compute_logits, measure_accuracy
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
@@ -45,7 +46,7 @@ def test_an_evaluation_depends_on_its_arguments_alone(tiny):
 def test_equal_kept_filters_are_evaluated_once(tiny, monkeypatch):
     evaluator = Evaluator(tiny)
     outcome = evaluator.evaluate(HALF)
-    monkeypatch.setattr(evaluator, "_recovered", None)
+    monkeypatch.setattr(Measurement, "build", None)
     assert evaluator.evaluate({"conv_0": 51.0, "conv_1": 49.0}) is outcome  # the same filters stay
     with pytest.raises(TypeError):
         evaluator.evaluate(HALF, seed=1)

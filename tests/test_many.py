@@ -15,6 +15,7 @@ from conftest import TinyNet
 
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common.devices import threads_set
+from dsfp_env.evaluation.measurement import Measurement
 
 ROOT = Path(__file__).parents[1]
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
@@ -29,14 +30,6 @@ def workers_alive():
 def evaluator(tiny):
     with Evaluator(tiny) as evaluator:
         yield evaluator
-
-
-@pytest.fixture
-def done(monkeypatch):
-    """A list that grows with every evaluation in this process."""
-    done, work = [], Evaluator._recovered
-    monkeypatch.setattr(Evaluator, "_recovered", lambda *given: done.append(given) or work(*given))
-    return done
 
 
 def test_many_are_as_one_after_another(tiny, evaluator):
@@ -56,27 +49,27 @@ def test_many_are_as_one_after_another(tiny, evaluator):
     assert not workers_alive()
 
 
-def test_nothing_is_evaluated_twice(evaluator, done):
+def test_nothing_is_evaluated_twice(evaluator, built):
     first = evaluator.evaluate(HALF)
     nearly = {"conv_0": 51.0, "conv_1": 49.0}  # the same filters stay
     outcomes = evaluator.evaluate_many([HALF, nearly, PLANS[0], HALF, PLANS[0]], workers=2)
     assert not workers_alive()  # one was new: none are started for it
-    assert len(done) == 2
+    assert len(built) == 2
     assert outcomes[0] is outcomes[1] is outcomes[3] is first
     assert outcomes[2] is outcomes[4]
     evaluator.evaluate_many(PLANS, workers=2)
-    assert len(done) == 2
+    assert len(built) == 2
     assert [evaluator.evaluate(plan) for plan in PLANS] == evaluator.evaluate_many(PLANS)
-    assert len(done) == 2
+    assert len(built) == 2
 
 
-def test_work_goes_on_in_the_background(evaluator, done):
+def test_work_goes_on_in_the_background(evaluator, built):
     pending = evaluator.start_many(PLANS, workers=2)
     last = evaluator.evaluate(PLANS[-1])  # which no worker has begun: it is done here, and not again
-    assert len(done) == 1
+    assert len(built) == 1
     assert list(pending) == [evaluator.evaluate(plan) for plan in PLANS]
     assert evaluator.evaluate(PLANS[-1]) is last
-    assert len(done) == 1
+    assert len(built) == 1
     evaluator.start_many(PLANS, 1, workers=2)
     evaluator.close()  # what has not begun is dropped
     assert not workers_alive()
@@ -97,7 +90,7 @@ def test_work_goes_on_in_the_background(evaluator, done):
 )
 def test_nothing_starts_before_everything_is_checked(tiny, monkeypatch, plans, kwargs, sentence):
     evaluator = Evaluator(tiny)
-    monkeypatch.setattr(evaluator, "_recovered", None)
+    monkeypatch.setattr(Measurement, "build", None)
     with pytest.raises(InputError, match=sentence):
         evaluator.evaluate_many(plans, **{"workers": 2, **kwargs})
     assert not workers_alive()
@@ -117,8 +110,8 @@ def test_the_number_of_workers(tiny, monkeypatch):
 def test_threads_are_the_fidelitys_and_afterwards_as_before(tiny, monkeypatch):
     seen = []
     evaluator = Evaluator(tiny, fidelity=Fidelity(threads=2, batches=1))
-    measured = evaluator._measured
-    monkeypatch.setattr(evaluator, "_measured", lambda *a: seen.append(torch.get_num_threads()) or measured(*a))
+    measured = Measurement._measured
+    monkeypatch.setattr(Measurement, "_measured", lambda *a: seen.append(torch.get_num_threads()) or measured(*a))
     evaluator.evaluate(HALF)
     assert (seen, torch.get_num_threads()) == ([2], 1)
     with pytest.raises(ZeroDivisionError), threads_set(2):
@@ -141,7 +134,7 @@ def test_a_worker_that_is_ended_costs_time_and_nothing_else(tiny, evaluator):
     first = next(pending)
     os.kill(workers_alive()[0].pid, signal.SIGKILL)
     time.sleep(1)
-    evaluator._answers.known.clear()
+    evaluator._memo.known.clear()
     with pytest.warns(UserWarning, match="A worker was ended from outside") as warned:
         again = [first, *pending, *evaluator.start_many(PLANS, 4, workers=2)]
     assert again == expected + Evaluator(tiny).evaluate_many(PLANS, 4, workers=1)
@@ -231,6 +224,7 @@ OWN_NETWORK = """
     import torch
     import dsfp_env
     from conftest import TinyNet
+    from dsfp_env.evaluation.measurement import Measurement
 
     class Net(TinyNet):
         pass
@@ -243,7 +237,7 @@ OWN_NETWORK = """
         plans = [dict.fromkeys(task.agents, float(ratio)) for ratio in (20, 50, 80)]
         with dsfp_env.Evaluator(task, "l1", store=False) as evaluator:
             pending = evaluator.start_many(plans, workers=2)
-            evaluator._recovered = None  # nothing is evaluated in this process
+            Measurement.build = None  # nothing is evaluated in this process
             print(len(list(pending)))
 
     if __name__ == "__main__":

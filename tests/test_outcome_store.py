@@ -20,6 +20,7 @@ from torch import nn
 import dsfp_env
 from dsfp_env import Evaluator, LatencyMeter, Task
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.outcome_store import OutcomeStore
 from dsfp_env.tasks.fingerprints import SOURCES, evaluation_key, fingerprint
 
@@ -29,7 +30,7 @@ PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 20)]
 
 
 def no_work(monkeypatch):
-    monkeypatch.setattr(Evaluator, "_recovered", None)
+    monkeypatch.setattr(Measurement, "build", None)
 
 
 def test_what_was_measured_is_not_measured_again(tiny, store, monkeypatch):
@@ -143,7 +144,7 @@ def test_the_code_in_the_key_is_the_code_that_runs(tiny, digits):
         question = evaluator._question(dict.fromkeys(task.agents, 50.0), 0)
         sys.setprofile(note)
         try:
-            evaluator._evaluated(question)
+            evaluator.measurement.answer(question)
         finally:
             sys.setprofile(None)
     ours = {name.removeprefix("dsfp_env.") for name in ran if name.startswith("dsfp_env.")}
@@ -225,7 +226,7 @@ def test_a_damaged_file_is_set_aside(tiny, store, content):
         assert store.file.with_name("outcomes.sqlite.damaged").read_bytes() == content
     else:  # a new file
         assert Evaluator(tiny).evaluate(HALF) == expected
-    assert len(store.find([Evaluator(tiny)._key(Evaluator(tiny)._question(HALF, 0))])) == 1
+    assert len(store.find([Evaluator(tiny)._store.key(Evaluator(tiny)._question(HALF, 0))])) == 1
 
 
 def test_damage_anywhere_never_gives_a_wrong_accuracy(store, recwarn):
@@ -261,11 +262,11 @@ def test_another_process_finds_it(digits, tmp_path):
         textwrap.dedent("""
             import torch
             import dsfp_env
-            from dsfp_env.evaluation import evaluator
+            from dsfp_env.evaluation import measurement
             torch.set_num_threads(1)
             task = dsfp_env.load_task("digits", device="cpu")
-            done, work = [], evaluator.fine_tune
-            evaluator.fine_tune = lambda *given: done.append(work(*given))
+            done, work = [], measurement.fine_tune
+            measurement.fine_tune = lambda *given: done.append(work(*given))
             plan = dict.fromkeys(task.agents, 50.0)
             print(len(done), dsfp_env.Evaluator(task, "l1").evaluate(plan, 123).accuracy, len(done))
         """)

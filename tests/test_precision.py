@@ -93,7 +93,7 @@ def test_a_transfer_set_is_made_once_and_belongs_to_its_seed(tiny):
     assert len(tiny.transfer_set(replace(fidelity, batches=0), seed=5).indices) == 0
     for seed in range(40):  # old ones are forgotten
         tiny.transfer_set(fidelity, seed)
-    assert len(tiny._transfer_sets) <= 16
+    assert len(tiny.teacher._transfer_sets) <= 16
 
 
 class Norms(nn.Module):

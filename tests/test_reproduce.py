@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import dsfp_env.evaluation.evaluator
 from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Settings, Study
 from dsfp_env import InputError, load_pruned
+from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
 from dsfp_env.training.distillation import fine_tune
 
@@ -77,7 +77,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeyp
     done, name = Study(finished), "search-q_learning-50-seed3"
     lines = (done.folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
     work = []
-    monkeypatch.setattr(dsfp_env.evaluation.evaluator, "fine_tune", lambda *given: work.append(fine_tune(*given)))
+    monkeypatch.setattr(measurement, "fine_tune", lambda *given: work.append(fine_tune(*given)))
     counts = []
     for log in ("", "".join(lines[:2]) + lines[2][:30]):
         folder = tmp_path / str(len(log))

@@ -1,16 +1,13 @@
-"""Ratios in, measured outcome out: score, choose, remove, recalibrate, distil, measure.
+"""Ratios in, measured outcome out: a question is answered from memory, from the disk, or by a measurement.
 
-An evaluation is a pure function of (task, ratios, criterion, fidelity, seed): its noise depends on the seed
-alone, never on what was evaluated before, nor on the process. So equal questions are answered once, from memory
-and from disk afterwards, and many are answered at once, by workers.
+An evaluation is a pure function of (task, ratios, criterion, fidelity, seed), see `measurement`. So equal
+questions are answered once, and many are answered at once, by workers.
 """
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,33 +16,20 @@ from torch import nn
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.channels.graph import Keep
-from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
-from dsfp_env.criteria.scoring import Criterion, Scores
-from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.criteria.criterion import Criterion, Scores
+from dsfp_env.evaluation.executors import Executor
+from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.latency import LatencyMeter
-from dsfp_env.evaluation.memo import Answers
-from dsfp_env.evaluation.outcome import Outcome, outcome_of
-from dsfp_env.evaluation.outcome_store import OutcomeStore
+from dsfp_env.evaluation.measurement import Measurement, Question
+from dsfp_env.evaluation.memo import Memo
+from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import LEVELS, as_fractions
+from dsfp_env.evaluation.stored_outcomes import StoredOutcomes
 from dsfp_env.evaluation.workers import available_cores
-from dsfp_env.speed.folding import fold
-from dsfp_env.speed.norm_kernel import choose_kernels
-from dsfp_env.tasks.fingerprints import evaluation_key
 from dsfp_env.tasks.layer_features import fixed_features
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.accuracy import measure_accuracy
-from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
-
-
-@dataclass(frozen=True)
-class Question:
-    """All that the outcome of an evaluation depends on, for one task and fidelity."""
-
-    seed: int
-    threads: int
-    kept: tuple[tuple[int, ...], ...]  # the same as ``keep``
-    keep: Keep = field(compare=False, repr=False)
+from dsfp_env.training.distillation import Fidelity
 
 
 class Evaluator:
@@ -74,16 +58,13 @@ class Evaluator:
         latency: LatencyMeter | None = None,
         store: bool = True,
     ) -> None:
-        self.task = task
-        self.criterion = criterion
-        self.fidelity = fidelity or task.fidelity
-        if self.fidelity.precision == "auto":
-            self.fidelity = replace(self.fidelity, precision=task.precision)
-        kernels = choose_kernels(self.fidelity.kernels, self.fidelity.precision, task.device)
-        self.fidelity = replace(self.fidelity, kernels=kernels)
-        self.min_filters, self.round_to, self.latency = min_filters, round_to, latency
-        self._store = OutcomeStore() if store and latency is None else None
-        self._answers = Answers(self._evaluated, self._recall, self._keep_on_disk, self._for_workers)
+        self.task, self.criterion = task, criterion
+        self.min_filters, self.round_to = min_filters, round_to
+        self.measurement = Measurement(task, fidelity, latency)
+        self.fidelity, self.latency = self.measurement.fidelity, latency
+        self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None
+        self._memo = Memo(self.measurement, self._store)
+        self._processes = Processes()
 
     @property
     def scores(self) -> Scores:
@@ -96,12 +77,9 @@ class Evaluator:
         return fixed_features(self.task, self.scores)
 
     @cached_property
-    @with_gradients()
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
-        whole = self.task.graph.keep({}, self.scores)
-        with threads_set(self.fidelity.threads):
-            return self._measured(self.task.network, whole)
+        return self.measurement.measure_original()
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Measure the network pruned by these ratios.
@@ -113,7 +91,7 @@ class Evaluator:
         Raises:
             InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
         """
-        return self._answers.one(self._question(ratios, seed))
+        return self._memo.one(self._question(ratios, seed))
 
     def evaluate_many(
         self,
@@ -150,11 +128,11 @@ class Evaluator:
         Returns:
             The outcomes in order, each when it is asked for. Without workers, that is when the work is done.
         """
-        return self._answers.many(self._questions(plans, seed), self._worker_count(workers))
+        return self._memo.many(self._questions(plans, seed), self._executor(self._worker_count(workers)))
 
     def close(self) -> None:
         """End the workers, if there are any; they are started anew when they are needed."""
-        self._answers.stop()
+        self._processes.stop()
 
     def __enter__(self) -> Evaluator:
         return self
@@ -164,16 +142,13 @@ class Evaluator:
 
     def remember(self, ratios: Mapping[str, float], seed: int, accuracy: float) -> None:
         """Take the accuracy of an evaluation that was made earlier, so that it need not be made again."""
-        question = self._question(ratios, seed)
-        self._answers.known[question] = self.outcome(question.keep, accuracy)
+        keep = self.keep(ratios)
+        self._memo.known[self.measurement.question(keep, seed)] = self.outcome(keep, accuracy)
 
-    @with_gradients()
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
         """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
-        with threads_set(self.fidelity.threads):
-            return self._recovered(self.keep(ratios), seed)
+        return self.measurement.build(self.keep(ratios), seed)
 
-    @with_gradients()
     def measure_splits(self, ratios: Mapping[str, float] | None = None, seed: int = 0) -> tuple[float, float]:
         """Accuracy on the validation split, that of `evaluate`, and on the test split. For tables and reports.
 
@@ -181,9 +156,8 @@ class Evaluator:
             ratios: As for `evaluate`; if None, the original network is measured, as it is.
             seed: Drives the fine-tuning.
         """
-        with threads_set(self.fidelity.threads):
-            network = self.task.network if ratios is None else self._recovered(self.keep(ratios), seed)
-            validation, test = self._accuracies(network, self.task.validation, self.task.test)
+        network = self.task.network if ratios is None else self.build(ratios, seed)
+        validation, test = self.measurement.accuracies(network, self.task.validation, self.task.test)
         return validation, test
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:
@@ -195,16 +169,12 @@ class Evaluator:
         """The costs of the pruned network, without making it. Raises as `evaluate` does."""
         return self.task.graph.costs(self.keep(ratios))
 
-    def outcome(self, keep: Keep, accuracy: float, latency: float | None = None) -> Outcome:
-        """The outcome of keeping these filters, given what was measured."""
-        graph, agents = self.task.graph, self.task.agents
-        kept = {agent: len(keep[path]) for agent, path in agents.items()}
-        filters = {agent: graph.layers[path].out_channels for agent, path in agents.items()}
-        return outcome_of(accuracy, graph.costs(keep), graph.costs(), kept, filters, latency)
+    def outcome(self, keep: Keep, accuracy: float) -> Outcome:
+        """The outcome of keeping these filters, given the accuracy that was measured."""
+        return self.measurement.outcome(keep, accuracy)
 
     def _question(self, ratios: Mapping[str, float], seed: int) -> Question:
-        keep = self.keep(ratios)
-        return Question(int(seed), self._threads, tuple(tuple(kept.tolist()) for kept in keep.values()), keep)
+        return self.measurement.question(self.keep(ratios), seed)
 
     def _questions(self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> list[Question]:
         """Every plan with its seed, checked."""
@@ -224,68 +194,19 @@ class Evaluator:
                 raise InputError(f"plans[{position}]: {error}") from error
         return questions
 
-    def _recall(self, questions: Iterable[Question]) -> dict[Question, Outcome]:
-        if self._store is None or self.task.fingerprint is None:
-            return {}
-        by_key = {self._key(question): question for question in questions}
-        found = self._store.find(by_key)
-        return {by_key[key]: self.outcome(by_key[key].keep, accuracy) for key, accuracy in found.items()}
-
-    def _keep_on_disk(self, question: Question, outcome: Outcome) -> None:
-        if self._store is not None and self.task.fingerprint is not None:
-            self._store.add(self._key(question), outcome.accuracy)
-
-    def _key(self, question: Question) -> str:
-        fidelity = replace(self.fidelity, threads=question.threads)
-        return evaluation_key(self.task.fingerprint, question.kept, fidelity, question.seed, self.task.device)
-
-    @property
-    def _threads(self) -> int:
-        """Threads of one evaluation."""
-        return self.fidelity.threads or torch.get_num_threads()
+    def _executor(self, workers: int) -> Executor | None:
+        """Worker processes, if several are wanted."""
+        self._processes.count = workers
+        return self._processes if workers > 1 else None
 
     def _worker_count(self, asked: int | None) -> int:
         if asked is None:
             alone = self.latency is not None or self.task.device.type != "cpu"
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
-            return 1 if alone else max(1, available_cores() // self._threads)
+            threads = self.fidelity.threads or torch.get_num_threads()
+            return 1 if alone else max(1, available_cores() // threads)
         if not isinstance(asked, (int, np.integer)) or asked < 1:
             raise InputError(f"workers is {asked!r}: expected a number of processes, 1 or more, or None.")
         if asked > 1 and self.latency is not None:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
-
-    def _for_workers(self) -> Callable[[Question], Outcome]:
-        """`_evaluated` of a copy with what it needs, and no more: a criterion of the user's own may not pickle."""
-        with threads_set(self._threads):  # what is one for all seeds is computed here, not by every worker
-            self.task.transfer_set(self.fidelity, 0)
-        task, lean = copy.copy(self.task), copy.copy(self)
-        vars(task).update(test=None)
-        vars(lean).update(task=task, criterion=None, _answers=None)
-        return lean._evaluated
-
-    @with_gradients()
-    def _evaluated(self, question: Question) -> Outcome:
-        """The work itself, in this process or in a worker."""
-        with threads_set(question.threads):
-            network = self._recovered(question.keep, question.seed)
-            return self._measured(network, question.keep)
-
-    def _measured(self, network: nn.Module, keep: Keep) -> Outcome:
-        accuracy = self._accuracies(network, self.task.validation)[0]
-        images = self.task.validation.images
-        latency = self.latency.measure(network, images).seconds if self.latency else None
-        return self.outcome(keep, accuracy, latency)
-
-    def _accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
-        exact = self.fidelity.precision == "float32"
-        answering = network if exact else fold(network, self.task.norms)
-        return [measure_accuracy(answering, split, self.fidelity.precision) for split in splits]
-
-    def _recovered(self, keep: Keep, seed: int) -> nn.Module:
-        task, fidelity = self.task, self.fidelity
-        network = task.graph.slim(task.network, keep)
-        images = task.train.images[: fidelity.recalibration_images]
-        recalibrate(network, images, precision=fidelity.precision)
-        fine_tune(network, task.train, task.transfer_set(fidelity, seed), fidelity, seed)
-        return network.eval()

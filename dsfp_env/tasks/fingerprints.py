@@ -30,7 +30,8 @@ SOURCES = (
     "datasets/labelled_images.py",
     "common/devices.py",
     "training/distillation.py",
-    "evaluation/evaluator.py",
+    "training/teacher.py",
+    "evaluation/measurement.py",
     "speed/folding.py",
     "channels/layers.py",
     "speed/norm_kernel.py",
@@ -86,13 +87,13 @@ def hash_of(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def evaluation_key(
-    task: str | None, kept: Sequence[Sequence[int]], fidelity: Fidelity, seed: int, device: torch.device
+    task: str | None, kept: Sequence[bytes], fidelity: Fidelity, seed: int, device: torch.device
 ) -> str:
     """Hash of everything that the accuracy depends on, as 64 characters.
 
     Args:
         task: Its `fingerprint`.
-        kept: The filters that stay, of every prunable layer.
+        kept: Which filters stay, of every prunable layer; see `measurement.Question`.
         fidelity: The work of the evaluation, with its number of threads.
         seed: Of the fine-tuning.
         device: Where it is done.

@@ -14,14 +14,12 @@ from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
-from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images, draw_batches
-from dsfp_env.speed.folding import fold, foldable
+from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.training.accuracy import compute_logits
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
-
-_TRANSFER_SETS_KEPT = 16  # a few seeds of a few fidelities
+from dsfp_env.training.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +38,6 @@ class Task:
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
     architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
-    _transfer_sets: dict[tuple[Any, ...], TransferSet] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_network(
@@ -127,10 +124,9 @@ class Task:
         return {**state, "_scores": named}  # a criterion of the user's own may not pickle
 
     @cached_property
-    @with_gradients()
-    def norms(self) -> dict[str, str]:
-        """Normalisations that `fold` takes into the convolutions before them."""
-        return foldable(self.network, self.graph.norms, self.train.images[:2])
+    def teacher(self) -> Teacher:
+        """The original network as it answers to the batches of a distillation."""
+        return Teacher(self.network, self.train.images, self.graph.norms)
 
     @cached_property
     @with_gradients()
@@ -151,38 +147,14 @@ class Task:
         agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
         return "bfloat16" if agree else "float32"
 
-    @with_gradients()
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
-        """The batches of distillation for a seed, and what the original network answers to them; kept.
+        """The batches of distillation for a seed, with the original network's answers; see `training.teacher`."""
+        return self.teacher.transfer_set(fidelity, seed)
 
-        Args:
-            fidelity: How many, how large, and how precisely answered. Its precision must be chosen, not "auto".
-            seed: Chooses the batches.
-        """
-        key = fidelity.batches, fidelity.batch_size, fidelity.precision, seed, torch.get_num_threads()
-        if key not in self._transfer_sets:
-            while len(self._transfer_sets) >= _TRANSFER_SETS_KEPT:
-                self._transfer_sets.pop(next(iter(self._transfer_sets)))
-            indices = draw_batches(len(self.train.labels), fidelity.batch_size, fidelity.batches, seed)
-            indices = indices.to(self.device)
-            self._transfer_sets[key] = TransferSet(indices, self._answers(indices, fidelity.precision))
-        return self._transfer_sets[key]
-
-    @cached_property
+    @property
     def teacher_logits(self) -> torch.Tensor:
         """The original network's logits on the training split, ``[N, classes]``."""
-        return compute_logits(self.network, self.train.images)
-
-    def _answers(self, indices: torch.Tensor, precision: str) -> torch.Tensor:
-        """The original network's logits for batches of training images."""
-        if precision == "float32":
-            teacher = self.network
-            if indices.numel() >= len(self.train.labels):
-                return self.teacher_logits[indices]  # of the whole split, once for all seeds
-        else:
-            teacher = fold(self.network, self.norms)
-        answers = [compute_logits(teacher, self.train.images[batch], precision=precision) for batch in indices]
-        return torch.stack(answers) if answers else torch.empty(0)
+        return self.teacher.logits
 
 
 def score_filters(

@@ -1,0 +1,132 @@
+"""The work of one evaluation: kept filters -> slim network -> recalibration, short distillation -> an `Outcome`.
+
+A `Measurement` is a pure function of (kept filters, seed): its noise depends on the seed alone, never on what was
+measured before, nor on the process. It holds what the work needs and no more, and pickles; `Question` is what it
+is asked, in plain numbers. So it can be sent to wherever the work is to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from dsfp_env.channels.graph import Keep
+from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.outcome import Outcome, outcome_of
+from dsfp_env.speed.folding import fold
+from dsfp_env.speed.norm_kernel import choose_kernels
+from dsfp_env.tasks.task import Task
+from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a measurement is asked: all that its outcome depends on besides."""
+
+    kept: tuple[bytes, ...]  # of each prunable layer, a bit for every filter: 1 if it stays
+    seed: int
+    threads: int  # of the CPU
+
+
+class Measurement:
+    """Prunes the network of a task, lets it recover, and measures it.
+
+    Args:
+        task: The trained network and its data; the test split is not kept.
+        fidelity: The work of one evaluation; the task's own if not given. What is "auto" in it is chosen here.
+        latency: How to measure the time of a forward pass, if that is to be part of outcomes.
+    """
+
+    def __init__(self, task: Task, fidelity: Fidelity | None = None, latency: LatencyMeter | None = None) -> None:
+        self.network, self.graph, self.agents = task.network, task.graph, task.agents
+        self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
+        self.fidelity, self.latency = _chosen(task, fidelity or task.fidelity), latency
+
+    @with_gradients()
+    def measure(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> Outcome:
+        """What the network is worth when it keeps these filters.
+
+        Args:
+            keep: Module path -> indices of the filters that stay, from `ChannelGraph.keep`.
+            seed: Drives the fine-tuning.
+        """
+        with threads_set(self.fidelity.threads):
+            return self._measured(self.build(keep, seed), keep)
+
+    @with_gradients()
+    def measure_original(self) -> Outcome:
+        """What the unpruned network is worth as it is, without fine-tuning."""
+        with threads_set(self.fidelity.threads):
+            return self._measured(self.network, {})
+
+    @with_gradients()
+    def build(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> nn.Module:
+        """The network that `measure` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
+        fidelity = self.fidelity
+        with threads_set(fidelity.threads):
+            network = self.graph.slim(self.network, dict(keep))
+            images = self.train.images[: fidelity.recalibration_images]
+            recalibrate(network, images, precision=fidelity.precision)
+            fine_tune(network, self.train, self.teacher.transfer_set(fidelity, seed), fidelity, seed)
+            return network.eval()
+
+    @with_gradients()
+    def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
+        """Top-1 accuracy of a pruned network or the original on each split, as precisely as the fidelity says."""
+        exact = self.fidelity.precision == "float32"
+        with threads_set(self.fidelity.threads):
+            answering = network if exact else fold(network, self.teacher.norms)
+            return [measure_accuracy(answering, split, self.fidelity.precision) for split in splits]
+
+    def outcome(self, keep: Mapping[str, torch.Tensor], accuracy: float, latency: float | None = None) -> Outcome:
+        """The outcome of keeping these filters (all, if none are given), given what was measured."""
+        filters = {agent: self.graph.layers[path].out_channels for agent, path in self.agents.items()}
+        kept = {agent: len(keep[path]) for agent, path in self.agents.items()} if keep else filters
+        return outcome_of(accuracy, self.graph.costs(dict(keep)), self.graph.costs(), kept, filters, latency)
+
+    def question(self, keep: Mapping[str, torch.Tensor], seed: int) -> Question:
+        """What `measure(keep, seed)` asks, with the threads of this process."""
+        kept = []
+        for path, layer in self.graph.layers.items():
+            stays = np.zeros(layer.out_channels, bool)
+            stays[keep[path].numpy()] = True
+            kept.append(np.packbits(stays).tobytes())
+        return Question(tuple(kept), int(seed), self.fidelity.threads or torch.get_num_threads())
+
+    def kept(self, question: Question) -> Keep:
+        """The filters that a question is about, as `ChannelGraph.keep` names them."""
+        bits = zip(self.graph.layers.items(), question.kept, strict=True)
+        return {
+            path: torch.from_numpy(
+                np.unpackbits(np.frombuffer(kept, np.uint8), count=layer.out_channels).nonzero()[0]
+            )
+            for (path, layer), kept in bits
+        }
+
+    def answer(self, question: Question) -> Outcome:
+        """`measure` what a question is about."""
+        with threads_set(question.threads):
+            return self.measure(self.kept(question), question.seed)
+
+    def prepare(self) -> None:
+        """Compute what is one for all seeds, so that who this is sent to need not."""
+        with threads_set(self.fidelity.threads):
+            self.teacher.transfer_set(self.fidelity, 0)
+
+    def _measured(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> Outcome:
+        (accuracy,) = self.accuracies(network, self.validation)
+        latency = self.latency.measure(network, self.validation.images).seconds if self.latency else None
+        return self.outcome(keep, accuracy, latency)
+
+
+def _chosen(task: Task, fidelity: Fidelity) -> Fidelity:
+    """A fidelity in which nothing is "auto"."""
+    precision = task.precision if fidelity.precision == "auto" else fidelity.precision
+    return replace(fidelity, precision=precision, kernels=choose_kernels(fidelity.kernels, precision, task.device))
