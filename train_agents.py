@@ -36,7 +36,7 @@ from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
 from dsfp_env.criteria.scoring import parse_criterion
-from dsfp_env.environment.env import BACKENDS
+from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.tasks.loading import check_task
 
@@ -269,6 +269,12 @@ def task_options(settings: Settings) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(settings, name))}
 
 
+def measuring(env: dsfp_env.LayerPruningEnv) -> dsfp_env.Evaluator:
+    """The evaluator of `make_env`'s environment."""
+    assert isinstance(env.evaluator, dsfp_env.Evaluator)
+    return env.evaluator
+
+
 def make_team(settings: Settings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
     """The learners that the settings name."""
     return choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
@@ -278,7 +284,7 @@ def run(
     settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
-    evaluator, score, actions = env.evaluator, env.score, choose_agent(settings.agent).actions
+    evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
     start_many = partial(evaluator.start_many, workers=1 if alone else settings.workers)
@@ -331,7 +337,7 @@ def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiA
 
 def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
-    evaluator, ratios, seed = env.evaluator, result["best"]["ratios"], measuring_seeds(result["seed"])[0]
+    evaluator, ratios, seed = measuring(env), result["best"]["ratios"], measuring_seeds(result["seed"])[0]
     network = evaluator.build(ratios, seed)
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
     path = record.folder / "pruned.safetensors"

@@ -5,28 +5,116 @@ Version history: v0, the first.
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import Any
 
 from pettingzoo import AECEnv
 from pettingzoo.utils import parallel_to_aec
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
 
+from dsfp_env.common.choices import names_checked
 from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.evaluation.interface import AnyEvaluator
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.rewards import RewardFunction, needs_time
+from dsfp_env.tables.table import Table
+from dsfp_env.tasks.task import Task
+from dsfp_env.training.distillation import Fidelity
 
 
-def parallel_env(*, max_cycles: int | None = None, **kwargs: Any) -> LayerPruningEnv:
+@names_checked
+def parallel_env(
+    task: str | Task | Table = "digits",
+    actions: str = "box",
+    reward: str | RewardFunction = "accuracy_x_saving",
+    macs_budget: float | None = None,
+    horizon: int = 1,
+    seed: int | None = None,
+    render_mode: str | None = None,
+    observation: str = "layers",
+    context: float = 50.0,
+    criterion: str | Criterion = "dsfp",
+    fidelity: Fidelity | None = None,
+    device: str = "auto",
+    min_filters: int = 1,
+    round_to: int = 1,
+    latency: LatencyMeter | None = None,
+    store: bool = True,
+    evaluator: AnyEvaluator | None = None,
+    credit: str = "shared",
+    backend: str = "live",
+    *,
+    max_cycles: int | None = None,
+) -> LayerPruningEnv:
     """Make the parallel environment.
 
     Args:
+        task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`.
+        actions: ``"box"`` or ``"levels"``.
+        reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
+        macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
+        horizon: Steps in an episode.
+        seed: Of the evaluations, until ``reset`` gives another; drawn anew if not given.
+        render_mode: ``"ansi"`` returns text, ``"rgb_array"`` a picture, ``"human"`` prints the text at every
+            reset and step.
+        observation: ``"layers"`` or ``"context"``.
+        context: The number seen with ``observation="context"``, in [10, 90]; ``reset(options={"context": 60})``
+            changes it.
+        criterion: Which filters go first; see `score_filters`.
+        fidelity: The work of one evaluation; the task's own if not given.
+        device: For a task given by name.
+        min_filters: Filters that every layer keeps at least.
+        round_to: Layers that lose filters keep a multiple of this, for hardware.
+        latency: How to measure the time of a forward pass; for the reward ``"accuracy_x_speed"``, which measures
+            with `LatencyMeter()` unless this is given.
+        store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
+        evaluator: One that is there already, so that environments share what they measure. What says how to
+            measure (``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``,
+            ``latency``, ``store``, ``backend``) is left out then, or is what the evaluator was made with.
+        credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see
+            `environment.credit`.
+        backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
+            microseconds, see `tables.evaluator`.
         max_cycles: PettingZoo's word for ``horizon``; give one of them.
-        **kwargs: See `LayerPruningEnv`.
+
+    Raises:
+        InputError: If an argument is unknown, or not what was expected.
     """
     if max_cycles is not None:
-        if "horizon" in kwargs:
+        if horizon != 1:
             raise InputError("Both max_cycles and horizon were given, and they mean the same: give one.")
-        kwargs["horizon"] = max_cycles
-    return LayerPruningEnv(**kwargs)
+        horizon = max_cycles
+    measuring: dict[str, Any] = {
+        "task": task,
+        "criterion": criterion,
+        "fidelity": fidelity,
+        "device": device,
+        "min_filters": min_filters,
+        "round_to": round_to,
+        "latency": latency,
+        "store": store,
+        "backend": backend,
+    }
+    if evaluator is not None:
+        check_beside(evaluator, measuring)
+    elif latency is None and needs_time(reward) and backend == "live":
+        measuring["latency"] = LatencyMeter()
+    return LayerPruningEnv(
+        partial(make_evaluator, **measuring) if evaluator is None else evaluator,
+        actions,
+        reward,
+        macs_budget,
+        horizon,
+        seed,
+        render_mode,
+        observation,
+        context,
+        credit,
+    )
 
 
 def raw_env(**kwargs: Any) -> AECEnv:
@@ -39,3 +127,7 @@ def env(**kwargs: Any) -> AECEnv:
     raw = raw_env(**kwargs)
     check = AssertOutOfBoundsWrapper if kwargs.get("actions") == "levels" else ClipOutOfBoundsWrapper
     return OrderEnforcingWrapper(check(raw))
+
+
+for _made in (raw_env, env):  # they take what parallel_env takes, and show it
+    _made.__signature__ = inspect.signature(parallel_env)  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from gymnasium.spaces import Box, Space
 from pettingzoo import ParallelEnv
 
 from dsfp_env.environment.actions import action_space, decode
+from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
 
 BEST_RATIOS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent
@@ -69,7 +70,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, np.ndarray], Infos]:
         """Start an episode; the seed draws masks, nothing else is random."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
@@ -121,17 +122,10 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
             for agent, place in zip(self.possible_agents, places, strict=True)
         }
 
-    def _infos(self) -> dict[str, dict[str, Any]]:
-        macs = _relative_macs(self._ratios)
-        return {
-            agent: {
-                "score": self._score,
-                "relative_macs": macs,
-                "ratio": ratio,
-                **({"action_mask": self._masks[agent].copy()} if self._masks else {}),
-            }
-            for agent, ratio in self._ratios.items()
-        }
+    def _infos(self) -> Infos:
+        team = {"score": self._score, "relative_macs": _relative_macs(self._ratios)}
+        masks = {agent: {"action_mask": mask.copy()} for agent, mask in self._masks.items()}
+        return infos_of(team, {agent: {"ratio": r, **masks.get(agent, {})} for agent, r in self._ratios.items()})
 
 
 def _relative_macs(plan: Mapping[str, float]) -> float:

@@ -3,12 +3,15 @@
 import os
 import pickle
 from concurrent.futures import BrokenExecutor, Future
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import make_tiny_task
 
+from agents.reporting.finals import measure, measure_original
 from dsfp_env import Evaluator, Fidelity, LatencyMeter, Task
+from dsfp_env.evaluation import measurement as measurement_module
 from dsfp_env.evaluation.executors import CannotSubmit
 from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.measurement import Measurement, Question
@@ -49,6 +52,24 @@ def test_a_question_by_hand(tiny):
     assert list(kept) == list(KEEP)
     assert all(torch.equal(kept[path], KEEP[path]) and kept[path].dtype == torch.int64 for path in KEEP)
     assert measurement.answer(question) == measurement.measure(KEEP, 7)
+
+
+def test_every_accuracy_of_a_result_row_is_measured_in_one_way(tiny, monkeypatch):
+    """Validation and test, pruned and original: by one function, as precisely as the fidelity says."""
+    asked = []
+
+    def spy(network, split, precision):
+        asked.append(precision)
+        return 0.25 if split is tiny.validation else 0.75
+
+    monkeypatch.setattr(measurement_module, "measure_accuracy", spy)
+    evaluator = Evaluator(tiny, "l1", replace(tiny.fidelity, precision="bfloat16"))
+    for row in (
+        measure(evaluator, HALF, lambda outcome: outcome.accuracy, [1, 2]),
+        measure_original(evaluator, lambda outcome: outcome.accuracy),
+    ):
+        assert (row["validation_accuracy"], row["test_accuracy"], row["reward"]) == (0.25, 0.75, 0.25)
+    assert set(asked) == {"bfloat16"}
 
 
 def test_what_is_auto_is_chosen_when_it_is_made(tiny):

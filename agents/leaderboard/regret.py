@@ -14,6 +14,7 @@ import numpy as np
 import dsfp_env
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.rewards import needs_time
 
 RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
 DIGITS = 6  # after the point, in what is written
@@ -41,7 +42,7 @@ def parse_form(text: str) -> Form:
     budget = options.get("macs_budget")
     if budget is not None and not isinstance(budget, (int, float)):
         raise InputError(f"The MACs budget of the reward {text!r} is {budget!r}: expected a number, such as 0.1.")
-    if reward == "accuracy_x_speed":
+    if needs_time(reward):
         raise InputError(f"The reward {reward!r} needs measured times, and a table has none: expected another.")
     return Form(text, reward, budget)
 

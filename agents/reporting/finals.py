@@ -25,7 +25,6 @@ from dsfp_env.common.progress import shown
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
-from dsfp_env.training.accuracy import measure_accuracy
 
 FINALISTS = 10
 CHOOSING_SEEDS = 2  # fine-tunings of each finalist
@@ -126,18 +125,14 @@ def measuring_seeds(seed: int) -> list[int]:
 
 def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]) -> dict[str, Any]:
     """An entry of `result.json`: means over networks fine-tuned with these seeds."""
-    task = evaluator.task
-    networks = [evaluator.build(plan, seed) for seed in seeds]
-    validation = float(np.mean([measure_accuracy(network, task.validation) for network in networks]))
-    test = float(np.mean([measure_accuracy(network, task.test) for network in networks]))
+    validation, test = np.mean([evaluator.measure_splits(plan, seed) for seed in seeds], axis=0).tolist()
     return _entry(plan, evaluator.outcome(evaluator.keep(plan), validation), test, score)
 
 
 def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     """The entry of the unpruned network, as it is."""
-    task = evaluator.task
-    test = measure_accuracy(task.network, task.test)
-    return _entry(dict.fromkeys(task.agents, 0.0), evaluator.original, test, score)
+    _, test = evaluator.measure_splits()
+    return _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
 
 
 def _fresh_seeds(seed: int) -> list[int]:

@@ -36,10 +36,10 @@ from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.tasks.loading import check_task, load_task
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.epochs import shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
@@ -187,6 +187,11 @@ class Study:
         return load_task(self._task_name, self.settings.data_root, self.settings.device, **self._task_options())
 
     @cached_property
+    def measurement(self) -> Measurement:
+        """Measures every accuracy of a row, of the original network as of others."""
+        return Measurement(self.task)
+
+    @cached_property
     def evaluator(self) -> Evaluator:
         """Prunes by the scores of the piece ``scores``."""
         self._need("base")
@@ -213,7 +218,7 @@ class Study:
         task = self.task
         weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in task.network.state_dict().items()})
         write_whole(self.folder / "base.safetensors", lambda file: file.write(weights))
-        costs, accuracy = task.graph.costs(), measure_accuracy(task.network, task.test)
+        costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
         self._write("base", {
             "accuracy": accuracy,
             "pruned_accuracy": accuracy,
@@ -234,18 +239,15 @@ class Study:
         """Let an agent learn ratios for the multiply-adds of uniform pruning."""
         entry, evaluations = choose_agent(agent), self.settings.evaluations
         budget = self.evaluator.costs(self._uniform(rate)).macs / self.task.graph.costs().macs
+        evaluator = Evaluator(self.task, self.evaluator.criterion)
         env = dsfp_env.parallel_env(
-            task=self.task,
-            actions=entry.actions,
-            reward="budget",
-            macs_budget=budget,
-            criterion=self.evaluator.criterion,
+            evaluator=evaluator, actions=entry.actions, reward="budget", macs_budget=budget
         )
         tried: list[dict[str, Any]] = []
         log = self.folder / f"{name}.jsonl"
         before = list(_lines(log))
         for line in before:  # the agents are repeatable: they will ask for the same again
-            env.evaluator.remember(line["ratios"], seed, line["accuracy"])
+            evaluator.remember(line["ratios"], seed, line["accuracy"])
         progress = Progress(name, evaluations)
 
         def note(evaluation: agents.Evaluation) -> None:
@@ -262,7 +264,7 @@ class Study:
         progress.close()
         allowed = budget * self.task.graph.costs().macs
         within = [line for line in tried if line["macs"] <= allowed] or tried
-        start_many = partial(env.evaluator.start_many, workers=1)
+        start_many = partial(evaluator.start_many, workers=1)
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         best = choose_best(ratios, rewards, env.score, start_many, seed)
         self._write(
@@ -274,7 +276,7 @@ class Study:
         plan = self._uniform(rate) if kind == "uniform" else self._need(f"search-{name}")["ratios"]
         task, keep = self.task, self.evaluator.keep(plan)
         network = task.graph.slim(task.network, keep)
-        pruned_accuracy = measure_accuracy(network, task.test)
+        (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
         recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
         checkpoint = self.folder / f"{name}.training"
         teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
@@ -291,13 +293,14 @@ class Study:
         dsfp_env.save_pruned(
             self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
         )
+        validation_accuracy, accuracy = self.measurement.accuracies(network, task.validation, task.test)
         costs, best = task.graph.costs(keep), max(history, key=lambda epoch: epoch.accuracy or 0)
         kept = {path: len(filters) for path, filters in keep.items()}
         self._write(name, {
             "ratios": plan,
             "pruned_accuracy": pruned_accuracy,
-            "accuracy": measure_accuracy(network, task.test),
-            "validation_accuracy": best.accuracy,
+            "accuracy": accuracy,
+            "validation_accuracy": validation_accuracy,
             "best_epoch": best.number,
             "epochs": recipe.epochs,
             "filters": costs.filters,

@@ -61,6 +61,7 @@ class CostCounter:
     """
 
     def __init__(self, nodes: Mapping[str, Node], params: int, other_macs: int) -> None:
+        # Every axis along which something is cut, once.
         places: dict[int, int] = {}  # id of an axis -> its place
         axes = [np.zeros(1, np.int64)]  # class + 1 of every index; place 0: one index that always stays
 
@@ -70,6 +71,7 @@ class CostCounter:
                 axes.append(classes.numpy() + 1)
             return places[id(classes)]
 
+        # Every tensor as the product of two axes and a constant.
         rows, convolutions = [], []
         for node in nodes.values():
             for name, tensor in node.tensors.items():
@@ -79,9 +81,13 @@ class CostCounter:
                 rows.append((first, second, rest * tensor.counts, rest * node.positions * (name == "weight")))
             if node.is_convolution:
                 convolutions.append(place(node.out_class))
+
+        # As arrays, one row for every tensor, and all axes in one.
         self._first, self._second, self._params, self._macs = np.array(rows, np.int64).reshape(-1, 4).T
         self._convolutions = np.array(convolutions, np.int64)
         self._axes, self._starts = np.concatenate(axes), np.cumsum([0, *map(len, axes[:-1])])
+
+        # What is not in these tensors.
         self._other_macs, self._other_params = other_macs, 0
         everything = np.ones(max(map(int, self._axes)), bool)
         self._other_params = params - self.count(everything).params

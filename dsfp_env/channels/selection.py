@@ -23,14 +23,16 @@ class Selector:
     """
 
     def __init__(self, classes: Classes, layers: Mapping[str, PrunableLayer]) -> None:
+        # The coupled sets, and the layers in their order.
         self.sets = coupled_sets(classes, layers)
         self._num_classes = 1 + int(classes.of_label.max())
         self._layers = [path for paths in self.sets for path in paths]
         self._set_of_layer = np.array([number for number, paths in enumerate(self.sets) for _ in paths], np.int64)
+
+        # The filters of these layers that can go, by set and class; a class may be of several filters.
         stays = np.zeros(self._num_classes, bool)
         stays[list(classes.pinned)] = True
-
-        # Copies, since torch moves a tensor's memory when it is sent to another process.
+        # (Copies, since torch moves a tensor's memory when it is sent to another process.)
         out_classes = {path: node.out_class.numpy().copy() for path, node in classes.nodes.items()}
         own = [out_classes[path] for path in self._layers]
         of_filter = np.concatenate([np.empty(0, np.int64), *own])
@@ -39,11 +41,14 @@ class Selector:
         keys = (set_of_filter * self._num_classes + of_filter)[self._filters]
         keys, self._class_of_filter = np.unique(keys, return_inverse=True)  # set by set, ascending within
         self._set_of_class, self._classes = keys // self._num_classes, keys % self._num_classes
+
+        # Each set as a range of its classes.
         self._filters_of_class = np.bincount(self._class_of_filter)
         self._sizes = np.bincount(self._set_of_class, minlength=len(self.sets))
         self._starts = np.cumsum([0, *self._sizes[:-1]])[: len(self._sizes)]
 
-        followers = [  # layers without an agent that lose outputs with these
+        # Who loses outputs: these layers, and others without an agent, one after another.
+        followers = [
             out_classes[path]
             for path, node in classes.nodes.items()
             if path not in layers and node.positions and np.isin(out_classes[path], self._classes).any()

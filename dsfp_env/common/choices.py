@@ -12,10 +12,13 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal, get_args, get_origin
+from functools import partial, wraps
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, UnknownArgument
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def choose(kind: str, name: str, options: Mapping[str, Any], *, importable: bool = False) -> Any:
@@ -49,6 +52,22 @@ def _import(kind: str, path: str) -> Any:
             f"Could not import the {kind} {path!r} ({error}). Expected 'package.module:attribute', "
             "importable from the current directory or installed."
         ) from error
+
+
+def names_checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A function that refuses arguments of unknown names with the nearest known one."""
+    known = inspect.signature(function).parameters
+
+    @wraps(function)
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        for name in kwargs:
+            try:
+                choose(f"argument of {function.__name__}:", name, known)
+            except InputError as error:
+                raise UnknownArgument(*error.args) from None
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """The caller's input cannot be used; the message is a sentence the caller can act on."""
 
 
+class UnknownArgument(InputError, TypeError):
+    """An argument came by a name that there is not; also the error that Python itself would raise."""
+
+
 def check_ranges(settings: object, expected: Mapping[str, tuple[bool, str]]) -> None:
     """Refuse settings that are out of their ranges.
 

@@ -8,7 +8,7 @@
 | observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
 | state | `Box(0, 1, (3 * agents + 5,))` |
 | rewards | the change in score, see `rewards`; shared by all agents, or each its own part, see `credit` |
-| masks | ``infos[agent]["action_mask"]`` where levels meet a budget of MACs, see `masks` |
+| infos | what was measured and applied, see `infos`; masks where levels meet a budget of MACs, see `masks` |
 
 **A step** prunes the original network by the joint action (not what the last step left), lets it recover, and
 measures it. Nothing is random but the fine-tuning, and that depends on the seed alone: within one seed, equal
@@ -33,7 +33,7 @@ the largest number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,26 +42,17 @@ from gymnasium.spaces import Box, Space
 from gymnasium.utils import EzPickle, seeding
 from pettingzoo import ParallelEnv
 
-from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.criteria.scoring import Criterion
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
-from dsfp_env.environment.credit import KINDS, compared_plans, credits
+from dsfp_env.environment.backends import check_evaluator
+from dsfp_env.environment.credit import compared_plans, credits
+from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
-from dsfp_env.evaluation.evaluator import Evaluator
-from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
+from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.rewards import RewardFunction, reward_function
-from dsfp_env.tables.evaluator import TableEvaluator, tabulated
-from dsfp_env.tables.table import Table
-from dsfp_env.tasks.loading import load_task
-from dsfp_env.tasks.task import Task
-from dsfp_env.training.distillation import Fidelity
-
-RENDER_MODES = ["human", "ansi", "rgb_array"]
-BACKENDS = ("live", "table")
-Infos = dict[str, dict[str, Any]]
+from dsfp_env.evaluation.rewards import RewardFunction
 
 
 class _Situation(NamedTuple):
@@ -76,12 +67,13 @@ class _Situation(NamedTuple):
 
 
 class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
-    """The parallel environment; see the top of this file.
+    """The parallel environment; see the top of this file. `dsfp_env.parallel_env` makes it, and its evaluator.
 
     Args:
-        task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`.
+        evaluator: Tells what joint actions are worth, several environments may share one; or a function that
+            makes one.
         actions: ``"box"`` or ``"levels"``.
-        reward: A name for `rewards.reward_function`, or a function (outcome, original) -> score.
+        reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
         macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
         horizon: Steps in an episode.
         seed: Of the evaluations, until ``reset`` gives another; drawn anew if not given.
@@ -90,20 +82,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         observation: ``"layers"`` or ``"context"``.
         context: The number seen with ``observation="context"``, in [10, 90]; ``reset(options={"context": 60})``
             changes it.
-        criterion: Which filters go first; see `score_filters`.
-        fidelity: The work of one evaluation; the task's own if not given.
-        device: For a task given by name.
-        min_filters: Filters that every layer keeps at least.
-        round_to: Layers that lose filters keep a multiple of this, for hardware.
-        latency: How to measure the time of a forward pass; for the reward ``"accuracy_x_speed"``, which measures
-            with `LatencyMeter()` unless this is given.
-        store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
-        evaluator: One that is there already, so that environments share what they measure. It is used as it is:
-            ``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``, ``latency`` and
-            ``store`` are not looked at.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see `credit`.
-        backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
-            microseconds, see `tables.evaluator`.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -118,7 +97,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
 
     def __init__(
         self,
-        task: str | Task | Table = "digits",
+        evaluator: AnyEvaluator | Callable[[], AnyEvaluator],
         actions: str = "box",
         reward: str | RewardFunction = "accuracy_x_saving",
         macs_budget: float | None = None,
@@ -127,63 +106,38 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         render_mode: str | None = None,
         observation: str = "layers",
         context: float = 50.0,
-        criterion: str | Criterion = "dsfp",
-        fidelity: Fidelity | None = None,
-        device: str = "auto",
-        min_filters: int = 1,
-        round_to: int = 1,
-        latency: LatencyMeter | None = None,
-        store: bool = True,
-        evaluator: Evaluator | TableEvaluator | None = None,
         credit: str = "shared",
-        backend: str = "live",
     ) -> None:
         EzPickle.__init__(
-            self, task, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, criterion,
-            fidelity, device, min_filters, round_to, latency, store, evaluator, credit, backend,
-        )  # fmt: skip
-        if render_mode is not None:
-            choose("render mode", render_mode, dict.fromkeys(RENDER_MODES))
-        self.render_mode = render_mode
-        # Never an attribute max_cycles: PettingZoo's parallel_api_test overwrites it.
-        self._horizon = _checked_horizon(horizon)
-        self._action_kind = actions
-        self.macs_budget = macs_budget
-        self._context = _checked_context(context)
-        self.credit = credit
-        choose("credit", credit, dict.fromkeys(KINDS))
-        self._reward_function = reward_function(reward, macs_budget)
-        spaces = {"layers": observations.observation_space, "context": observations.context_space}
-        self._sees = observation
-        make_observation_space = choose("kind of observation", observation, spaces)
-        action_kinds.action_space(actions)  # an unknown kind is refused before the task is loaded
+            self, evaluator, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, credit
+        )
+        # The rules, before anything is loaded. (Never an attribute max_cycles: parallel_api_test overwrites it.)
+        rules = Rules(actions, reward, macs_budget, horizon, render_mode, observation, context, credit)
+        self._rules, self._context = rules, float(context)
+        self.render_mode, self.macs_budget, self.credit = render_mode, macs_budget, credit
 
-        choose("backend", backend, dict.fromkeys(BACKENDS))
-        if evaluator is None and backend == "table":
-            evaluator = tabulated(task, criterion, fidelity, min_filters, round_to, latency)
-        elif evaluator is None:
-            if reward == "accuracy_x_speed" and latency is None:
-                latency = LatencyMeter()
-            if isinstance(task, Table):
-                raise InputError("The task is a table: expected backend='table' with it.")
-            the_task = load_task(task, device=device)
-            evaluator = Evaluator(the_task, criterion, fidelity, min_filters, round_to, latency, store)
-        self.evaluator: Any = evaluator
-        self.layer_names = dict(evaluator.task.agents)  # agent -> module path
+        # Who tells what joint actions are worth, and the agents that choose them.
+        self.evaluator: AnyEvaluator = evaluator() if callable(evaluator) else evaluator
+        check_evaluator(self.evaluator)
+        self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
-        self.evaluations_per_step = 1 if credit == "shared" else 1 + len(self.possible_agents)
-        self.coupled_agents = evaluator.task.coupled_agents  # agent -> agents whose layers are pruned with its own
-        self._coupled_sets = _numbered(self.coupled_agents)
         self.agents: list[str] = []
-        self._levels = evaluator.levels
+        # Agent -> the agents whose layers are pruned with its own.
+        self.coupled_agents = self.evaluator.task.coupled_agents
+        self._coupled_sets = _numbered(self.coupled_agents)
+        self.evaluations_per_step = 1 if credit == "shared" else 1 + len(self.possible_agents)
+
+        # What they do and see: the same objects each time.
+        self._levels = self.evaluator.levels
         self._action_spaces = {
-            agent: action_kinds.action_space(actions, self._levels) for agent in self.possible_agents
+            agent: action_kinds.action_space(actions, self._levels) for agent in self.layer_names
         }
-        self._observation_spaces = {agent: make_observation_space() for agent in self.possible_agents}
+        self._observation_spaces = {agent: SEEN[observation]() for agent in self.layer_names}
         self.state_space = observations.state_space(len(self.possible_agents))
-        self._fixed_features = np.stack(list(evaluator.layer_features.values()))  # [agents, features]
+        self._fixed_features = np.stack(list(self.evaluator.layer_features.values()))  # [agents, features]
         self._budget_masks = self._make_budget_masks()
         self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
+
         self._seed(seed)
         self._was_reset, self._now = False, self._original()
 
@@ -210,10 +164,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         if seed is not None:
             self._seed(seed)
         if options and "context" in options:
-            self._context = _checked_context(options["context"])
+            self._context = check_context(options["context"])
         self.agents = list(self.possible_agents)
         self._was_reset, self._now = True, self._original()
-        if self._budget_masks is not None and self._action_kind == "levels":
+        if self._budget_masks is not None and self._rules.actions == "levels":
             self._masks = self._budget_masks.draw(self._rng)
         self._render_for_humans()
         return self._observe(), self._infos()
@@ -237,7 +191,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         if not plans:
             return {}, {}, {}, {}, {}
         before, self._now = self._now, self._after(plans)
-        over = self._now.time >= self._horizon
+        over = self._now.time >= self._rules.horizon
         acted, self.agents = self.agents, [] if over else self.agents
         self._render_for_humans()
         return (
@@ -261,7 +215,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._check_running(actions)
         if not self.agents:
             return []
-        plan = action_kinds.decode(actions, self.agents, self._action_kind, self._levels)
+        plan = action_kinds.decode(actions, self.agents, self._rules.actions, self._levels)
         return [plan, *compared_plans(plan, self.credit)]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
@@ -278,9 +232,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         Raises:
             InputError: If actions are no levels, or there is no such agent.
         """
-        if self._action_kind != "levels":
+        if self._rules.actions != "levels":
             raise InputError(
-                f"Masks are for levels, and actions are {self._action_kind!r}: expected actions='levels'."
+                f"Masks are for levels, and actions are {self._rules.actions!r}: expected actions='levels'."
             )
         if self._budget_masks is None:
             return np.ones(len(self._levels), np.int8)
@@ -292,7 +246,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         Raises:
             InputError: If a function of the user's own gives no finite number.
         """
-        score = float(self._reward_function(outcome, self.evaluator.original))
+        score = float(self._rules.worth(outcome, self.evaluator.original))
         if not math.isfinite(score):
             raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
         return score
@@ -319,7 +273,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
         if not self.agents and actions:
             raise ResetNeeded(
-                f"step was called with actions for {', '.join(actions)}, but the episode of {self._horizon} "
+                f"step was called with actions for {', '.join(actions)}, but the episode of {self._rules.horizon} "
                 "step(s) is over: call env.reset() first."
             )
 
@@ -354,25 +308,27 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:
-        return observations.Progress(self._now.outcome, self.macs_budget, self._now.time / self._horizon)
+        return observations.Progress(self._now.outcome, self.macs_budget, self._now.time / self._rules.horizon)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        if self._sees == "context":
+        if self._rules.observation == "context":
             return {agent: np.array([self._context], np.float32) for agent in self.possible_agents}
         return observations.observe(self._fixed_features, self._progress())
 
     def _infos(self) -> Infos:
-        outcome = self._now.outcome
-        return {
+        now, outcome = self._now, self._now.outcome
+        team = {
+            "accuracy": outcome.accuracy,
+            "relative_macs": outcome.relative_macs,
+            "macs": outcome.macs,
+            "params": outcome.params,
+            "score": now.score,
+            "evaluations": now.evaluations,
+        }
+        own = {
             agent: {
-                "accuracy": outcome.accuracy,
-                "relative_macs": outcome.relative_macs,
-                "macs": outcome.macs,
-                "params": outcome.params,
-                "score": self._now.score,
-                "credit": self._now.credits[agent],
-                "evaluations": self._now.evaluations,
-                "ratio": self._now.ratios[agent],
+                "credit": now.credits[agent],
+                "ratio": now.ratios[agent],
                 "applied_ratio": outcome.applied_ratios[agent],
                 "coupled_set": self._coupled_sets[agent],
                 "filters_kept": outcome.filters_kept[agent],
@@ -380,13 +336,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
             }
             for agent in self.possible_agents
         }
+        return infos_of(team, own)
 
     def _render_for_humans(self) -> None:
         if self.render_mode == "human":
             print(rendering.as_text(self._frame()))
 
     def _frame(self) -> rendering.Frame:
-        title = f"layer pruning, task {self.evaluator.task.name}, step {self._now.time} of {self._horizon}"
+        title = f"layer pruning, task {self.evaluator.task.name}, step {self._now.time} of {self._rules.horizon}"
         return rendering.Frame(
             title,
             self.layer_names,
@@ -409,15 +366,3 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 def _evaluation_seed(seed: int | None) -> int:
     """The seed itself, or one drawn anew; a negative one is refused by Gymnasium."""
     return int(seeding.np_random(seed)[1]) % 2**63
-
-
-def _checked_horizon(horizon: Any) -> int:
-    if not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise InputError(f"The horizon is {horizon!r}: expected a number of steps, 1 or more.")
-    return int(horizon)
-
-
-def _checked_context(context: Any) -> float:
-    if not isinstance(context, (int, float, np.integer, np.floating)) or not 10 <= context <= 90:
-        raise InputError(f"The context is {context!r}: expected a pruning intensity in percent, in [10, 90].")
-    return float(context)

@@ -73,9 +73,30 @@ def observe(fixed: np.ndarray, progress: Progress) -> dict[str, np.ndarray]:
 
 def state(fixed: np.ndarray, progress: Progress) -> np.ndarray:
     """The state, ``[3 * agents + 5]`` float32; arguments as for `observe`."""
-    kept = [1 - ratio / 100 for ratio in progress.outcome.applied_ratios.values()]
-    shares, sensitivities = fixed[:, FIXED.index("macs_share")], fixed[:, FIXED.index("sensitivity")]
-    return bounded([*kept, *shares, *sensitivities, *_shared(progress)])
+    applied = np.array([list(progress.outcome.applied_ratios.values())])
+    return states(fixed, applied, np.array([_shared(progress)]))[0]
+
+
+def states(fixed: np.ndarray, applied_ratios: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """The states of N situations, ``[N, 3 * agents + 5]`` float32.
+
+    Args:
+        fixed: As for `observe`.
+        applied_ratios: ``[N, agents]``, percent.
+        shared: ``[N, 5]``, as `SHARED` names them.
+    """
+    count, agents = applied_ratios.shape
+    seen = np.empty((count, 3 * agents + len(SHARED)), np.float32)
+    seen[:, :agents] = 1 - applied_ratios / 100
+    seen[:, agents : 2 * agents] = fixed[:, FIXED.index("macs_share")]
+    seen[:, 2 * agents : 3 * agents] = fixed[:, FIXED.index("sensitivity")]
+    seen[:, 3 * agents :] = shared
+    return bounded(seen)
+
+
+def column_of(shared: str, num_agents: int) -> int:
+    """Where a state has one of the features in `SHARED`."""
+    return 3 * num_agents + SHARED.index(shared)
 
 
 def _shared(progress: Progress) -> tuple[float, ...]:

@@ -59,7 +59,7 @@ class Evaluator:
         store: bool = True,
     ) -> None:
         self.task, self.criterion = task, criterion
-        self.min_filters, self.round_to = min_filters, round_to
+        self.min_filters, self.round_to, self.store = min_filters, round_to, store
         self.measurement = Measurement(task, fidelity, latency)
         self.fidelity, self.latency = self.measurement.fidelity, latency
         self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None

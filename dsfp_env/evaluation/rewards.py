@@ -21,7 +21,9 @@ other's exploration, prune far too much. A function of your own can still be any
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
@@ -54,13 +56,33 @@ def accuracy_x_speed(outcome: Outcome, original: Outcome) -> float:
     return outcome.accuracy * (1 - outcome.latency / original.latency)
 
 
+@dataclass(frozen=True)
+class RewardForm:
+    """A reward that is known by name."""
+
+    worth: Callable[..., float]  # (outcome, original) -> score, and macs_budget if it needs one
+    needs_budget: bool = False
+    needs_time: bool = False  # of a forward pass
+
+
+REWARDS: dict[str, RewardForm] = {
+    "accuracy_x_saving": RewardForm(accuracy_x_saving),
+    "budget": RewardForm(within_budget, needs_budget=True),
+    "accuracy_x_speed": RewardForm(accuracy_x_speed, needs_time=True),
+}
+
+
+def needs_time(reward: str | RewardFunction) -> bool:
+    """Whether a reward by name needs measured times; of a function of the user's own that is not known."""
+    return isinstance(reward, str) and reward in REWARDS and REWARDS[reward].needs_time
+
+
 def reward_function(reward: str | RewardFunction, macs_budget: float | None = None) -> RewardFunction:
     """Make a reward function from its name.
 
     Args:
-        reward: ``"accuracy_x_saving"``, ``"budget"``, ``"accuracy_x_speed"``, ``"package.module:function"``, or a
-            function.
-        macs_budget: For ``"budget"``: relative MACs allowed, in (0, 1).
+        reward: A name in `REWARDS`, ``"package.module:function"``, or a function.
+        macs_budget: For the form that needs one: relative MACs allowed, in (0, 1).
 
     Raises:
         InputError: If the name is unknown, or the budget is missing or out of range.
@@ -72,13 +94,11 @@ def reward_function(reward: str | RewardFunction, macs_budget: float | None = No
         )
     if not isinstance(reward, str):
         return reward
-    if reward == "budget":
-        if macs_budget is None:
-            raise InputError("The reward 'budget' needs a budget: give macs_budget, for example 0.3 of the MACs.")
-        return partial(within_budget, macs_budget=macs_budget)
-    forms: dict[str, RewardFunction | None] = {
-        "accuracy_x_saving": accuracy_x_saving,
-        "budget": None,
-        "accuracy_x_speed": accuracy_x_speed,
-    }
-    return choose("reward", reward, forms, importable=True)
+    form: Any = choose("reward", reward, REWARDS, importable=True)
+    if not isinstance(form, RewardForm):  # a function of the user's own
+        return form
+    if not form.needs_budget:
+        return form.worth
+    if macs_budget is None:
+        raise InputError(f"The reward {reward!r} needs a budget: give macs_budget, for example 0.3 of the MACs.")
+    return partial(form.worth, macs_budget=macs_budget)

@@ -11,9 +11,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.actions import ratios_of_centred
+from dsfp_env.environment.infos import team_info
 from dsfp_env.layer_pruning_v0 import parallel_env
-
-TEAM_KEYS = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")
 
 
 def given_or_made(env: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -34,8 +33,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     and 1 is 90 %. (Policies that draw around 0, as Stable-Baselines3's do, would play the bound of a Box(10, 90)
     for ever.) With ``actions="levels"`` it is ``MultiDiscrete([9] * agents)``.
 
-    The info has ``accuracy``, ``relative_macs``, ``macs``, ``params``, ``score`` and ``evaluations`` of the
-    network, and by agent what the parallel environment tells it.
+    The info has what all agents are told (`infos.TEAM`), and by agent what the parallel environment tells it.
 
     Args:
         env: A parallel environment that is there already, such as a `LayerPruningEnv`, wrapped or not.
@@ -74,13 +72,19 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         _, infos = self.parallel_env.reset(seed=seed, options=options)
         if "action_mask" in next(iter(infos.values())):
             self._masks = np.concatenate([info["action_mask"] for info in infos.values()]).astype(bool)
-        return self.parallel_env.state(), _team_info(infos)
+        return self.parallel_env.state(), team_info(infos) | infos
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Prune by one joint action; see `LayerPruningEnv.step`."""
         _, rewards, terminations, truncations, infos = self.parallel_env.step(self.by_agent(action))
         one = self.parallel_env.possible_agents[0]  # rewards and ends are shared
-        return self.parallel_env.state(), rewards[one], terminations[one], truncations[one], _team_info(infos)
+        return (
+            self.parallel_env.state(),
+            rewards[one],
+            terminations[one],
+            truncations[one],
+            team_info(infos) | infos,
+        )
 
     def action_masks(self) -> np.ndarray:
         """The levels that may be chosen in this episode, ``[levels * agents]`` bool, as MaskablePPO asks.
@@ -108,8 +112,3 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self._levels:
             levels_or_ratios = ratios_of_centred(action)[:, None]  # [agents, 1]
         return dict(zip(self.parallel_env.possible_agents, levels_or_ratios, strict=True))
-
-
-def _team_info(infos: dict[str, dict[str, float | int]]) -> dict[str, Any]:
-    shared = next(iter(infos.values()))
-    return {key: shared[key] for key in TEAM_KEYS if key in shared} | infos

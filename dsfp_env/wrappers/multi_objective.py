@@ -21,7 +21,8 @@ from gymnasium.spaces import Box
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.environment.env import Infos, LayerPruningEnv
+from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.environment.infos import Infos
 from dsfp_env.wrappers.joint_action import JointActionEnv, given_or_made
 
 OBJECTIVES = ("accuracy", "saving")

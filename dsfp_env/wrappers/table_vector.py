@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.actions import ratios_of_centred
-from dsfp_env.environment.observations import SHARED
+from dsfp_env.environment.observations import SHARED, column_of, states
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.tables.evaluator import TableEvaluator
@@ -77,12 +77,20 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         agent_infos: bool = True,
         **kwargs: Any,
     ) -> None:
+        # What is for this class to check.
         if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise InputError(f"num_envs is {num_envs!r}: expected a number of environments, 1 or more.")
         self._mode = _checked_mode(autoreset_mode)
         for name, only in (("backend", "table"), ("render_mode", None)):
             if kwargs.pop(name, only) != only:
                 raise InputError(f"Environments of a table in a vector have {name}={only!r} only: leave it out.")
+        given = kwargs.get("evaluator")
+        if not isinstance(given, (TableEvaluator, type(None))):
+            raise InputError(
+                f"The evaluator is of type {type(given).__name__}: expected a TableEvaluator, or none."
+            )
+
+        # One environment, which checks the rest, and is what each of them is like.
         pattern = JointActionEnv(
             task=task,
             actions=actions,
@@ -93,12 +101,9 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             backend="table",
             **kwargs,
         )
-        evaluator = pattern.parallel_env.evaluator
-        if not isinstance(evaluator, TableEvaluator):
-            raise InputError(
-                f"The evaluator is of type {type(evaluator).__name__}: expected a TableEvaluator, or none."
-            )
+        evaluator: TableEvaluator = pattern.parallel_env.evaluator
 
+        # Spaces and rules.
         self.num_envs = int(num_envs)
         self.metadata = {**pattern.metadata, "autoreset_mode": self._mode}
         self.single_observation_space = pattern.observation_space
@@ -107,22 +112,27 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(pattern.action_space, self.num_envs)
         self._levels = actions == "levels"
         self._horizon, self._agent_infos = int(horizon), agent_infos
-        observation, told = pattern.reset()
+
+        # What is known of joint actions, and of agents.
+        _, told = pattern.reset()
         self.table, self.agents = evaluator.table, list(evaluator.task.agents)
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
-        self._look_all_up(evaluator, observation, reward, macs_budget)
+        self._look_all_up(evaluator, reward, macs_budget)
+
+        # Masks, and what is drawn at random.
         self._masks: ManyMasks | None = None
         if self._levels and macs_budget is not None and agent_infos:
             self._masks = ManyMasks(self.table, self._relative_macs[:-1] <= macs_budget)
             self._drawn = np.ones((self.num_envs, len(self.agents), len(self.table.levels)), np.int8)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs  # draw masks; None: not made yet
-
         self.evaluation_seeds = (  # [num_envs] int64
             np.random.default_rng().integers(2**63, size=self.num_envs)
             if seed is None
             else np.full(self.num_envs, pattern.parallel_env.evaluation_seed)
         )
+
+        # Where each environment is.
         self._started = np.zeros(self.num_envs, bool)  # there was a reset
         self._over = np.zeros(self.num_envs, bool)  # a reset follows in place of a step
         self._rows = np.full(self.num_envs, self._original)
@@ -196,7 +206,6 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _look_all_up(
         self,
         evaluator: TableEvaluator,
-        observation: np.ndarray,
         reward: str | RewardFunction,
         macs_budget: float | None,
     ) -> None:
@@ -204,7 +213,6 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
         Args:
             evaluator: Of the table.
-            observation: Of the original network.
             reward: As for the environment.
             macs_budget: As for the environment.
         """
@@ -225,13 +233,19 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         scores = [table.scores(reward, macs_budget, seed, "validation", name) for seed in table.seeds]
         self._scores = np.concatenate([np.append(one, 0.0) for one in scores])
         # Observations, but for accuracy and time.
-        agents = len(self.agents)
-        self._places = {name: 3 * agents + place for place, name in enumerate(SHARED)}
-        self._observations = np.tile(observation, (count + 1, 1))
-        self._observations[:, :agents] = bounded(1 - self._applied_ratios / 100).T
-        self._observations[:, self._places["relative_macs"]] = bounded(self._relative_macs)
-        self._observations[:, self._places["relative_params"]] = bounded(self._params / whole.params)
+        unknown = np.zeros(count + 1)
+        shared = {
+            "accuracy": unknown,
+            "relative_macs": self._relative_macs,
+            "relative_params": self._params / whole.params,
+            "macs_budget": np.full(count + 1, 1.0 if macs_budget is None else macs_budget),
+            "time": unknown,
+        }
+        fixed = np.stack(list(evaluator.layer_features.values()))  # [agents, features]
+        self._observations = states(fixed, self._applied_ratios.T, np.stack([shared[name] for name in SHARED], 1))
         self._seen_accuracies = bounded(self._accuracies)
+        self._accuracy_column, self._time_column = (column_of(name, len(fixed)) for name in ("accuracy", "time"))
+        # Rows of joint actions.
         self._middles = (table.levels[1:] + table.levels[:-1]) / 2
         self._strides = strides(table)
 
@@ -299,8 +313,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _observe(self) -> np.ndarray:
         """Observations ``[num_envs, 3 * agents + 5]`` float32, new each time."""
         seen = self._observations[self._rows]
-        seen[:, self._places["accuracy"]] = self._seen_accuracies[self._offsets + self._rows]
-        seen[:, self._places["time"]] = self._time / self._horizon
+        seen[:, self._accuracy_column] = self._seen_accuracies[self._offsets + self._rows]
+        seen[:, self._time_column] = self._time / self._horizon
         return seen
 
     def _infos(self, which: np.ndarray) -> Infos:

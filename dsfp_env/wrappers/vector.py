@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.backends import MEASURING
 from dsfp_env.wrappers.joint_action import JointActionEnv
 from dsfp_env.wrappers.table_vector import TableVectorEnv
 from dsfp_env.wrappers.together import evaluate_ahead
@@ -61,7 +62,8 @@ class VectorJointActionEnv(SyncVectorEnv):
         if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise InputError(f"num_envs is {num_envs!r}: expected a number of environments, 1 or more.")
         first = JointActionEnv(**kwargs)
-        shared = {**kwargs, "evaluator": first.parallel_env.evaluator}
+        game = {name: value for name, value in kwargs.items() if name not in MEASURING}
+        shared = {**game, "evaluator": first.parallel_env.evaluator}
         self._members = [first, *(JointActionEnv(**shared) for _ in range(num_envs - 1))]
         self._workers = workers
         super().__init__([partial(_the_same, env) for env in self._members], autoreset_mode=autoreset_mode)

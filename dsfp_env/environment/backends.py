@@ -1,0 +1,92 @@
+"""Who tells what a joint action is worth: the arguments about measuring become an evaluator.
+
+``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, see `tables.evaluator`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
+from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.interface import AnyEvaluator
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.tables.evaluator import TableEvaluator, tabulated
+from dsfp_env.tables.table import Table
+from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.task import Task
+from dsfp_env.training.distillation import Fidelity
+
+BACKENDS = ("live", "table")
+
+
+def make_evaluator(
+    task: str | Task | Table = "digits",
+    criterion: str | Criterion = "dsfp",
+    fidelity: Fidelity | None = None,
+    device: str = "auto",
+    min_filters: int = 1,
+    round_to: int = 1,
+    latency: LatencyMeter | None = None,
+    store: bool = True,
+    backend: str = "live",
+) -> AnyEvaluator:
+    """The evaluator that these arguments of `layer_pruning_v0.parallel_env` mean.
+
+    Raises:
+        InputError: If one is not what was expected.
+    """
+    choose("backend", backend, dict.fromkeys(BACKENDS))
+    if backend == "table":
+        return tabulated(task, criterion, fidelity, min_filters, round_to, latency)
+    if isinstance(task, Table):
+        raise InputError("The task is a table: expected backend='table' with it.")
+    return Evaluator(load_task(task, device=device), criterion, fidelity, min_filters, round_to, latency, store)
+
+
+MEASURING = tuple(inspect.signature(make_evaluator).parameters)  # the names of these arguments
+
+
+def check_evaluator(evaluator: Any) -> None:
+    """Refuse what is no evaluator.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if not hasattr(evaluator, "evaluate_many"):
+        raise InputError(
+            f"The evaluator is of type {type(evaluator).__name__}: expected a dsfp_env.Evaluator or "
+            "dsfp_env.TableEvaluator; dsfp_env.parallel_env(task=...) makes one."
+        )
+
+
+def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
+    """Refuse arguments of `make_evaluator` that came beside an evaluator, and that it was not made with.
+
+    Raises:
+        InputError: If one would be ignored, or there is no evaluator.
+    """
+    check_evaluator(evaluator)
+    parameters = inspect.signature(make_evaluator).parameters
+    for name, value in measuring.items():
+        if value != parameters[name].default and not _agrees(evaluator, name, value):
+            raise InputError(
+                f"{name}={value!r} came beside an evaluator, which was not made with it: leave {name} out, or "
+                "make the evaluator with it."
+            )
+
+
+def _agrees(evaluator: Any, name: str, value: Any) -> bool:
+    """Whether an evaluator was made with this value of an argument."""
+    if name == "task":
+        same = value is evaluator.task or value is getattr(evaluator, "table", None)
+        return same or value == evaluator.task.name
+    if name == "device":
+        return bool(value == str(getattr(evaluator.task, "device", "")))
+    if name == "backend":
+        return isinstance(evaluator, TableEvaluator if value == "table" else Evaluator)
+    return bool(getattr(evaluator, name, None) == value)

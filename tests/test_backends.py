@@ -1,0 +1,132 @@
+"""The door of the environment: every argument in sight, none ignored, and one kind of evaluator behind it."""
+
+import inspect
+
+import gymnasium
+import numpy as np
+import pytest
+
+import dsfp_env
+from dsfp_env import Evaluator, Fidelity, InputError, LayerPruningEnv, TableEvaluator
+from dsfp_env.channels.costs import Costs
+from dsfp_env.environment.backends import MEASURING, make_evaluator
+from dsfp_env.evaluation.outcome import outcome_of
+
+GAME = ("actions", "reward", "macs_budget", "horizon", "seed", "render_mode", "observation", "context", "credit")
+
+
+def test_all_arguments_are_in_sight():
+    for made in (dsfp_env.parallel_env, dsfp_env.env, dsfp_env.raw_env):
+        parameters = inspect.signature(made).parameters
+        assert set(parameters) == {*MEASURING, *GAME, "evaluator", "max_cycles"}
+        assert not [p for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    assert tuple(inspect.signature(LayerPruningEnv).parameters) == ("evaluator", *GAME)
+    made = inspect.signature(dsfp_env.parallel_env).parameters
+    for where in (inspect.signature(make_evaluator), inspect.signature(LayerPruningEnv)):
+        for name, parameter in where.parameters.items():
+            assert name == "evaluator" or parameter.default == made[name].default, name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        dsfp_env.parallel_env,
+        dsfp_env.env,
+        lambda **kwargs: gymnasium.make("dsfp/LayerPruning-v0", **kwargs),
+        lambda **kwargs: gymnasium.make_vec("dsfp/LayerPruning-v0", **kwargs),
+    ],
+)
+def test_an_unknown_argument_gets_the_nearest_known_one(tiny, make):
+    with pytest.raises(InputError, match="Unknown argument of parallel_env: 'horizn'. Did you mean 'horizon'"):
+        make(task=tiny, horizn=3)
+    with pytest.raises(TypeError):  # as Python itself would
+        make(task=tiny, horizn=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"criterion": "l1"}, "criterion='l1'"),
+        ({"task": "cifar10-resnet20"}, "task='cifar10-resnet20'"),
+        ({"fidelity": Fidelity(batches=7)}, "fidelity=Fidelity"),
+        ({"device": "cuda:3"}, "device='cuda:3'"),
+        ({"min_filters": 2}, "min_filters=2"),
+        ({"round_to": 8}, "round_to=8"),
+        ({"latency": dsfp_env.LatencyMeter()}, "latency=LatencyMeter"),
+        ({"store": False}, "store=False"),
+        ({"backend": "table"}, "backend='table'"),
+    ],
+)
+def test_nothing_is_ignored_beside_an_evaluator(tiny, given, wrong):
+    evaluator = Evaluator(tiny, "l2")
+    with pytest.raises(InputError, match=f"{wrong}.* came beside an evaluator, which was not made with it: leave"):
+        dsfp_env.parallel_env(evaluator=evaluator, **given)
+
+
+def test_what_an_evaluator_was_made_with_may_be_said(tiny):
+    evaluator = Evaluator(tiny, "l2", min_filters=2)
+    env = dsfp_env.parallel_env(task=tiny, evaluator=evaluator, criterion="l2", min_filters=2, device="cpu")
+    assert env.evaluator is evaluator
+    table = TableEvaluator(dsfp_env.load_table("digits"))
+    assert dsfp_env.parallel_env(task="digits", evaluator=table, backend="table").evaluator is table
+
+
+def test_what_is_no_evaluator_is_refused(tiny):
+    for no in (tiny, "digits"):
+        with pytest.raises(
+            InputError, match=r"expected a dsfp_env.Evaluator or .*parallel_env\(task=...\) makes one"
+        ):
+            dsfp_env.parallel_env(evaluator=no)
+        with pytest.raises(InputError, match=r"expected a dsfp_env.Evaluator"):
+            LayerPruningEnv(no)
+
+
+def test_the_rules_are_checked_before_anything_is_loaded():
+    def load():
+        raise AssertionError("loaded")
+
+    for wrong in ({"horizon": 0}, {"actions": "boxes"}, {"reward": "budget"}, {"credit": "own"}, {"context": 5}):
+        with pytest.raises(InputError):
+            LayerPruningEnv(load, **wrong)
+
+
+class Halves:
+    """An evaluator of somebody else: an accuracy of one half, whatever is asked."""
+
+    latency = None
+    levels = np.array([10.0, 50.0, 90.0])
+
+    class task:
+        name = "halves"
+        agents = {"a": "first", "b": "second"}  # noqa: RUF012
+        coupled_agents = {"a": (), "b": ()}  # noqa: RUF012
+
+    layer_features = {"a": np.zeros(8, np.float32), "b": np.ones(8, np.float32)}  # noqa: RUF012
+    original = outcome_of(0.5, Costs(100, 10, 20), Costs(100, 10, 20), {"a": 10, "b": 10}, {"a": 10, "b": 10})
+
+    def costs(self, ratios):
+        kept = 200 - sum(ratios.values())
+        return Costs(int(kept / 2), 10, int(kept / 10))
+
+    def evaluate(self, ratios, seed=0):
+        kept = {agent: round(10 - ratio / 10) for agent, ratio in ratios.items()}
+        return outcome_of(0.5, self.costs(ratios), Costs(100, 10, 20), kept, {"a": 10, "b": 10})
+
+    def evaluate_many(self, plans, seed=0, workers=None):
+        return [self.evaluate(plan) for plan in plans]
+
+    def start_many(self, plans, seed=0, workers=None):
+        return iter(self.evaluate_many(plans))
+
+    def close(self):
+        pass
+
+
+def test_an_evaluator_of_ones_own():
+    """Half of the MACs saved at an accuracy of one half: a score of one quarter."""
+    env = dsfp_env.parallel_env(evaluator=Halves(), actions="levels", macs_budget=0.6)
+    env.reset(seed=0)
+    _, rewards, _, _, infos = env.step({"a": 1, "b": 1})
+    assert rewards == {"a": 0.25, "b": 0.25}
+    assert infos["a"]["filters_kept"] == 5
+    assert env.action_mask("a", {"b": 0}).tolist() == [0, 0, 1]
