@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.graph import Keep
-from dsfp_env.channels.layers import WEIGHTED, weight_shape, widths
+from dsfp_env.channels.layers import Weighted, kind_of, widths
 from dsfp_env.common.errors import InputError
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.loading import load_task
@@ -186,10 +186,11 @@ def _set_tensors(
             tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
         setattr(modules[path], attribute, tensor)
     for path, module in modules.items():
-        if isinstance(module, WEIGHTED) and tuple(module.weight.shape) != weight_shape(module):
-            raise ValueError(
-                f"the weight of {path!r} has shape {tuple(module.weight.shape)}, not {weight_shape(module)}"
-            )
+        kind = kind_of(module)
+        if isinstance(kind, Weighted):
+            shape, told = tuple(kind.weight(module).shape), kind.weight_shape(module)
+            if shape != told:
+                raise ValueError(f"the weight of {path!r} has shape {shape}, not {told}")
 
 
 def _version(package: str) -> str:

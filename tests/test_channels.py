@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsfp_env import ChannelGraph, Costs, InputError
+from dsfp_env.channels import layers
 from dsfp_env.networks import digits_net, resnet20
 
 
@@ -289,3 +290,39 @@ def test_bad_ratios_scores_and_networks_get_a_sentence():
     keep = graph.keep({path: 0.5}, {path: torch.arange(16)})
     with pytest.raises(InputError, match="does not fit the channel graph"):
         graph.slim(graph.slim(digits_net(), keep), keep)
+
+
+class Gain(nn.Module):
+    """A factor for every channel, in a layer that counts them."""
+
+    def __init__(self, num_gains):
+        super().__init__()
+        self.num_gains, self.gains = num_gains, nn.Parameter(torch.rand(num_gains) + 0.5)
+
+    def forward(self, x):
+        assert x.shape[1] == self.num_gains
+        return x * self.gains.view(1, -1, 1, 1)
+
+
+class KindOfGain(layers.Kind):
+    """All that a new kind of layer needs."""
+
+    modules = (Gain,)
+    width_names = ("num_gains",)
+
+    def set_widths(self, layer, reads, writes):
+        layer.num_gains = writes
+
+
+def test_a_new_kind_of_layer_is_one_class(monkeypatch):
+    """Without, the layer counts the channels that it had: nothing can be removed."""
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), Gain(6), nn.Flatten(), nn.Linear(6 * 36, 3))
+    image = torch.randn(2, 1, 8, 8)
+    assert "0" in ChannelGraph.trace(network, image).excluded
+    monkeypatch.setattr(layers, "KINDS", (*layers.KINDS, KindOfGain()))
+    graph = ChannelGraph.trace(network, image)
+    keep = {"0": torch.tensor([1, 4])}
+    slim = graph.slim(network, keep)
+    assert torch.equal(slim[1].gains, network[1].gains[[1, 4]])
+    assert layers.widths(slim[1]) == {"num_gains": 2}
+    assert torch.allclose(slim(image), graph.masked(network, keep)(image), atol=1e-6)

@@ -74,11 +74,11 @@ class CostCounter:
         # Every tensor as the product of two axes and a constant.
         rows, convolutions = [], []
         for node in nodes.values():
-            for name, tensor in node.tensors.items():
+            for tensor in node.tensors.values():
                 cut = [classes for classes in tensor.axes if classes is not None]
                 first, second = ([place(classes) for classes in cut] + [0, 0])[:2]
                 rest = math.prod(tensor.shape) // math.prod(map(len, cut))
-                rows.append((first, second, rest * tensor.counts, rest * node.positions * (name == "weight")))
+                rows.append((first, second, rest * tensor.counts, rest * tensor.uses))
             if node.is_convolution:
                 convolutions.append(place(node.out_class))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from dsfp_env.channels.labels import components
-from dsfp_env.channels.layers import CONVOLUTIONS, WEIGHTED, Axes, axes, ties
+from dsfp_env.channels.layers import Axes, Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.tracing import INPUT, Trace
 
 
@@ -27,6 +28,7 @@ class LabelledTensor:
     axes: Axes  # one [shape[dim]] int64 for each leading dimension, None for one that is never cut
     is_parameter: bool
     counts: bool  # among the parameters; once, if modules share it
+    uses: int = 0  # of each number as a factor, per image; 0 where no multiply-add is counted
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,13 @@ class Node:
     out_class: torch.Tensor  # [output channels], int64
     in_class: torch.Tensor  # [input positions], int64
     tensors: dict[str, LabelledTensor]  # by name in the module
-    positions: int = 0  # uses of each weight per image; 0 where no multiply-add is counted
+    positions: int = 0  # uses of each number of its weight per image
     is_convolution: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per image of the original layer, in tensors that can be cut."""
+        return sum(math.prod(tensor.shape) * tensor.uses for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def channel_classes(network: nn.Module, trace: Trace) -> Classes:
     """Join channels that stay or go together (connected components of what met), and say which must stay."""
     edges = [join for event in trace.events for join in event.joins]
     for path, module in trace.modules.items():
-        edges += ties(module, *_sides(trace, path))
+        edges += _kind(module).ties(module, *_sides(trace, path))
     count = 1 + max(int(labels.max()) for labels in trace.vertices.values())
     joined = components(torch.cat([torch.empty(2, 0, dtype=torch.int64), *edges], 1), count)
     of_label = joined.unique(return_inverse=True)[1]
@@ -113,7 +120,8 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
     for event in trace.events:
         yield from event.stays
     for path, module in trace.modules.items():
-        if isinstance(module, WEIGHTED) and "weight" not in module._parameters:
+        kind = _kind(module)
+        if isinstance(kind, Weighted) and kind.computes_weight(module):
             yield torch.cat(_sides(trace, path)), f"{path!r}, which it is or is tied to, computes its weight"
     mixed = {
         int(one): event.operation
@@ -123,11 +131,12 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
         for one in of_label[join[0]].unique()
     }
     for path, module in trace.modules.items():
-        if isinstance(module, nn.GroupNorm):
-            mixed |= dict.fromkeys(of_label[trace.vertices[path, "in"]].tolist(), f"GroupNorm in {path!r}")
+        if _kind(module).mixes_channels:
+            what = f"{type(module).__name__} in {path!r}"
+            mixed |= dict.fromkeys(of_label[trace.vertices[path, "in"]].tolist(), what)
     for path, module in trace.modules.items():
         _, writes = _sides(trace, path)
-        if isinstance(module, WEIGHTED) and len(of_label[writes].unique()) == 1:
+        if isinstance(_kind(module), Weighted) and len(of_label[writes].unique()) == 1:
             if len(writes) == 1:
                 yield writes, f"{path!r}, which it is or is tied to, has a single filter"
             elif (operation := mixed.get(int(of_label[writes[0]]))) is not None:
@@ -137,16 +146,22 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
 
 
 def _node(module: nn.Module, sides: tuple[torch.Tensor, torch.Tensor], positions: int, seen: set[int]) -> Node:
-    reads, writes = sides
+    (reads, writes), kind = sides, _kind(module)
     tensors: dict[str, LabelledTensor] = {}
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-        if tensor is not None and (along := axes(module, name, tensor, writes, reads)):
+        if tensor is not None and (along := kind.axes(module, name, tensor, reads, writes)):
             is_parameter = name in module._parameters
-            tensors[name] = LabelledTensor(
-                tensor.shape, along, is_parameter, is_parameter and id(tensor) not in seen
-            )
+            counts, uses = is_parameter and id(tensor) not in seen, positions if kind.multiplies(name) else 0
+            tensors[name] = LabelledTensor(tensor.shape, along, is_parameter, counts, uses)
             seen.add(id(tensor))
-    return Node(writes, reads, tensors, positions, isinstance(module, CONVOLUTIONS))
+    return Node(writes, reads, tensors, positions, isinstance(kind, Convolution))
+
+
+def _kind(module: nn.Module) -> Kind:
+    """The kind of a layer that was traced."""
+    kind = kind_of(module)
+    assert kind is not None
+    return kind
 
 
 def prunable_layers(
@@ -157,11 +172,12 @@ def prunable_layers(
     excluded = {
         path: "it does not run on the example input in evaluation mode"
         for path, module in network.named_modules()
-        if isinstance(module, CONVOLUTIONS) and path not in trace.positions
+        if isinstance(kind_of(module), Convolution) and path not in trace.positions
     }
-    for path, positions in trace.positions.items():
-        module, node = trace.modules[path], classes.nodes[path]
-        if not isinstance(module, CONVOLUTIONS):
+    for path in trace.positions:
+        module: Any = trace.modules[path]
+        node = classes.nodes[path]
+        if not node.is_convolution:
             continue
         reasons = [classes.pinned.get(one) for one in node.out_class.tolist()]
         if all(reasons):
@@ -172,7 +188,7 @@ def prunable_layers(
                 out_channels=module.out_channels,
                 in_channels=module.in_channels,
                 kernel_size=tuple(module.kernel_size),
-                macs=math.prod(node.tensors["weight"].shape) * positions,
+                macs=node.macs,
                 params=sum(parameter.numel() for parameter in module.parameters()),
                 norm=trace.norms.get(path),
                 pinned=sum(reason is not None for reason in reasons),

@@ -9,22 +9,20 @@ Coupled convolutions keep one common set; `selection` has the rule.
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
 from dsfp_env.channels.costs import CostCounter, Costs
-from dsfp_env.channels.coupling import Classes, LabelledTensor, PrunableLayer, channel_classes, prunable_layers
-from dsfp_env.channels.layers import CONVOLUTIONS, set_widths, weight_of
+from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, prunable_layers
+from dsfp_env.channels.cutting import cut, mask
+from dsfp_env.channels.layers import Convolution, Weighted, kind_of
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
-from dsfp_env.channels.verification import find_fault, same_logits
+from dsfp_env.channels.verification import faults_of
 from dsfp_env.common.errors import InputError
 
 Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
@@ -37,6 +35,8 @@ class ChannelGraph:
         layers: Module path -> `PrunableLayer`, in order of execution.
         excluded: Module path of every other convolution -> the reason, in words.
         norms: Module path of a convolution -> that of the normalisation that takes its output directly.
+        sets: The module paths of each coupled set of layers.
+        nodes: Module path -> the classes along the module's tensors; see `coupling`.
     """
 
     def __init__(
@@ -47,19 +47,20 @@ class ChannelGraph:
         counter: CostCounter,
         norms: Mapping[str, str],
     ) -> None:
-        self._nodes = classes.nodes
+        self.nodes = classes.nodes
         self.norms = dict(norms)
         self._counter = counter
         self._num_classes = 1 + int(classes.of_label.max())
         self._selector = Selector(classes, layers)
-        set_of = {path: paths for paths in self._selector.sets for path in paths}
+        self.sets = self._selector.sets
+        set_of = {path: paths for paths in self.sets for path in paths}
         self.layers: dict[str, PrunableLayer] = {
             path: replace(layer, coupled_with=tuple(other for other in set_of[path] if other != path))
             for path, layer in layers.items()
         }
         self.excluded = dict(excluded)
         none = np.empty(0, np.int64)
-        self._out_classes = np.concatenate([none, *(self._nodes[path].out_class.numpy() for path in layers)])
+        self._out_classes = np.concatenate([none, *(self.nodes[path].out_class.numpy() for path in layers)])
         self._starts = dict(zip(layers, np.cumsum([0, *(n.out_channels for n in layers.values())]), strict=False))
 
     @classmethod
@@ -76,7 +77,7 @@ class ChannelGraph:
         Raises:
             InputError: If the network cannot be traced, or has no convolution.
         """
-        if not any(isinstance(module, CONVOLUTIONS) for module in network.modules()):
+        if not any(isinstance(kind_of(module), Convolution) for module in network.modules()):
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
         trace = trace_network(network, example_input)
         classes = channel_classes(network, trace)
@@ -84,7 +85,7 @@ class ChannelGraph:
         image = example_input[:1].to(next(network.parameters()).device)
         while True:
             graph = cls(classes, *prunable_layers(network, trace, classes), counter, trace.norms)
-            faults = graph._faults(network, image, trace, classes)
+            faults = faults_of(graph, network, image, trace, classes)
             if not faults:
                 return graph
             classes.pinned |= {one: reason for one, reason in faults.items() if one not in classes.pinned}
@@ -92,9 +93,13 @@ class ChannelGraph:
     @staticmethod
     def _counter_of(network: nn.Module, trace: Trace, classes: Classes) -> CostCounter:
         params = sum(parameter.numel() for parameter in network.parameters())
-        uncut = [path for path, node in classes.nodes.items() if node.positions and "weight" not in node.tensors]
-        other_macs = sum(math.prod(weight_of(trace.modules[p]).shape) * trace.positions[p] for p in uncut)
-        return CostCounter(classes.nodes, params, trace.other_macs + other_macs)
+        other_macs = trace.other_macs
+        for path, node in classes.nodes.items():
+            if node.positions and not node.macs:  # its weight is computed, and never cut
+                kind, module = kind_of(trace.modules[path]), trace.modules[path]
+                assert isinstance(kind, Weighted)
+                other_macs += kind.weight(module).numel() * node.positions
+        return CostCounter(classes.nodes, params, other_macs)
 
     def keep(
         self,
@@ -142,66 +147,21 @@ class ChannelGraph:
         Raises:
             InputError: If the network or the kept filters do not belong to this graph.
         """
-        return self._cut(network, keep, {})
-
-    def _cut(self, network: nn.Module, keep: Keep, cut: dict[int, torch.Tensor]) -> nn.Module:
-        """Cut a network; ``cut``: id of one of its tensors -> what takes its place, completed here."""
-        alive = torch.from_numpy(self._alive(keep))
-        indices = _Indices(alive)
-        for tensor, traced in self._tensors_of(network):
-            piece = tensor.detach()
-            for dim, classes in enumerate(traced.axes):
-                if classes is not None and (kept := indices.of(classes, piece.device)) is not None:
-                    piece = piece.index_select(dim, kept)
-            if piece.shape != tensor.shape:
-                cut[id(tensor)] = nn.Parameter(piece, tensor.requires_grad) if traced.is_parameter else piece
-        slim = copy.deepcopy(network, cut)  # copies everything but the tensors that were cut
-        modules = dict(slim.named_modules())
-        for path, node in self._nodes.items():
-            if len(node.out_class):
-                set_widths(modules[path], int(alive[node.out_class].sum()), int(alive[node.in_class].sum()))
-        return slim
+        return cut(network, self.nodes, torch.from_numpy(self.alive(keep)))
 
     def masked(self, network: nn.Module, keep: Keep) -> nn.Module:
         """The reference for `slim`: of full width, but removed filters write zero and nobody reads them.
 
         Masked weights get no gradient either, so it can be trained beside the slim network.
         """
-        alive = torch.from_numpy(self._alive(keep))
-        masked = copy.deepcopy(network)
-        for tensor, traced in self._tensors_of(masked):
-            if traced.is_parameter:
-                masks = [
-                    alive[classes].to(tensor).view(-1, *[1] * (tensor.dim() - dim - 1))
-                    for dim, classes in enumerate(traced.axes)
-                    if classes is not None
-                ]
-                for mask in masks:
-                    tensor.detach().mul_(mask)
-                    if tensor.requires_grad:
-                        tensor.register_hook(partial(torch.mul, mask))
-        return masked
+        return mask(network, self.nodes, torch.from_numpy(self.alive(keep)))
 
     def costs(self, keep: Keep | None = None) -> Costs:
         """Costs with these filters kept (all, if none are given), from the structure alone."""
-        return self._counter.count(self._alive(keep or {}))
+        return self._counter.count(self.alive(keep or {}))
 
-    def _tensors_of(self, network: nn.Module) -> Iterator[tuple[torch.Tensor, LabelledTensor]]:
-        """Every traced tensor of a network, which must have the shapes of the one that was traced."""
-        modules = dict(network.named_modules())
-        for path, node in self._nodes.items():
-            for name, traced in node.tensors.items():
-                tensor = getattr(modules.get(path), name, None)
-                came = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else None
-                if tensor is None or came != tuple(traced.shape):
-                    raise InputError(
-                        f"This network does not fit the channel graph: {path}.{name} has shape {came}, expected "
-                        f"{tuple(traced.shape)}. Trace the network that you prune, before it is pruned."
-                    )
-                yield tensor, traced
-
-    def _alive(self, keep: Keep) -> np.ndarray:
-        """Which classes stay: ``[classes]``, bool."""
+    def alive(self, keep: Keep) -> np.ndarray:
+        """Which classes stay with these filters, ``[classes]`` bool; see `coupling`."""
         alive = np.ones(self._num_classes, bool)
         if not keep:
             return alive
@@ -254,71 +214,3 @@ class ChannelGraph:
                 what = "are missing" if came is None else f"have shape {tuple(came.shape)} or hold NaN"
                 raise InputError(f"The scores of {path!r} {what}: expected one number per filter, {expected}.")
         return checked
-
-    def _faults(self, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes) -> dict[int, str]:
-        """Classes whose removal is not exact, with the reason; found by pruning in several ways."""
-        if not self.layers:
-            return {}
-        for keep in self._trials():
-            alive = torch.from_numpy(self._alive(keep))
-            shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-            faults, after = find_fault(trace, classes, alive, self._cut(network, keep, shared), image)
-            if faults.keys() - classes.pinned.keys():
-                return faults
-            if faults or after.error:
-                break
-        else:
-            with torch.no_grad():
-                if same_logits(after.logits, self.masked(network, keep).eval()(image)):
-                    return {}
-        return self._faults_by_set(network, image) or self._give_up(faults)
-
-    def _trials(self) -> Iterator[Keep]:
-        """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last."""
-        first = {path: torch.arange(layer.out_channels) for path, layer in self.layers.items()}
-        yield self.keep(dict.fromkeys(self.layers, 0.4), first)
-        rng = torch.Generator().manual_seed(0)
-        some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
-        for scores in some.values():
-            scores[-1] = -1
-        ratios = 0.1 + 0.8 * torch.rand(len(self.layers), generator=rng)
-        yield self.keep(dict(zip(self.layers, ratios.tolist(), strict=True)), some)
-
-    def _faults_by_set(self, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
-        """Where following tells nothing: prune one coupled set after the other, and compare with masking."""
-        faults: dict[int, str] = {}
-        rng = torch.Generator().manual_seed(0)
-        scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in self.layers.items()}
-        for paths in self._selector.sets:
-            keep = self.keep(dict.fromkeys(paths, 0.5), scores)
-            why = "removing its filters is not the same as masking them: something depends on their number"
-            try:
-                with torch.no_grad():
-                    slim = self.slim(network, keep).eval()(image)
-                    exact = same_logits(slim, self.masked(network, keep).eval()(image))
-            except Exception as error:
-                exact, why = False, f"the forward pass fails when it loses filters ({error})"
-            if not exact:
-                own = torch.cat([self._nodes[path].out_class for path in paths])
-                faults |= dict.fromkeys(own.unique().tolist(), why)
-        return faults
-
-    def _give_up(self, faults: Mapping[int, str]) -> dict[int, str]:
-        why = next(iter(faults.values()), "they differ together")
-        own = torch.from_numpy(self._out_classes).unique().tolist()
-        return dict.fromkeys(own, f"removing filters is not the same as masking them ({why})")
-
-
-class _Indices:
-    """Indices of what stays along an axis, worked out once for all tensors that share it."""
-
-    def __init__(self, alive: torch.Tensor) -> None:
-        self._alive = alive
-        self._known: dict[int, torch.Tensor | None] = {}
-
-    def of(self, classes: torch.Tensor, device: torch.device) -> torch.Tensor | None:
-        """Indices on a device, or None if all stay."""
-        if id(classes) not in self._known:
-            kept = self._alive[classes]
-            self._known[id(classes)] = None if kept.all() else kept.nonzero().flatten().to(device)
-        return self._known[id(classes)]

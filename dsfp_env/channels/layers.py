@@ -1,4 +1,8 @@
-"""What this package knows about torch's layers: which dimension counts channels, and how a layer is cut.
+"""What this package knows about torch's layers: one class for each kind; a new kind is one more class in `KINDS`.
+
+A kind says which dimension counts channels, which channels go together, along which dimensions a layer's tensors
+are cut, and which attributes tell its widths. Whatever is of no kind here (recurrent layers, attention, a user's
+own operations) is followed operation by operation, see `propagation`.
 
 A layer in groups is cut in the finer of two ways that both leave equal groups. *Whole groups*: a group's inputs
 and outputs go together, and the number of groups falls; a depthwise convolution is the case of one channel per
@@ -8,146 +12,257 @@ group. *Within groups*: the same places go in every group, and the number of gro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
-
-CONVOLUTIONS = (_ConvNd,)  # of one, two and three dimensions, transposed or not
-WEIGHTED = (_ConvNd, nn.Linear)  # absorb their input channels, write output channels of their own
-NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
-CHANNELWISE = (*NORMALISATIONS, nn.PReLU)  # one parameter (or statistic) per channel, order kept
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 Axes = tuple[torch.Tensor | None, ...]  # for each leading dimension the class of every index; None: never cut
 
 
-def channel_dim(module: nn.Module) -> int:
-    """The dimension of a layer's input and output that counts channels, for any batch or none."""
-    if isinstance(module, nn.Linear):
+class Kind:
+    """A kind of layers; this one holds one number per channel in each of its tensors, and keeps their order.
+
+    The layer is handed in: a kind has no state. Labels and classes are tensors ``[channels]``, one number for
+    every channel that the layer reads or writes.
+    """
+
+    modules: ClassVar[tuple[type[nn.Module], ...]] = ()  # of this kind are these and all that inherit from them
+    is_convolution: ClassVar[bool] = False  # its output channels are filters
+    is_weighted: ClassVar[bool] = False  # it absorbs what it reads, and writes channels of its own
+    is_normalisation: ClassVar[bool] = False  # in training it needs more than one image
+    mixes_channels: ClassVar[bool] = False  # one output depends on several channels
+    width_names: ClassVar[tuple[str, ...]] = ()  # the attributes that tell the widths
+
+    def runs_itself(self, layer: Any) -> bool:
+        """Whether the layer's own forward pass runs; else another module borrows its tensors."""
+        return True
+
+    def channel_dim(self, layer: Any) -> int:
+        """The dimension of the layer's input and output that counts channels, for any batch or none."""
+        return 1
+
+    def ties(self, layer: Any, reads: torch.Tensor, writes: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Pairs ``[2, n]`` of labels of channels that go together."""
+        yield from ()
+
+    def axes(self, layer: Any, name: str, tensor: torch.Tensor, reads: torch.Tensor, writes: torch.Tensor) -> Axes:
+        """The dimensions along which a tensor of the uncut layer is cut, by the classes along them."""
+        return (writes,) if tensor.dim() > 0 and tensor.shape[0] == len(writes) else ()
+
+    def multiplies(self, name: str) -> bool:
+        """Whether each number of this tensor is multiplied with an activation, as MACs count."""
+        return False
+
+    def set_widths(self, layer: Any, reads: int, writes: int) -> None:
+        """Make the layer's attributes tell how many channels it reads and writes now."""
+
+    def widths(self, layer: Any) -> dict[str, int]:
+        """The attributes that tell the layer's widths."""
+        return {name: getattr(layer, name) for name in self.width_names}
+
+
+class Weighted(Kind):
+    """Layers with a weight that joins every output channel with every input channel (of its group)."""
+
+    is_weighted = True
+
+    def weight(self, layer: Any) -> torch.Tensor:
+        """The weight, be it a parameter or computed."""
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    def computes_weight(self, layer: nn.Module) -> bool:
+        """Whether the weight is made of other parameters, and so cannot be cut."""
+        return "weight" not in layer._parameters
+
+    def multiplies(self, name: str) -> bool:
+        return name == "weight"
+
+    def out_width(self, layer: Any) -> int:
+        """How many channels the layer writes."""
+        return self.weight(layer).shape[0]
+
+    def uses(self, layer: Any, inputs: torch.Tensor, output: torch.Tensor) -> int:
+        """How often each number of the weight was multiplied, from what the layer read and wrote."""
+        return output.numel() // output.shape[self.channel_dim(layer)]
+
+    def weight_shape(self, layer: Any) -> tuple[int, ...]:
+        """What the layer's own widths say of its weight."""
+        raise NotImplementedError
+
+
+class Linear(Weighted):
+    """Fully connected layers."""
+
+    modules = (nn.Linear,)
+    width_names = ("in_features", "out_features")
+
+    def runs_itself(self, layer: nn.Module) -> bool:
+        return not isinstance(layer, NonDynamicallyQuantizableLinear)  # of attention
+
+    def channel_dim(self, layer: nn.Module) -> int:
         return -1
-    return -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else 1
+
+    def axes(
+        self, layer: nn.Module, name: str, tensor: torch.Tensor, reads: torch.Tensor, writes: torch.Tensor
+    ) -> Axes:
+        return (writes, reads) if self.multiplies(name) else super().axes(layer, name, tensor, reads, writes)
+
+    def set_widths(self, layer: nn.Linear, reads: int, writes: int) -> None:
+        layer.in_features, layer.out_features = reads, writes
+
+    def weight_shape(self, layer: nn.Linear) -> tuple[int, ...]:
+        return layer.out_features, layer.in_features
 
 
-def out_width(module: nn.Module) -> int:
-    """Output channels of a weighted layer."""
-    return module.out_channels if isinstance(module, _ConvNd) else weight_of(module).shape[0]
+class Convolution(Weighted):
+    """Convolutions of one to three dimensions, in groups or not; the weight is ``[out, in / groups, ...]``."""
+
+    modules = (_ConvNd,)
+    is_convolution = True
+    width_names = ("in_channels", "out_channels", "groups")
+
+    def channel_dim(self, layer: _ConvNd) -> int:
+        return -1 - len(layer.kernel_size)
+
+    def out_width(self, layer: _ConvNd) -> int:
+        return layer.out_channels
+
+    def loses_whole_groups(self, layer: _ConvNd) -> bool:
+        """Whether whole groups go, and not the same places in every group."""
+        return layer.groups > 1 and layer.groups**2 > layer.in_channels
+
+    def ties(self, layer: _ConvNd, reads: torch.Tensor, writes: torch.Tensor) -> Iterator[torch.Tensor]:
+        if layer.groups == 1:
+            return
+        whole = self.loses_whole_groups(layer)
+        for labels in (reads, writes):
+            by_group = labels.view(layer.groups, -1)
+            yield _all_in_a_row(by_group if whole else by_group.T)
+        if whole:
+            yield torch.stack([reads.view(layer.groups, -1)[:, 0], writes.view(layer.groups, -1)[:, 0]])
+
+    def axes(
+        self, layer: _ConvNd, name: str, tensor: torch.Tensor, reads: torch.Tensor, writes: torch.Tensor
+    ) -> Axes:
+        if not self.multiplies(name):
+            return super().axes(layer, name, tensor, reads, writes)
+        first, second = self._weight_sides(reads, writes)
+        return first, None if self.loses_whole_groups(layer) else second[: len(second) // layer.groups]
+
+    def set_widths(self, layer: _ConvNd, reads: int, writes: int) -> None:
+        if self.loses_whole_groups(layer):
+            layer.groups = reads // (layer.in_channels // layer.groups)
+        layer.in_channels, layer.out_channels = reads, writes
+
+    def weight_shape(self, layer: _ConvNd) -> tuple[int, ...]:
+        first, second = self._weight_sides(layer.in_channels, layer.out_channels)
+        return (first, second // layer.groups, *layer.kernel_size)
+
+    def filters(self, layer: Any, tensor: torch.Tensor) -> torch.Tensor:
+        """The weight, the bias or the gradient of one as ``[filters, elements]``."""
+        return tensor.reshape(len(tensor), -1)
+
+    def _weight_sides(self, reads: Any, writes: Any) -> tuple[Any, Any]:
+        """What is along the first and the second dimension of the weight."""
+        return writes, reads
 
 
-def weight_of(module: nn.Module) -> torch.Tensor:
-    """The weight of a weighted layer, be it a parameter or computed."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
+class TransposedConvolution(Convolution):
+    """Transposed convolutions: the weight is ``[in, out / groups, ...]``, and used once for every input."""
+
+    modules = (_ConvTransposeNd,)
+
+    def uses(self, layer: Any, inputs: torch.Tensor, output: torch.Tensor) -> int:
+        return super().uses(layer, inputs, inputs)
+
+    def filters(self, layer: Any, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 1:
+            return super().filters(layer, tensor)
+        in_channels, per_group, *kernel = tensor.shape
+        by_group = tensor.reshape(layer.groups, in_channels // layer.groups, per_group, *kernel)
+        return by_group.transpose(1, 2).reshape(layer.groups * per_group, -1)
+
+    def _weight_sides(self, reads: Any, writes: Any) -> tuple[Any, Any]:
+        return reads, writes
+
+
+class Normalisation(Kind):
+    """Normalisation of every channel by itself: batch and instance normalisation."""
+
+    modules = (_BatchNorm, _InstanceNorm)
+    is_normalisation = True
+    width_names = ("num_features",)
+
+    def set_widths(self, layer: Any, reads: int, writes: int) -> None:
+        layer.num_features = writes
+
+
+class GroupNormalisation(Kind):
+    """Normalisation of groups of channels, which go as a whole."""
+
+    modules = (nn.GroupNorm,)
+    is_normalisation = True
+    mixes_channels = True
+    width_names = ("num_channels", "num_groups")
+
+    def ties(self, layer: nn.GroupNorm, reads: torch.Tensor, writes: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield _all_in_a_row(reads.view(layer.num_groups, -1))
+
+    def set_widths(self, layer: nn.GroupNorm, reads: int, writes: int) -> None:
+        layer.num_groups = writes // (layer.num_channels // layer.num_groups)
+        layer.num_channels = writes
+
+
+class ParametricReLU(Kind):
+    """PReLU, with a slope for every channel, or one for all."""
+
+    modules = (nn.PReLU,)
+    width_names = ("num_parameters",)
+
+    def axes(
+        self, layer: nn.PReLU, name: str, tensor: torch.Tensor, reads: torch.Tensor, writes: torch.Tensor
+    ) -> Axes:
+        return () if layer.num_parameters == 1 else super().axes(layer, name, tensor, reads, writes)
+
+    def set_widths(self, layer: nn.PReLU, reads: int, writes: int) -> None:
+        layer.num_parameters = min(layer.num_parameters, writes)
+
+
+KINDS: tuple[Kind, ...] = (  # of two that fit, the first counts
+    TransposedConvolution(),
+    Convolution(),
+    Linear(),
+    Normalisation(),
+    GroupNormalisation(),
+    ParametricReLU(),
+)
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    """The kind of a layer; None for all other modules."""
+    return next((kind for kind in KINDS if isinstance(module, kind.modules)), None)
 
 
 def filters_first(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     """A convolution's weight, bias or gradient of one as ``[filters, elements]``."""
-    if tensor.dim() == 1 or not isinstance(module, _ConvTransposeNd):
-        return tensor.reshape(len(tensor), -1)
-    in_channels, per_group, *kernel = tensor.shape
-    groups = module.groups
-    by_group = tensor.reshape(groups, in_channels // groups, per_group, *kernel)
-    return by_group.transpose(1, 2).reshape(groups * per_group, -1)
-
-
-def multiply_adds(module: nn.Module, inputs: torch.Tensor, output: torch.Tensor) -> int:
-    """How often each weight of a layer was used."""
-    side = inputs if isinstance(module, _ConvTransposeNd) else output
-    return side.numel() // side.shape[channel_dim(module)]
-
-
-def ties(module: nn.Module, reads: torch.Tensor, writes: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Channels of one layer that go together by its kind.
-
-    Args:
-        module: The layer.
-        reads: Labels of its input channels.
-        writes: Labels of its output channels.
-
-    Yields:
-        Pairs of labels ``[2, n]``.
-    """
-    groups = _groups(module)
-    if groups == 1 and not isinstance(module, nn.GroupNorm):
-        return
-    for labels in (reads, writes):
-        by_group = labels.view(groups, -1)
-        together = by_group.T if not loses_whole_groups(module) else by_group
-        yield torch.stack([together[:, :1].expand_as(together).flatten(), together.flatten()])
-    if loses_whole_groups(module):
-        yield torch.stack([reads.view(groups, -1)[:, 0], writes.view(groups, -1)[:, 0]])
-
-
-def loses_whole_groups(module: nn.Module) -> bool:
-    """Whether a layer in groups loses whole groups, and not the same places in every group."""
-    if isinstance(module, nn.GroupNorm):
-        return True
-    return isinstance(module, _ConvNd) and module.groups > 1 and module.groups**2 > module.in_channels
-
-
-def axes(module: nn.Module, name: str, tensor: torch.Tensor, writes: torch.Tensor, reads: torch.Tensor) -> Axes:
-    """Along which dimensions a layer's parameter or buffer is cut.
-
-    Args:
-        module: The layer.
-        name: Of the tensor.
-        tensor: The tensor, as it is in the uncut layer.
-        writes: Classes of the layer's output channels.
-        reads: Classes of its input channels.
-    """
-    if name == "weight" and isinstance(module, WEIGHTED):
-        groups = _groups(module)
-        transposed = isinstance(module, _ConvTransposeNd)
-        first, second = (reads, writes) if transposed else (writes, reads)
-        return first, None if loses_whole_groups(module) else second[: len(second) // groups]
-    per_channel = tensor.dim() > 0 and tensor.shape[0] == len(writes)
-    shared = isinstance(module, nn.PReLU) and module.num_parameters == 1
-    return (writes,) if per_channel and not shared else ()
-
-
-def set_widths(module: nn.Module, out_channels: int, in_channels: int) -> None:
-    """Make a layer's attributes tell its new widths."""
-    if isinstance(module, _ConvNd):
-        if loses_whole_groups(module):
-            module.groups = in_channels // (module.in_channels // module.groups)
-        module.out_channels, module.in_channels = out_channels, in_channels
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = out_channels, in_channels
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = min(module.num_parameters, out_channels)
-    elif isinstance(module, nn.GroupNorm):
-        module.num_groups = out_channels // (module.num_channels // module.num_groups)
-        module.num_channels = out_channels
-    elif isinstance(module, NORMALISATIONS):
-        module.num_features = out_channels
+    kind = kind_of(module)
+    assert isinstance(kind, Convolution)
+    return kind.filters(module, tensor)
 
 
 def widths(module: nn.Module) -> dict[str, int]:
     """The attributes of a layer that tell its widths; none for other modules."""
-    if isinstance(module, _ConvNd):
-        names: tuple[str, ...] = ("in_channels", "out_channels", "groups")
-    elif isinstance(module, nn.Linear):
-        names = ("in_features", "out_features")
-    elif isinstance(module, nn.GroupNorm):
-        names = ("num_channels", "num_groups")
-    elif isinstance(module, nn.PReLU):
-        names = ("num_parameters",)
-    else:
-        names = ("num_features",) if isinstance(module, NORMALISATIONS) else ()
-    return {name: getattr(module, name) for name in names}
+    kind = kind_of(module)
+    return {} if kind is None else kind.widths(module)
 
 
-def weight_shape(module: _ConvNd | nn.Linear) -> tuple[int, ...]:
-    """What a weighted layer's own widths say of its weight."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    first, second = module.out_channels, module.in_channels
-    if isinstance(module, _ConvTransposeNd):
-        first, second = second, first
-    return (first, second // module.groups, *module.kernel_size)
-
-
-def _groups(module: nn.Module) -> int:
-    return module.num_groups if isinstance(module, nn.GroupNorm) else getattr(module, "groups", 1)
+def _all_in_a_row(labels: torch.Tensor) -> torch.Tensor:
+    """Pairs ``[2, n]`` that join all labels in each row of ``[rows, n]``."""
+    return torch.stack([labels[:, :1].expand_as(labels).flatten(), labels.flatten()])

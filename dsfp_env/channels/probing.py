@@ -17,7 +17,7 @@ from dsfp_env.channels.labels import distinct, pairs
 MOST_WORK = 1 << 25  # elements: of an operation's outputs, times channels
 
 
-class Hearing:
+class Probe:
     """Which channels each element of an operation's outputs reads, told from where NaN comes out.
 
     Args:

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from dsfp_env.channels.labels import Labels, compact, components, distinct, is_constant, pairs
-from dsfp_env.channels.probing import Hearing
+from dsfp_env.channels.probing import Probe
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {
@@ -61,7 +61,7 @@ class Event:
     mixes: bool = False  # one element reads several channels of one tensor
 
 
-class Follower(TorchDispatchMode):
+class Propagation(TorchDispatchMode):
     """Keeps the labels, and writes down what happened to them."""
 
     def __init__(self) -> None:
@@ -249,9 +249,9 @@ class Follower(TorchDispatchMode):
         try:
             if not audible or not all(tensor.is_floating_point() for tensor in labelled):
                 raise TypeError("not of numbers")
-            hearing = Hearing(hear, self.num_labels, self.owners)
-            labels = hearing.labels(known, lambda: self._joined(known))
-            event.joins, event.mixes = hearing.joins, hearing.mixes
+            probe = Probe(hear, self.num_labels, self.owners)
+            labels = probe.labels(known, lambda: self._joined(known))
+            event.joins, event.mixes = probe.joins, probe.mixes
         except (TypeError, RuntimeError, ValueError, IndexError):
             event.stays.append((known, f"{event.operation} cannot be followed channel by channel"))
             audible = list(range(len(outputs)))

@@ -1,7 +1,7 @@
 """Which filter writes which channel of which layer: found out by running the network, not by reading it.
 
 Every output channel of every convolution and linear layer gets a label of its own, and so does every input
-position of every layer. The network runs once on the example input while a `Follower` passes labels on; what
+position of every layer. The network runs once on the example input while a `Propagation` passes labels on; what
 arrives at a layer's input is joined with the positions that read it. Layers themselves are opaque: what is inside
 of them is known (see `layers`).
 """
@@ -17,20 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._pytree import tree_leaves
 
 from dsfp_env.channels.labels import distinct
-from dsfp_env.channels.layers import (
-    CHANNELWISE,
-    CONVOLUTIONS,
-    NORMALISATIONS,
-    WEIGHTED,
-    channel_dim,
-    multiply_adds,
-    out_width,
-)
-from dsfp_env.channels.propagation import Event, Follower, ReadsValues
+from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
+from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
 
 INPUT = "<input>"  # of the network; no module path looks like this
@@ -72,9 +63,8 @@ def trace_network(network: nn.Module, example_input: torch.Tensor) -> Trace:
     image = example_input[:1].to(next(network.parameters(), example_input).device)
     trace = run_labelled(network, image, {}, (False,))
     if trace.error is None and any(
-        isinstance(module, (*WEIGHTED, *CHANNELWISE)) and path not in trace.modules
+        (kind := kind_of(module)) is not None and kind.runs_itself(module) and path not in trace.modules
         for path, module in network.named_modules()
-        if not isinstance(module, NonDynamicallyQuantizableLinear)  # of attention, which only borrows its weight
     ):
         also_trained = run_labelled(network, image, {}, (False, True))
         trace = trace if also_trained.error else also_trained
@@ -109,9 +99,9 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
         InputError: If the network cannot be copied.
     """
     trace = Trace(vertices=dict(vertices), modes=modes)
-    follower = Follower()
+    propagation = Propagation()
     skeleton = share_parameters(network)
-    run = _Run(follower, trace)
+    run = _Run(propagation, trace)
     _label_vectors(skeleton, run)
     for path, module in skeleton.named_modules():
         vars(module)["forward"] = partial(run.forward, path, module, module.forward)
@@ -121,14 +111,14 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
             for training in modes:
                 skeleton.train(training)
                 run_image = image.clone()
-                follower.of_image = run.labels(INPUT, "out", image.shape[1])
-                follower.labels.put(run_image, _along(follower.of_image, 1, image))
-                with follower:
+                propagation.of_image = run.labels(INPUT, "out", image.shape[1])
+                propagation.labels.put(run_image, _along(propagation.of_image, 1, image))
+                with propagation:
                     output = skeleton(run_image)
                     run.finish(output, training)
     except Exception as error:
         trace.error = error
-    trace.events, trace.failed = follower.events, follower.failed
+    trace.events, trace.failed = propagation.events, propagation.failed
     trace.other_macs = run.other_macs
     return trace
 
@@ -150,81 +140,80 @@ def share_parameters(network: nn.Module) -> nn.Module:
 
 
 class _Run:
-    """Stands between the modules of a skeleton and the follower."""
+    """Stands between the modules of a skeleton and the propagation."""
 
-    def __init__(self, follower: Follower, trace: Trace) -> None:
-        self.follower = follower
+    def __init__(self, propagation: Propagation, trace: Trace) -> None:
+        self.propagation = propagation
         self.trace = trace
         self.other_macs = 0
         given = [int(labels.max()) for labels in trace.vertices.values() if len(labels)]
-        follower.num_labels = 1 + max(given, default=0)
+        propagation.num_labels = 1 + max(given, default=0)
         self._writers: dict[int, tuple[str, torch.Tensor, int]] = {}  # id of an output -> path, itself, version
 
     def labels(self, path: str, side: str, count: int) -> torch.Tensor:
         """Labels of the channels on one side of a layer ``[count]``; given now if it has none."""
-        vertices, follower = self.trace.vertices, self.follower
+        vertices, propagation = self.trace.vertices, self.propagation
         if (path, side) not in vertices:
-            start = follower.num_labels
+            start = propagation.num_labels
             vertices[path, side] = torch.arange(start, start + count)
-            follower.owners = torch.cat([follower.owners, torch.tensor([start])])
-            follower.num_labels += count
+            propagation.owners = torch.cat([propagation.owners, torch.tensor([start])])
+            propagation.num_labels += count
         return vertices[path, side]
 
     def forward(
         self, path: str, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
     ) -> Any:
         """Instead of a module's own forward."""
-        if self.follower.sleeps:
+        if self.propagation.sleeps:
             return forward(*inputs, **kwargs)
-        with self.follower.inside(path):
-            if not isinstance(module, (*WEIGHTED, *CHANNELWISE)):
+        with self.propagation.inside(path):
+            kind = kind_of(module)
+            if kind is None:
                 return forward(*inputs, **kwargs)
-            with self.follower.opaque():
-                return self._layer(path, module, forward, *inputs, **kwargs)
+            with self.propagation.opaque():
+                return self._layer(path, module, kind, forward, *inputs, **kwargs)
 
     def finish(self, output: Any, training: bool) -> None:
         """After a run."""
         tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-        found = [distinct(labels) for t in tensors if (labels := self.follower.labels.of(t)) is not None]
+        found = [distinct(labels) for t in tensors if (labels := self.propagation.labels.of(t)) is not None]
         self.trace.outputs = torch.cat([self.trace.outputs.long(), *found])
         if training:
             return
-        self.other_macs = self.follower.multiply_adds
+        self.other_macs = self.propagation.multiply_adds
         if not (torch.is_tensor(output) and output.dim() >= 2 and output.shape[0] == 1):
             came = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
             raise TypeError(f"it answered {came}, not logits [1, classes] for one image")
         self.trace.logits = output
 
     def _layer(
-        self, path: str, module: nn.Module, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
+        self, path: str, module: nn.Module, kind: Kind, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
     ) -> torch.Tensor:
         image = inputs[0] if inputs else next(iter(kwargs.values()))
-        arrived = self.follower.labels.of(image)
-        event = Event(f"the forward pass in {path!r}", self.follower.seen([image]))
-        self.follower.failed = event
-        if isinstance(module, NORMALISATIONS) and module.training:
-            output = image.clone()  # one image has no statistics, and buffers are not ours
-        else:
-            output = forward(*inputs, **kwargs)
-        self.follower.failed = None
-        dim = channel_dim(module)
+        arrived = self.propagation.labels.of(image)
+        event = Event(f"the forward pass in {path!r}", self.propagation.seen([image]))
+        self.propagation.failed = event
+        statistics = kind.is_normalisation and module.training  # one image has none, and buffers are not ours
+        output = image.clone() if statistics else forward(*inputs, **kwargs)
+        self.propagation.failed = None
+        dim = kind.channel_dim(module)
         reads = self.labels(path, "in", image.shape[dim])
         if arrived is not None:
             event.joins.append(_arriving(arrived.movedim(dim, 0).flatten(1), reads))
-            self.follower.events.append(event)
-        writes = self.labels(path, "out", out_width(module)) if isinstance(module, WEIGHTED) else reads
-        self.follower.labels.put(output, _along(writes, dim, output))
-        self._note(path, module, image, output)
+            self.propagation.events.append(event)
+        writes = self.labels(path, "out", kind.out_width(module)) if isinstance(kind, Weighted) else reads
+        self.propagation.labels.put(output, _along(writes, dim, output))
+        self._note(path, module, kind, image, output)
         return output
 
-    def _note(self, path: str, module: nn.Module, image: torch.Tensor, output: torch.Tensor) -> None:
+    def _note(self, path: str, module: nn.Module, kind: Kind, image: torch.Tensor, output: torch.Tensor) -> None:
         trace = self.trace
         trace.modules.setdefault(path, module)
-        if isinstance(module, WEIGHTED) and not module.training:
-            trace.positions[path] = trace.positions.get(path, 0) + multiply_adds(module, image, output)
-        if isinstance(module, CONVOLUTIONS):
+        if isinstance(kind, Weighted) and not module.training:
+            trace.positions[path] = trace.positions.get(path, 0) + kind.uses(module, image, output)
+        if isinstance(kind, Convolution):
             self._writers[id(output)] = (path, output, output._version)  # held, so that its id stays its own
-        elif isinstance(module, NORMALISATIONS) and id(image) in self._writers:
+        elif kind.is_normalisation and id(image) in self._writers:
             writer, _, version = self._writers[id(image)]
             if version == image._version:
                 trace.norms[writer] = path
@@ -234,18 +223,18 @@ def _label_vectors(skeleton: nn.Module, run: _Run) -> None:
     """Label parameters and buffers, of no known layer, that hold one number for each of some channels."""
     known: tuple[str, ...] = ()
     for path, module in skeleton.named_modules():
-        if isinstance(module, (*WEIGHTED, *CHANNELWISE)):
+        if kind_of(module) is not None:
             known += (f"{path}.",)
         if f"{path}.".startswith(known) or type(module).__module__.startswith("torch.nn."):
             continue  # those of torch's own other modules, LayerNorm and attention, are of channels that are mixed
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is None or not tensor.is_floating_point() or run.follower.labels.of(tensor) is not None:
+            if tensor is None or not tensor.is_floating_point() or run.propagation.labels.of(tensor) is not None:
                 continue
             long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
             if len(long) == 1:
                 run.trace.vectors[path, name] = long[0]
                 labels = run.labels(path, name, tensor.numel())
-                run.follower.labels.put(tensor, labels.view(tensor.shape).float())
+                run.propagation.labels.put(tensor, labels.view(tensor.shape).float())
 
 
 def _along(labels: torch.Tensor, dim: int, like: torch.Tensor) -> torch.Tensor:

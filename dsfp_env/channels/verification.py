@@ -7,12 +7,92 @@ does not tells which classes cannot be removed, and why.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from dsfp_env.channels.coupling import Classes
+from dsfp_env.channels.cutting import cut
 from dsfp_env.channels.propagation import Event, Seen
 from dsfp_env.channels.tracing import Trace, Vertices, run_labelled
+
+if TYPE_CHECKING:
+    from dsfp_env.channels.graph import ChannelGraph, Keep
+
+
+def faults_of(
+    graph: ChannelGraph, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes
+) -> dict[int, str]:
+    """Classes whose removal is not exact, with the reason; found by pruning in several ways.
+
+    Args:
+        graph: That would be right, if there were none.
+        network: The network that was traced.
+        image: One image.
+        trace: Of the network.
+        classes: Of its channels; what is pinned there is not found again.
+    """
+    if not graph.layers:
+        return {}
+    for keep in _trials(graph):
+        alive = torch.from_numpy(graph.alive(keep))
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        slim = cut(network, graph.nodes, alive, shared)
+        faults, after = find_fault(trace, classes, alive, slim, image)
+        if faults.keys() - classes.pinned.keys():
+            return faults
+        if faults or after.error:
+            break
+    else:
+        with torch.no_grad():
+            if same_logits(after.logits, graph.masked(network, keep).eval()(image)):
+                return {}
+    return _faults_by_set(graph, network, image) or _give_up(graph, faults)
+
+
+def _trials(graph: ChannelGraph) -> Iterator[Keep]:
+    """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last."""
+    first = {path: torch.arange(layer.out_channels) for path, layer in graph.layers.items()}
+    yield graph.keep(dict.fromkeys(graph.layers, 0.4), first)
+    rng = torch.Generator().manual_seed(0)
+    some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
+    for scores in some.values():
+        scores[-1] = -1
+    ratios = 0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)
+    yield graph.keep(dict(zip(graph.layers, ratios.tolist(), strict=True)), some)
+
+
+def _faults_by_set(graph: ChannelGraph, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
+    """Where following tells nothing: prune one coupled set after the other, and compare with masking."""
+    faults: dict[int, str] = {}
+    rng = torch.Generator().manual_seed(0)
+    scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
+    for paths in graph.sets:
+        keep = graph.keep(dict.fromkeys(paths, 0.5), scores)
+        why = "removing its filters is not the same as masking them: something depends on their number"
+        try:
+            with torch.no_grad():
+                slim = graph.slim(network, keep).eval()(image)
+                exact = same_logits(slim, graph.masked(network, keep).eval()(image))
+        except Exception as error:
+            exact, why = False, f"the forward pass fails when it loses filters ({error})"
+        if not exact:
+            faults |= dict.fromkeys(_classes_of(graph, paths), why)
+    return faults
+
+
+def _give_up(graph: ChannelGraph, faults: Mapping[int, str]) -> dict[int, str]:
+    why = next(iter(faults.values()), "they differ together")
+    return dict.fromkeys(
+        _classes_of(graph, graph.layers), f"removing filters is not the same as masking them ({why})"
+    )
+
+
+def _classes_of(graph: ChannelGraph, paths: Iterable[str]) -> list[int]:
+    """The classes of some layers' filters."""
+    return torch.cat([graph.nodes[path].out_class for path in paths]).unique().tolist()
 
 
 def find_fault(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.channels.layers import CHANNELWISE, WEIGHTED
+from dsfp_env.channels.layers import kind_of
 
 Map = Callable[..., torch.Tensor]
 
@@ -40,7 +40,7 @@ class Replay:
         self._point: str | None = None  # the module where a filter is silent
         self._filter = torch.empty(0)
         for path, module in network.named_modules():
-            if isinstance(module, (*WEIGHTED, *CHANNELWISE)):
+            if kind_of(module) is not None:
                 vars(module)["forward"] = partial(self._forward, path, module.forward)
 
     @torch.no_grad()

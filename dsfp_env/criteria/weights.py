@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from dsfp_env.channels.layers import filters_first, weight_of
+from dsfp_env.channels.layers import filters_first
 from dsfp_env.criteria.criterion import Evidence, Scores, scaled_norms
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 
@@ -63,8 +64,8 @@ def random(evidence: Evidence) -> Scores:
 
 def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
     """A function of each layer's weights ``[filters, elements]``."""
-    modules = {path: evidence.network.get_submodule(path) for path in evidence.layers}
+    modules: dict[str, Any] = {path: evidence.network.get_submodule(path) for path in evidence.layers}
     return {
-        path: function(filters_first(module, weight_of(module).detach()).double()).cpu()
+        path: function(filters_first(module, module.weight.detach()).double()).cpu()
         for path, module in modules.items()
     }

@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from dsfp_env.channels.layers import CONVOLUTIONS, filters_first
+from dsfp_env.channels.layers import Convolution, filters_first, kind_of
 from dsfp_env.common.choices import choose
 from dsfp_env.criteria.similarity import inter_similarity
 
@@ -59,7 +59,7 @@ def fused(network: nn.Module, keep: Mapping[str, torch.Tensor], temperature: flo
         InputError: If a path is no convolution, or the temperature is not positive.
     """
     copied = copy.deepcopy(network)
-    convolutions = {path: one for path, one in network.named_modules() if isinstance(one, CONVOLUTIONS)}
+    convolutions = {path: one for path, one in network.named_modules() if isinstance(kind_of(one), Convolution)}
     for path, kept in keep.items():
         module = choose("convolution", path, convolutions)
         if len(kept) == module.out_channels or module.groups > 1:

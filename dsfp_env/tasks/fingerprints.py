@@ -27,6 +27,7 @@ SOURCES = (
     "channels/graph.py",
     "speed/compiled_norms.py",
     "channels/coupling.py",
+    "channels/cutting.py",
     "datasets/labelled_images.py",
     "common/devices.py",
     "training/distillation.py",
