@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 import agents
 import dsfp_env
@@ -31,6 +30,7 @@ from agents.reporting.finals import Baselines, choose_best, measure, measure_ori
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.run_folder import RunFolder, check_free, write_json
 from agents.reporting.seeds import parse_seeds
+from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
@@ -38,9 +38,8 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.tasks.loading import check_task
+from dsfp_env.tasks.loading import TaskOptions, check_task
 
-INTERRUPTED = 130  # the exit status that a shell gives to a program ended by Ctrl-C
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "seed", "seeds"),
     *("reward", "macs_budget", "workers", "out"),
@@ -48,13 +47,9 @@ WITH_A_TABLE = (  # settings that mean something there
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings(TaskOptions):
     """What is learned, by whom, and for how long."""
 
-    task: str = "digits"
-    """Network and data: digits; cifar10-NETWORK or cifar100-NETWORK, for example cifar10-vgg16-bn;
-    imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
-    dsfp_env.Task. With --backend table: digits, or the folder of another table."""
     agent: str = "q_learning"
     """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
     joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
@@ -62,7 +57,7 @@ class Settings:
     stands for every one."""
     backend: str = "live"
     """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
-    of a report: the learner, or all, with every seed."""
+    of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
     seed: int = 0
@@ -98,21 +93,6 @@ class Settings:
     """Filters that every layer keeps at least."""
     round_to: int = 1
     """Layers that lose filters keep a multiple of this, for hardware."""
-    task_seed: int | None = None
-    """Splits the data and trains the original network; the seed of the run unless given."""
-    data_root: str | None = None
-    """Where downloaded data sets lie; a directory in the user's cache unless given (digits needs none)."""
-    download: bool = False
-    """Download the data set if it is not there."""
-    network: str | None = None
-    """Of an image folder: a network of dsfp_env.networks or of torchvision; resnet18 unless given."""
-    image_size: int | None = None
-    """Of an image folder: height and width to scale and cut images to."""
-    weights: str | None = None
-    """A file with the trained original network, or torchvision's own: DEFAULT. Else it is trained here."""
-    recipe: str | None = None
-    """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
-    training goes on from them, and there is none unless this is given."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
@@ -130,27 +110,21 @@ class Settings:
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    settings = tyro.cli(Settings, description=__doc__)
-    sys.path.insert(0, os.getcwd())  # where package.module:attribute is looked for first
-    try:
-        return train(settings)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ended before the first evaluation of a run; nothing was written for it", file=sys.stderr)
-        return INTERRUPTED
+    nothing = "ended before the first evaluation of a run; nothing was written for it"
+    return command_line.run(RunSettings, train, __doc__, stopped=nothing)
 
 
-def train(settings: Settings) -> int:
-    """Run all seeds; returns the exit status.
+def train(settings: RunSettings) -> int:
+    """Run all seeds; returns 0.
 
     Raises:
         InputError: If a setting cannot be used. Nothing is written then.
+        KeyboardInterrupt: After Ctrl-C, with a sentence that says what was kept.
     """
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
     if settings.backend == "table":
-        return judge(settings)
+        judge(settings)
+        return 0
     seeds, folder = check(settings)
     torch.set_num_threads(settings.threads)
     results = []
@@ -163,9 +137,10 @@ def train(settings: Settings) -> int:
         try:
             results.append(run(one, env, team, record))
         except BaseException as error:
-            leave(one, record)
+            left = leave(one, record)
             if isinstance(error, KeyboardInterrupt):
-                return INTERRUPTED
+                raise KeyboardInterrupt(left) from error
+            print(left, file=sys.stderr)
             raise
     if settings.seeds is not None:
         write_json(folder / "summary.json", {"seeds": seeds, "summary": run_report.summary(results)})
@@ -173,13 +148,13 @@ def train(settings: Settings) -> int:
     return 0
 
 
-def judge(settings: Settings) -> int:
-    """Make a leaderboard on a table; returns the exit status.
+def judge(settings: RunSettings) -> None:
+    """Make a leaderboard on a table.
 
     Raises:
         InputError: If a setting cannot be used.
     """
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(RunSettings):
         value = getattr(settings, field.name)
         if field.name not in WITH_A_TABLE and value != field.default:
             raise InputError(
@@ -188,7 +163,7 @@ def judge(settings: Settings) -> int:
             )
     given = settings.reward is not None or settings.macs_budget is not None
     budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
-    asked = leaderboard.Settings(
+    asked = leaderboard.LeaderboardSettings(
         agents=(settings.agent,),
         table=settings.task,
         rewards=(f"{reward_name(settings)}{budget}",) if given else leaderboard.FORMS,
@@ -199,13 +174,12 @@ def judge(settings: Settings) -> int:
     )
     try:
         leaderboard.leaderboard(asked)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command with --out {asked.out} goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    except KeyboardInterrupt as error:
+        sentence = f"stopped; the same command with --out {asked.out} goes on from here"
+        raise KeyboardInterrupt(sentence) from error
 
 
-def check(settings: Settings) -> tuple[list[int], Path]:
+def check(settings: RunSettings) -> tuple[list[int], Path]:
     """Refuse what cannot be used before anything is loaded or written.
 
     Returns:
@@ -222,7 +196,7 @@ def check(settings: Settings) -> tuple[list[int], Path]:
             "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
             "compares several live."
         )
-    check_task(settings.task, task_options(settings))
+    check_task(settings.task, settings.given())
     parse_criterion(settings.criterion)
     choose_agent(settings.agent)
     reward_function(reward_name(settings), settings.macs_budget)
@@ -235,10 +209,9 @@ def check(settings: Settings) -> tuple[list[int], Path]:
     return seeds, folder
 
 
-def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
+def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
-    seed, options = task_seed(settings), task_options(settings)
-    task = dsfp_env.load_task(settings.task, settings.data_root, settings.device, seed, **options)
+    task = settings.load(settings.device, settings.seed)
     said: dict[str, Any] = {
         "batches": settings.kd_batches,
         "precision": settings.precision,
@@ -263,25 +236,19 @@ def make_env(settings: Settings) -> dsfp_env.LayerPruningEnv:
     )
 
 
-def task_options(settings: Settings) -> dict[str, Any]:
-    """What else was said about the task."""
-    names = ("network", "image_size", "weights", "recipe", "download")
-    return {name: value for name in names if (value := getattr(settings, name))}
-
-
 def measuring(env: dsfp_env.LayerPruningEnv) -> dsfp_env.Evaluator:
     """The evaluator of `make_env`'s environment."""
     assert isinstance(env.evaluator, dsfp_env.Evaluator)
     return env.evaluator
 
 
-def make_team(settings: Settings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
+def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
     """The learners that the settings name."""
     return choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
 
 
 def run(
-    settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
@@ -321,7 +288,9 @@ def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
     return {"hypervolume": volumes, "pareto": front_of(lines)}
 
 
-def learn(settings: Settings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder) -> None:
+def learn(
+    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
 
@@ -349,18 +318,18 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
     record.write_result(result)
 
 
-def leave(settings: Settings, record: RunFolder) -> None:
-    """After Ctrl-C or a failure: write the best of the evaluations so far, as the search saw it."""
+def leave(settings: RunSettings, record: RunFolder) -> str:
+    """After Ctrl-C or a failure: write the best of what the search saw so far; returns a sentence about it."""
     done = len(record.evaluations)
     said = f"\nended after {done} of {settings.evaluations} evaluations"
     if done:
         best = {**record.best_so_far(), "test_accuracy": None}
         record.write_result({**summary_of(settings), "evaluations": done, "interrupted": True, "best": best})
         said += f"; the best of them (reward {best['reward']:.4f}) and all others are in {record.folder}"
-    print(said, file=sys.stderr)
+    return said
 
 
-def summary_of(settings: Settings) -> dict[str, Any]:
+def summary_of(settings: RunSettings) -> dict[str, Any]:
     """The settings that a result depends on and names."""
     names = (
         "task",
@@ -381,20 +350,15 @@ def summary_of(settings: Settings) -> dict[str, Any]:
         "recipe",
     )
     shown = {name: getattr(settings, name) for name in names}
-    return {**shown, "reward": reward_name(settings), "task_seed": task_seed(settings)}
+    return {**shown, "reward": reward_name(settings), "task_seed": settings.seed_of_task(settings.seed)}
 
 
-def task_seed(settings: Settings) -> int:
-    """The seed of the task that was asked for, or the seed of the run."""
-    return settings.seed if settings.task_seed is None else settings.task_seed
-
-
-def reward_name(settings: Settings) -> str:
+def reward_name(settings: RunSettings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
     return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
 
 
-def free_folder(settings: Settings) -> Path:
+def free_folder(settings: RunSettings) -> Path:
     """The first folder below ``runs`` that does not exist."""
     seeds = f"seed{settings.seed}" if settings.seeds is None else f"seeds{settings.seeds}"
     what = "table" if settings.backend == "table" else f"{settings.agent}-{seeds}"

@@ -144,7 +144,7 @@ def after(
 ) -> float:
     """Fine-tune a copy, and measure it."""
     tuned = copy.deepcopy(network)
-    fine_tune(tuned, task.train, task.teacher_logits, fidelity, seed)
+    fine_tune(tuned, task.train, task.transfer_set(fidelity, seed), fidelity, seed)
     return measured(tuned)
 
 

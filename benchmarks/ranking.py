@@ -49,10 +49,10 @@ from agents.reporting.statistics import Interval
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.evaluation.plans import LEVELS
 from dsfp_env.evaluation.workers import Workers, available_cores
-from dsfp_env.tasks.fingerprints import hash_of
 
 MEASUREMENTS, REPORT = "measurements.jsonl", "ranking.md"  # in the folder
 RECALIBRATED = "0 batches (recalibration only)"

@@ -43,7 +43,7 @@ from torchvision.transforms import v2
 import dsfp_env
 from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.evaluation import evaluator
+from dsfp_env.evaluation import measurement
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.task import Task
 from dsfp_env.training import distillation
@@ -357,10 +357,10 @@ def stopwatch() -> Iterator[dict[str, float]]:
         "select": (ChannelGraph, "keep"),
         "slice": (ChannelGraph, "slim"),
         "count": (ChannelGraph, "costs"),
-        "recalibrate": (evaluator, "recalibrate"),
-        "fine_tune": (evaluator, "fine_tune"),
-        "fold": (evaluator, "fold"),
-        "evaluate": (evaluator, "measure_accuracy"),
+        "recalibrate": (measurement, "recalibrate"),
+        "fine_tune": (measurement, "fine_tune"),
+        "fold": (measurement, "fold"),
+        "evaluate": (measurement, "measure_accuracy"),
         "loss": (distillation, "distillation_loss"),
         "backward": (torch.Tensor, "backward"),
         "optimiser": (torch.optim.AdamW, "step"),

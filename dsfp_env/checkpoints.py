@@ -32,6 +32,7 @@ from torch import nn
 from dsfp_env.channels.graph import Keep
 from dsfp_env.channels.layers import Weighted, kind_of, widths
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.hashing import bytes_of
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
@@ -206,5 +207,5 @@ def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()

@@ -14,14 +14,11 @@ Joint actions are measured in a random order, so that what is there after a part
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -37,48 +34,32 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
-from dsfp_env.evaluation.workers import Workers, available_cores
+from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
-from dsfp_env.tasks.fingerprints import hash_of
-from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.loading import TaskOptions
 from dsfp_env.tasks.task import Task
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 
 
 @dataclass(frozen=True)
-class Settings:
+class TableSettings(TaskOptions):
     """What is measured, and where it is kept."""
 
     out: str
     """The folder of the table; one that was begun with the same settings goes on."""
-    task: str = "digits"
-    """Network and data, as for train_agents.py."""
     levels: tuple[int, ...] = tuple(int(level) for level in LEVELS)
     """Ratios in percent that every agent chooses from, rising."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the fine-tuning."""
     criterion: str = "dsfp"
     """Which filters go first, as for train_agents.py."""
-    task_seed: int = 0
-    """Splits the data and trains the original network."""
-    data_root: str | None = None
-    """Where downloaded data sets lie."""
-    download: bool = False
-    """Download the data set if it is not there."""
-    network: str | None = None
-    """Of an image folder."""
-    image_size: int | None = None
-    """Of an image folder."""
-    weights: str | None = None
-    """The trained original network; without, it is trained."""
-    recipe: str | None = None
-    """How it is trained, as for train_agents.py."""
     validation_images: int | None = None
     """So many of the validation images, drawn at random; all unless given."""
     test_images: int | None = None
@@ -133,11 +114,10 @@ class Surveyor:
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    sys.path.insert(0, os.getcwd())  # where package.module:attribute is looked for first
-    return command_line.run(Settings, tabulate, __doc__)
+    return command_line.run(TableSettings, tabulate, __doc__)
 
 
-def tabulate(settings: Settings) -> None:
+def tabulate(settings: TableSettings) -> None:
     """Measure what is left, or merge.
 
     Raises:
@@ -158,7 +138,7 @@ def tabulate(settings: Settings) -> None:
     plans = {int(row): _plan(meta, row) for row in left}
     progress = Progress(f"joint actions of {settings.task}", len(plans))
     with closing(progress):
-        for row, measured in _survey(surveyor, plans, settings.workers):
+        for row, measured in as_done(surveyor.measure, plans, settings.workers):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
             progress.advance()
     _finish_if_whole(folder, meta, arrays)
@@ -187,7 +167,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     _finish_if_whole(folder, meta, arrays)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: TableSettings) -> None:
     levels = settings.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
         raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
@@ -204,10 +184,8 @@ def _part(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _task(settings: Settings) -> Task:
-    names = ("network", "image_size", "weights", "recipe", "download")
-    options = {name: value for name in names if (value := getattr(settings, name))}
-    task = load_task(settings.task, settings.data_root, "cpu", settings.task_seed, **options)
+def _task(settings: TableSettings) -> Task:
+    task = settings.load("cpu")
     wanted = settings.validation_images, settings.test_images
     if wanted == (None, None):
         return task
@@ -235,7 +213,7 @@ def _some(split: LabelledImages, count: int | None) -> LabelledImages:
     return LabelledImages(split.images[chosen], split.labels[chosen])
 
 
-def _begin(folder: Path, settings: Settings, surveyor: Surveyor) -> dict[str, Any]:
+def _begin(folder: Path, settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
     """The `meta.json` of a table: that of the folder if there is one, which must be of the same table."""
     meta = _describe(settings, surveyor)
     if (folder / table_files.META).exists():
@@ -260,7 +238,7 @@ def _begin(folder: Path, settings: Settings, surveyor: Surveyor) -> dict[str, An
     return meta
 
 
-def _describe(settings: Settings, surveyor: Surveyor) -> dict[str, Any]:
+def _describe(settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
     """What a table says about itself before it is finished."""
     task, evaluator = surveyor.task, surveyor.evaluators[0]
     original, features = evaluator.original, evaluator.layer_features
@@ -268,7 +246,7 @@ def _describe(settings: Settings, surveyor: Surveyor) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "schema": SCHEMA,
         "task": task.name,
-        "task_seed": settings.task_seed,
+        "task_seed": settings.seed_of_task(),
         "task_hash": hash_of(task.network.state_dict().values()),
         "split_hash": hash_of(tensor for split in (task.train, task.validation, task.test) for tensor in split),
         "splits": dict(zip(SPLITS, surveyor.sizes, strict=True)),
@@ -329,28 +307,6 @@ def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:
     """The joint action of a row, ratios in percent by agent."""
     levels = table_files.levels_of(row, len(meta["agents"]), len(meta["levels"])).tolist()
     return {agent: float(meta["levels"][level]) for agent, level in zip(meta["agents"], levels, strict=True)}
-
-
-def _survey(
-    surveyor: Surveyor, plans: Mapping[int, dict[str, float]], count: int
-) -> Iterator[tuple[int, Measured]]:
-    """Measure plans, in any order."""
-    if count == 1 or len(plans) < 2:
-        for row, plan in plans.items():
-            yield row, surveyor.measure(plan)
-        return
-    workers = Workers(surveyor.measure, min(count, len(plans)))
-    try:
-        futures = {workers.submit(plan): row for row, plan in plans.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "A worker was ended from outside. Was memory short? Nothing that was measured is lost: the same "
-            "command goes on, if need be with fewer --workers."
-        ) from error
-    finally:
-        workers.stop()
 
 
 def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:

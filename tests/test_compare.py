@@ -23,7 +23,7 @@ def finished(tmp_path_factory, digits):
     """A small real comparison."""
     folder = tmp_path_factory.mktemp("compare")
     names = "random_search", "q_learning(step_size=0.5)", "q_learning@difference"
-    settings = compare.Settings(names, budgets=(3, 6), seeds="0", workers=1, out=str(folder))
+    settings = compare.ComparisonSettings(names, budgets=(3, 6), seeds="0", workers=1, out=str(folder))
     compare.compare(settings)
     return settings, folder
 
@@ -66,15 +66,15 @@ def test_it_goes_on_where_it_was(finished, monkeypatch):
 def test_a_folder_of_something_else_is_refused(finished):
     _, folder = finished
     with pytest.raises(InputError, match="holds a comparison with .* choose another with --out"):
-        compare.compare(compare.Settings(reward="budget", macs_budget=0.5, out=str(folder)))
+        compare.compare(compare.ComparisonSettings(reward="budget", macs_budget=0.5, out=str(folder)))
     (other := folder / "other").mkdir()
     (other / "file").touch()
     with pytest.raises(InputError, match="is not empty"):
-        compare.compare(compare.Settings(out=str(other)))
+        compare.compare(compare.ComparisonSettings(out=str(other)))
     with pytest.raises(InputError, match="Did you mean 'q_learning'"):
-        compare.compare(compare.Settings(("q_lerning",), out=str(folder)))
+        compare.compare(compare.ComparisonSettings(("q_lerning",), out=str(folder)))
     with pytest.raises(InputError, match="Did you mean 'difference'"):
-        compare.compare(compare.Settings(("q_learning@diference",), out=str(folder)))
+        compare.compare(compare.ComparisonSettings(("q_learning@diference",), out=str(folder)))
 
 
 def test_all_stands_for_every_learner():

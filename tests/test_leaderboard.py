@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 def settings(folder, out, **kwargs):
     few = {"agents": ("uniform", "random_search"), "seeds": "0-3", "evaluations": 6, "workers": 1}
-    return leaderboard.Settings(table=str(folder), out=str(out), **{**few, **kwargs})
+    return leaderboard.LeaderboardSettings(table=str(folder), out=str(out), **{**few, **kwargs})
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ def test_an_optimum_beyond_the_budget_is_named(folder, tmp_path):
 def test_bad_settings_get_a_sentence_and_write_nothing(folder, tmp_path, wrong, sentence):
     given = {"table": str(folder), "out": str(tmp_path / "out"), **wrong}
     with pytest.raises(InputError, match=sentence):
-        leaderboard.leaderboard(leaderboard.Settings(**given))
+        leaderboard.leaderboard(leaderboard.LeaderboardSettings(**given))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,7 +289,7 @@ def test_forms():
 
 def from_train_agents(folder, **kwargs):
     few = {"agent": "random_search", "seeds": "0-1", "evaluations": 4, "workers": 1}
-    return train_agents.Settings(task=str(folder), backend="table", **{**few, **kwargs})
+    return train_agents.RunSettings(task=str(folder), backend="table", **{**few, **kwargs})
 
 
 def test_the_command(folder, tmp_path):
@@ -348,6 +348,6 @@ def test_settings_that_mean_nothing_with_a_table_are_refused(folder, wrong):
 
 def test_all_learners_are_for_a_table():
     with pytest.raises(InputError, match="`python -m agents.compare` compares several live"):
-        train_agents.train(train_agents.Settings(agent="all"))
+        train_agents.train(train_agents.RunSettings(agent="all"))
     with pytest.raises(InputError, match="Did you mean 'table'"):
-        train_agents.train(train_agents.Settings(backend="tabel"))
+        train_agents.train(train_agents.RunSettings(backend="tabel"))

@@ -16,6 +16,7 @@ from conftest import TinyNet
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common.devices import threads_set
 from dsfp_env.evaluation.measurement import Measurement
+from dsfp_env.evaluation.workers import as_done
 
 ROOT = Path(__file__).parents[1]
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
@@ -269,3 +270,28 @@ def test_workers_end_with_the_process_that_asked(tmp_path, how):
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def halve(number):
+    if number < 0:
+        raise ZeroDivisionError
+    time.sleep(number % 3 / 100)
+    return number / 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_jobs_are_given_as_they_are_done(count):
+    assert dict(as_done(halve, {f"job {n}": n for n in range(20)}, count)) == {
+        f"job {n}": n / 2 for n in range(20)
+    }
+    assert not workers_alive()
+
+
+def test_who_stops_asking_does_not_wait_for_workers():
+    start = time.monotonic()
+    for _ in as_done(time.sleep, {0: 0.0, 1: 60.0, 2: 60.0, 3: 60.0}, 2):
+        break
+    with pytest.raises(ZeroDivisionError):
+        list(as_done(halve, {0: -1, 1: 1, 2: 2}, 2))
+    assert not workers_alive()
+    assert time.monotonic() - start < 50

@@ -6,7 +6,7 @@ import pytest
 
 from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
-from agents.reproduce.study import Settings, Study
+from agents.reproduce.study import Study, StudySettings
 from dsfp_env import InputError, load_pruned
 from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
@@ -19,7 +19,7 @@ def make_small(num_classes):
 
 @pytest.fixture(scope="module")
 def settings(image_files, tmp_path_factory):
-    return Settings(
+    return StudySettings(
         network="test_reproduce:make_small",
         data=f"imagefolder:{image_files}",
         rates=(50,),
@@ -34,7 +34,7 @@ def settings(image_files, tmp_path_factory):
 
 
 def changed(settings, **changes):
-    return Settings(**{**vars(settings), **changes})
+    return StudySettings(**{**vars(settings), **changes})
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_bad_input_gets_a_sentence():
 
 def test_from_the_command_line(tmp_path, digits):
     out = tmp_path / "out"
-    settings = train_agents.Settings(
+    settings = train_agents.RunSettings(
         agent="ppo(n_steps=4)", evaluations=8, kd_batches=1, criterion="l1", store=False, workers=1, out=str(out)
     )
     assert train_agents.train(settings) == 0

@@ -15,8 +15,9 @@ from conftest import make_tiny_task
 
 import dsfp_env
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation import workers
 from dsfp_env.tables import files as table_files
-from dsfp_env.tabulate import Settings, tabulate
+from dsfp_env.tabulate import TableSettings, tabulate
 
 TINY = {"task": "tiny_tasks:tiny", "levels": (10, 50, 90), "seeds": (0, 5), "workers": 1}
 
@@ -33,7 +34,7 @@ def arrays_of(folder):
 def whole(tmp_path_factory):
     """The table of the tiny task, made in one go."""
     folder = tmp_path_factory.mktemp("tables") / "tiny"
-    tabulate(Settings(out=str(folder), **TINY))
+    tabulate(TableSettings(out=str(folder), **TINY))
     return folder
 
 
@@ -82,7 +83,7 @@ def test_the_environment_is_the_live_one(whole):
 
 
 def test_workers_make_no_difference(whole, tmp_path):
-    tabulate(Settings(out=str(tmp_path / "two"), **{**TINY, "workers": 2}))
+    tabulate(TableSettings(out=str(tmp_path / "two"), **{**TINY, "workers": 2}))
     assert np.array_equal(arrays_of(tmp_path / "two").correct, arrays_of(whole).correct)
 
 
@@ -119,15 +120,15 @@ def test_only_what_is_left_is_measured(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(
         dsfp_env.tabulate.Surveyor, "measure", lambda self, ratios: asked.append(ratios) or measure(self, ratios)
     )
-    tabulate(Settings(out=str(folder), **TINY))
+    tabulate(TableSettings(out=str(folder), **TINY))
     assert asked == [{"conv_0": 50.0, "conv_1": 50.0}]
     assert np.array_equal(arrays_of(folder).correct, arrays_of(whole).correct)
 
 
 def test_a_worker_that_is_ended_is_a_sentence_and_loses_nothing(whole, tmp_path, monkeypatch):
-    workers = dsfp_env.tabulate.Workers
-    monkeypatch.setattr(dsfp_env.tabulate, "Workers", lambda work, count: workers(end_this_process, count))
-    settings = Settings(out=str(tmp_path / "ended"), **{**TINY, "workers": 2})
+    real = workers.Workers
+    monkeypatch.setattr(workers, "Workers", lambda work, count: real(end_this_process, count))
+    settings = TableSettings(out=str(tmp_path / "ended"), **{**TINY, "workers": 2})
     with pytest.raises(InputError, match="A worker was ended from outside"):
         tabulate(settings)
     monkeypatch.undo()
@@ -137,22 +138,22 @@ def test_a_worker_that_is_ended_is_a_sentence_and_loses_nothing(whole, tmp_path,
 
 def test_two_machines_make_halves(whole, tmp_path, capsys):
     for part in ("1/2", "2/2"):
-        tabulate(Settings(out=str(tmp_path / part[0]), part=part, **TINY))
+        tabulate(TableSettings(out=str(tmp_path / part[0]), part=part, **TINY))
         assert "of 9 joint actions are left" in capsys.readouterr().out
         with pytest.raises(InputError, match="is not finished"):
             dsfp_env.load_table(tmp_path / part[0])
     halves = str(tmp_path / "1"), str(tmp_path / "2")
-    tabulate(Settings(out=str(tmp_path / "both"), merge=halves))
+    tabulate(TableSettings(out=str(tmp_path / "both"), merge=halves))
     assert np.array_equal(arrays_of(tmp_path / "both").correct, arrays_of(whole).correct)
     assert len(dsfp_env.load_table(tmp_path / "both")) == 9
     with pytest.raises(InputError, match="exists"):
-        tabulate(Settings(out=str(tmp_path / "both"), merge=halves))
+        tabulate(TableSettings(out=str(tmp_path / "both"), merge=halves))
 
 
 def test_parts_of_other_tables_are_not_merged(whole, tmp_path):
-    tabulate(Settings(out=str(tmp_path / "other"), **{**TINY, "seeds": (0,)}))
+    tabulate(TableSettings(out=str(tmp_path / "other"), **{**TINY, "seeds": (0,)}))
     with pytest.raises(InputError, match="not of one table: seeds is \\[0, 5\\] and \\[0\\]"):
-        tabulate(Settings(out=str(tmp_path / "both"), merge=(str(whole), str(tmp_path / "other"))))
+        tabulate(TableSettings(out=str(tmp_path / "both"), merge=(str(whole), str(tmp_path / "other"))))
     assert not (tmp_path / "both").exists()
 
 
@@ -166,13 +167,13 @@ def test_another_network_is_another_table(whole, tmp_path, monkeypatch):
         return task
 
     monkeypatch.setattr(tiny_tasks, "tiny", other)
-    monkeypatch.setattr(dsfp_env.tabulate, "load_task", lambda name, *rest, **options: other(*rest[:3]))
+    monkeypatch.setattr("dsfp_env.tasks.loading.load_task", lambda name, *rest, **options: other(*rest[:3]))
     with pytest.raises(InputError, match=r"task_hash is .*Give --weights with the network\.safetensors"):
-        tabulate(Settings(out=str(whole), **TINY))
+        tabulate(TableSettings(out=str(whole), **TINY))
 
 
 def test_the_images_can_be_fewer(tmp_path):
-    tabulate(Settings(out=str(tmp_path / "few"), validation_images=20, test_images=10, **TINY))
+    tabulate(TableSettings(out=str(tmp_path / "few"), validation_images=20, test_images=10, **TINY))
     assert dsfp_env.load_table(tmp_path / "few").meta["splits"] == {"validation": 20, "test": 10}
 
 
@@ -193,7 +194,7 @@ def test_the_images_can_be_fewer(tmp_path):
 )
 def test_settings_that_cannot_be_used(tmp_path, change, sentence):
     with pytest.raises(InputError) as refused:
-        tabulate(Settings(out=str(tmp_path / "table"), **{**TINY, **change}))
+        tabulate(TableSettings(out=str(tmp_path / "table"), **{**TINY, **change}))
     assert sentence in str(refused.value)
     assert not (tmp_path / "table").exists()
 
@@ -201,4 +202,4 @@ def test_settings_that_cannot_be_used(tmp_path, change, sentence):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else"):
-        tabulate(Settings(out=str(tmp_path), **TINY))
+        tabulate(TableSettings(out=str(tmp_path), **TINY))

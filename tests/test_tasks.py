@@ -65,7 +65,7 @@ def test_from_datasets_and_tensors(tiny):
     assert network.training
     assert not task.network.training
     assert list(task.agents) == ["conv_0", "conv_1"]
-    assert task.teacher_logits.shape == (64, 3)
+    assert task.teacher.logits.shape == (64, 3)
 
 
 @pytest.mark.parametrize(

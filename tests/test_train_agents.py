@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(finished, tmp_pat
 
 def settings(**kwargs):
     quick = {"evaluations": 3, "kd_batches": 1, "criterion": "l1", "device": "cpu", "workers": 1}
-    return train_agents.Settings(**{**quick, **kwargs})
+    return train_agents.RunSettings(**{**quick, **kwargs})
 
 
 @pytest.mark.parametrize("agent", ["regression_bandit", "random_search", "uniform", "test_agents:MyAgent"])
@@ -148,10 +148,10 @@ def test_seeds_and_default_folders(tmp_path, monkeypatch):
     assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
     assert parse_seeds("7,1-2") == [7, 1, 2]
     monkeypatch.chdir(tmp_path)
-    folder = train_agents.free_folder(train_agents.Settings())
+    folder = train_agents.free_folder(train_agents.RunSettings())
     assert str(folder) == "runs/digits-q_learning-seed0"
     folder.mkdir(parents=True)
-    assert str(train_agents.free_folder(train_agents.Settings())) == "runs/digits-q_learning-seed0-2"
+    assert str(train_agents.free_folder(train_agents.RunSettings())) == "runs/digits-q_learning-seed0-2"
 
 
 class BoxedQLearning(agents.QLearning):
@@ -219,7 +219,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_a_nonzero_exit(tmp_pa
 
 def test_help_explains_every_option():
     text = run("--help").stdout
-    for name in train_agents.Settings.__dataclass_fields__:
+    for name in train_agents.RunSettings.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in text
     assert "(default: q_learning)" in text
 

@@ -17,14 +17,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 import agents
 import dsfp_env
@@ -35,13 +31,14 @@ from agents.reporting.fronts import volume_of
 from agents.reporting.run_folder import as_file_name, claim, write_json
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
+from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
-from dsfp_env.evaluation.workers import available_cores
+from dsfp_env.evaluation.workers import as_done, available_cores
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
     """Who is compared, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -72,10 +69,10 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(Settings, compare, __doc__)
+    return command_line.run(ComparisonSettings, compare, __doc__)
 
 
-def compare(settings: Settings) -> None:
+def compare(settings: ComparisonSettings) -> None:
     """Make the runs that are left, then print and write the tables and the picture.
 
     Raises:
@@ -112,33 +109,28 @@ def compare(settings: Settings) -> None:
     print(text)
 
 
-def _run(settings: Settings, jobs: Sequence[Job], folder: Path) -> None:
+def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> None:
     progress = Progress("runs", sum(len(job.budgets) for job in jobs))
-    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(make_runs, settings, job, folder): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                if refused := future.result():
-                    print(f"{futures[future].agent}: {refused}", file=sys.stderr)
-                for _ in futures[future].budgets:
-                    progress.advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work = partial(make_runs, settings, folder=folder)
+    for job, refused in as_done(work, {job: job for job in jobs}, settings.workers):
+        if refused:
+            print(f"{job.agent}: {refused}", file=sys.stderr)
+        for _ in job.budgets:
+            progress.advance()
     progress.close()
 
 
-def make_runs(settings: Settings, job: Job, folder: Path) -> str | None:
+def make_runs(settings: ComparisonSettings, job: Job, folder: Path) -> str | None:
     """One learner with one seed, with every budget; returns why not, if it cannot be run here."""
-    torch.set_num_threads(1)
     evaluator, refused = _evaluator(settings.task, job.seed), None
-    for budget in job.budgets:
-        try:
-            run = make_run(evaluator, settings, job.agent, budget, job.seed)
-        except InputError as error:
-            refused = str(error)
-        else:
-            write_json(piece(folder, job.agent, budget, job.seed), run)
+    with threads_set(1):
+        for budget in job.budgets:
+            try:
+                run = make_run(evaluator, settings, job.agent, budget, job.seed)
+            except InputError as error:
+                refused = str(error)
+            else:
+                write_json(piece(folder, job.agent, budget, job.seed), run)
     return refused
 
 
@@ -149,7 +141,7 @@ def _evaluator(task: str, seed: int) -> dsfp_env.Evaluator:
 
 
 def make_run(
-    evaluator: dsfp_env.Evaluator, settings: Settings, contestant: str, budget: int, seed: int
+    evaluator: dsfp_env.Evaluator, settings: ComparisonSettings, contestant: str, budget: int, seed: int
 ) -> dict[str, Any]:
     """Let one learner learn; returns what it tried, and its best and its greedy joint action measured anew."""
     name, credit = credit_of(contestant)

@@ -106,7 +106,7 @@ def judge(table: dsfp_env.Table, form: Form, agent: str, runs: Sequence[Run], ev
 
 def regrets_of(table: dsfp_env.Table, form: Form, seed: int | None, split: str = "validation") -> np.ndarray:
     """The normalised regret of every joint action, ``[rows]``; all are 0 if all are worth the same."""
-    return table.regrets(form.reward, form.macs_budget, seed, split, normalised=True)
+    return table.landscape(form.reward, form.macs_budget, seed, split).regrets(normalised=True)
 
 
 def best_so_far(regrets: np.ndarray, numbers: Sequence[int], evaluations: int) -> np.ndarray:

@@ -19,15 +19,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 import agents
 import dsfp_env
@@ -37,17 +33,18 @@ from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.run_folder import as_file_name, claim, versions, write_json
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
+from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.progress import Progress
-from dsfp_env.evaluation.workers import available_cores
+from dsfp_env.evaluation.workers import as_done, available_cores
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 CHUNK = 25  # seeds that a process takes at a time
 
 
 @dataclass(frozen=True)
-class Settings:
+class LeaderboardSettings:
     """Who is judged, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -78,10 +75,10 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(Settings, leaderboard, __doc__)
+    return command_line.run(LeaderboardSettings, leaderboard, __doc__)
 
 
-def leaderboard(settings: Settings) -> None:
+def leaderboard(settings: LeaderboardSettings) -> None:
     """Make the runs that are left, then print and write the tables and the picture.
 
     Raises:
@@ -123,7 +120,7 @@ def leaderboard(settings: Settings) -> None:
     print(f"{text}\nwritten to {folder}")
 
 
-def check(settings: Settings) -> tuple[dsfp_env.Table, list[Form]]:
+def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
     """Refuse what cannot be used before anything is run or written.
 
     Raises:
@@ -142,7 +139,7 @@ def check(settings: Settings) -> tuple[dsfp_env.Table, list[Form]]:
     return table, forms
 
 
-def _seeds_of(contestant: str, settings: Settings) -> list[int]:
+def _seeds_of(contestant: str, settings: LeaderboardSettings) -> list[int]:
     """The seeds that a learner takes."""
     seeds = parse_seeds(settings.seeds)
     return seeds[: settings.slow_seeds] if _is_slow(contestant) and settings.slow_seeds else seeds
@@ -152,7 +149,7 @@ def _is_slow(contestant: str) -> bool:
     return choose_agent(credit_of(contestant)[0]).slow
 
 
-def _left(settings: Settings, forms: Iterable[Form], folder: Path) -> list[Job]:
+def _left(settings: LeaderboardSettings, forms: Iterable[Form], folder: Path) -> list[Job]:
     """The runs that no file has, the slow ones first and one by one, so that all processes end together."""
     jobs = []
     for contestant in expanded(settings.agents):
@@ -165,10 +162,11 @@ def _left(settings: Settings, forms: Iterable[Form], folder: Path) -> list[Job]:
     return sorted(jobs, key=lambda job: not _is_slow(job.agent))
 
 
-def _run(settings: Settings, table: dsfp_env.Table, jobs: Sequence[Job], folder: Path) -> None:
+def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Job], folder: Path) -> None:
     """Make runs, and put each into its file; say who cannot be run here, and why."""
     progress, refused = Progress("runs", sum(len(job.seeds) for job in jobs)), set[tuple[str, str]]()
-    for job, made in _made(settings, table, jobs):
+    work = partial(make_runs, table.folder, evaluations=settings.evaluations)
+    for job, made in as_done(work, {job: job for job in jobs}, settings.workers):
         if isinstance(made, str):
             if (job.agent, made) not in refused:
                 print(f"{job.agent}: {made}", file=sys.stderr)
@@ -181,27 +179,11 @@ def _run(settings: Settings, table: dsfp_env.Table, jobs: Sequence[Job], folder:
     progress.close()
 
 
-def _made(settings: Settings, table: dsfp_env.Table, jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Run] | str]]:
-    """Jobs with what came of them, as they are done; one worker is this process."""
-    if settings.workers == 1 or not jobs:
-        for job in jobs:
-            yield job, make_runs(table.folder, job, settings.evaluations)
-        return
-    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(make_runs, table.folder, job, settings.evaluations): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
     """The runs of a job, or why its learner cannot be run here."""
-    torch.set_num_threads(1)
     try:
-        return [make_run(_evaluator(table), job.agent, job.form, seed, evaluations) for seed in job.seeds]
+        with threads_set(1):
+            return [make_run(_evaluator(table), job.agent, job.form, seed, evaluations) for seed in job.seeds]
     except InputError as error:
         return str(error)
 

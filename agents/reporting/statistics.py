@@ -6,8 +6,7 @@ A few runs of each learner are all that anybody can pay for, so a mean alone say
 - the **interquartile mean** of all scores, the mean of the middle half: outliers weigh nothing, unlike in a mean,
   and ties matter little, unlike in a median;
 - a **confidence interval** by resampling the runs of each task with replacement, every task by itself (stratified
-  bootstrap), and taking percentiles;
-- the **probability of improvement**: how often a run of one learner beats a run of another on the same task.
+  bootstrap), and taking percentiles.
 
 Scores are matrices ``[runs, tasks]``, higher is better; where tasks differ in scale, normalise first. Runs with
 equal seeds share data and original network, so two learners with equal seeds are best compared in pairs:
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import trim_mean
 
 from dsfp_env.common.errors import InputError
 
@@ -46,35 +46,12 @@ def iqm(scores: ArrayLike) -> Any:
         ``[...]``, a number for one matrix.
     """
     scores = np.atleast_2d(np.asarray(scores, np.float64))
-    ordered = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
-    count = ordered.shape[-1]
-    return ordered[..., count // 4 : count - count // 4].mean(-1)
+    return trim_mean(scores.reshape(*scores.shape[:-2], -1), 0.25, axis=-1)
 
 
 def mean(scores: ArrayLike) -> Any:
     """The mean of all scores; otherwise as `iqm`."""
     return np.atleast_2d(np.asarray(scores, np.float64)).mean((-2, -1))
-
-
-def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> Any:
-    """How probably a run of X has a higher score than a run of Y on the same task; ties count half.
-
-    For each task this is the Mann-Whitney statistic U over the number of pairs; the mean over tasks is returned.
-
-    Args:
-        x: ``[..., runs, tasks]``, or ``[runs]`` of one task.
-        y: As many tasks; the number of runs may differ.
-
-    Returns:
-        ``[...]`` in [0, 1], a number for two matrices.
-    """
-    first, second = _matrices(x)[..., :, None, :], _matrices(y)[..., None, :, :]
-    if first.shape[-1] != second.shape[-1]:
-        raise InputError(
-            f"X has scores of {first.shape[-1]} task(s), Y of {second.shape[-1]}: expected the same tasks, one in "
-            "each column."
-        )
-    return (first > second).mean((-3, -2, -1)) + (first == second).mean((-3, -2, -1)) / 2
 
 
 def interval(
@@ -86,8 +63,7 @@ def interval(
 ) -> Interval:
     """A statistic with its confidence interval, by the stratified percentile bootstrap.
 
-    ``interval(x, rng=rng)`` is the interquartile mean of x;
-    ``interval(x, y, statistic=probability_of_improvement, rng=rng)`` compares two learners.
+    ``interval(x, rng=rng)`` is the interquartile mean of x.
 
     Args:
         *scores: What the statistic takes, each ``[runs, tasks]``, or ``[runs]`` of one task. The runs of each

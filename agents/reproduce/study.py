@@ -46,7 +46,7 @@ from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """What is run, and for how long."""
 
     network: str = "vgg16"
@@ -89,10 +89,10 @@ HOW = ("only", "data_root", "download", "device", "threads", "out", "weights")
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(Settings, reproduce, __doc__)
+    return command_line.run(StudySettings, reproduce, __doc__)
 
 
-def reproduce(settings: Settings) -> None:
+def reproduce(settings: StudySettings) -> None:
     """Work on the pieces that are left, printing what is left and the table.
 
     Raises:
@@ -120,7 +120,7 @@ class Study:
         pieces: Name -> the work that leaves ``NAME.json``, in an order in which they can be done.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
         self.folder = Path(settings.out or f"runs/reproduce-{settings.network}")
         self.pieces: dict[str, Callable[[], None]] = {"base": self._base, "scores": self._scores}

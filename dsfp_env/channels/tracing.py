@@ -23,6 +23,7 @@ from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.forwards import replace_forward
 
 INPUT = "<input>"  # of the network; no module path looks like this
 Vertices = dict[tuple[str, str], torch.Tensor]  # (module path, "in" | "out" | name of a tensor) -> labels, int64
@@ -104,7 +105,7 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
     run = _Run(propagation, trace)
     _label_vectors(skeleton, run)
     for path, module in skeleton.named_modules():
-        vars(module)["forward"] = partial(run.forward, path, module, module.forward)
+        replace_forward(module, partial(run.forward, path, module, module.forward))
     devices = [image.device] if image.is_cuda else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices), _slow_attention():

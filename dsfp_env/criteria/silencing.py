@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.layers import kind_of
+from dsfp_env.common.forwards import replace_forward
 
 Map = Callable[..., torch.Tensor]
 
@@ -41,7 +42,7 @@ class Replay:
         self._filter = torch.empty(0)
         for path, module in network.named_modules():
             if kind_of(module) is not None:
-                vars(module)["forward"] = partial(self._forward, path, module.forward)
+                replace_forward(module, partial(self._forward, path, module.forward))
 
     @torch.no_grad()
     def remember(self, images: torch.Tensor) -> torch.Tensor:

@@ -16,14 +16,21 @@ import threading
 import types
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+from dsfp_env.common.errors import InputError
+
+Key = TypeVar("Key")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def available_cores() -> int:
@@ -52,7 +59,10 @@ class Workers:
         torch.save(work, path)
         self._needs_main = _mentions_main(path)
         context = _start_method()
-        self._executor = ProcessPoolExecutor(count, context, initializer=_start, initargs=(path, self._terms))
+        wanted, self._want = context.Pipe(duplex=False)  # while the second end is open, they are wanted
+        self._executor = ProcessPoolExecutor(
+            count, context, initializer=_start, initargs=(path, self._terms, wanted)
+        )
 
     def suit(self, count: int) -> bool:
         """Whether these are the workers that would be started now."""
@@ -67,10 +77,49 @@ class Workers:
         with _main_hidden(not self._needs_main):
             return self._executor.submit(_work_on, *arguments)
 
-    def stop(self) -> None:
-        """End the workers when what they are at is done; what has not begun is cancelled."""
+    def stop(self, at_once: bool = False) -> None:
+        """End the workers; what has not begun is cancelled.
+
+        Args:
+            at_once: Whether what they are at is dropped, rather than waited for.
+        """
+        if at_once:
+            self._want.close()
         self._executor.shutdown(cancel_futures=True)
+        self._want.close()
         self._free()
+
+
+def as_done(work: Callable[[Job], Result], jobs: Mapping[Key, Job], count: int) -> Iterator[tuple[Key, Result]]:
+    """Do jobs with several workers, and say what came of each, in the order in which they are done.
+
+    Who stops asking, by an exception or by Ctrl-C, stops the workers at once.
+
+    Args:
+        work: Of one job; pickles.
+        jobs: What is to be done, by whatever tells one from another.
+        count: Workers, at most; with 1, the work is done in this process.
+
+    Raises:
+        InputError: If a worker is ended from outside.
+    """
+    if count == 1 or not jobs:
+        for key, job in jobs.items():
+            yield key, work(job)
+        return
+    workers, whole = Workers(work, min(count, len(jobs))), False
+    try:
+        futures = {workers.submit(job): key for key, job in jobs.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        whole = True
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker was ended from outside. Was memory short? Nothing that was measured is lost: the same "
+            "command goes on, if need be with fewer --workers."
+        ) from error
+    finally:
+        workers.stop(at_once=not whole)
 
 
 def _shared_file() -> tuple[str, Callable[[], None]]:
@@ -127,19 +176,20 @@ def _terms(count: int) -> _Terms:
 _work: Callable[..., Any]  # of a worker
 
 
-def _start(path: str, terms: _Terms) -> None:
+def _start(path: str, terms: _Terms, wanted: connection.Connection) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_when_unwanted, args=(wanted,), daemon=True).start()
     torch.set_float32_matmul_precision(terms.matmul_precision)
     torch.set_default_dtype(terms.dtype)
     _work = torch.load(path, mmap=True, weights_only=False)
 
 
-def _end_with_parent() -> None:
+def _end_when_unwanted(wanted: connection.Connection) -> None:
+    """End when the process that asked does, or when it does not want this one any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        connection.wait([parent.sentinel])
+        connection.wait([parent.sentinel, wanted])
         os._exit(1)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dsfp_env.common.forwards import forwards_restored, is_replaced, replace_forward
 from dsfp_env.speed.norm_kernel import ALONE, EVENTUALLY, POOLED, RECTIFIED, batch_norm, kernel
 
 
@@ -29,30 +30,27 @@ def norms_compiled(network: nn.Module, images: torch.Tensor) -> Iterator[None]:
         InputError: If the kernel cannot be compiled here.
     """
     kernel()  # it is not too late to say that there is none
-    modules = [module for module in network.modules() if "forward" not in vars(module)]
+    modules = [module for module in network.modules() if not is_replaced(module)]
     norms: list[nn.Module] = [m for m in modules if isinstance(m, nn.BatchNorm2d) and _is_plain(m)]
     relus: list[nn.Module] = [m for m in modules if type(m) is nn.ReLU]
     pools: list[nn.Module] = [m for m in modules if type(m) is nn.MaxPool2d and _is_two_by_two(m)]
 
     def install(behind: Mapping[nn.Module, int]) -> None:
         for norm in norms:
-            vars(norm)["forward"] = partial(_forward, norm, behind.get(norm, ALONE))
+            replace_forward(norm, partial(_forward, norm, behind.get(norm, ALONE)))
         for done, others in ((RECTIFIED, relus), (POOLED, pools)):
             for module in others:
-                vars(module)["forward"] = partial(_unless_done, done, module)
+                replace_forward(module, partial(_unless_done, done, module))
 
     network.eval()
-    with torch.no_grad():
-        expected, behind = _listen(network, norms, relus, pools, images)
-        install(behind)
-        if not torch.equal(network(images), expected):  # somebody else looks at what a normalisation writes
-            install({})
-    network.train()
-    try:
+    with forwards_restored((*norms, *relus, *pools)):
+        with torch.no_grad():
+            expected, behind = _listen(network, norms, relus, pools, images)
+            install(behind)
+            if not torch.equal(network(images), expected):  # somebody else looks at what a normalisation writes
+                install({})
+        network.train()
         yield
-    finally:
-        for module in (*norms, *relus, *pools):
-            del vars(module)["forward"]
 
 
 def _forward(norm: Any, behind: int, images: torch.Tensor) -> Any:
@@ -90,7 +88,7 @@ def _is_plain(norm: nn.BatchNorm2d) -> bool:
         and norm.weight.dtype == torch.float32
         and norm.weight.is_contiguous()
         and norm.bias.is_contiguous()
-        and "forward" not in vars(norm)
+        and not is_replaced(norm)
     )
 
 

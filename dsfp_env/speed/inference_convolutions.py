@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dsfp_env.common.forwards import replace_forward
+
 _SMALL = 16  # pixels of an image
 _LARGEST_MATRIX = 1 << 24  # elements
 
@@ -27,7 +29,7 @@ def hasten(network: nn.Module, precision: str) -> nn.Module:
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            vars(module)["forward"] = InferenceConvolution(module, precision)
+            replace_forward(module, InferenceConvolution(module, precision))
     return network
 
 

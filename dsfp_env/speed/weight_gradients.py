@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dsfp_env.common.forwards import forwards_restored, is_replaced, replace_forward
+
 _FEWEST_CHANNELS = 64
 _CHANNELS_PER_POSITION = 4
 
@@ -26,13 +28,10 @@ _CHANNELS_PER_POSITION = 4
 def small_maps_by_products(network: nn.Module) -> Iterator[None]:
     """Within this context, the network's plain convolutions take the short way where it is one, on the CPU."""
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _is_plain(m)]
-    for convolution in convolutions:
-        vars(convolution)["forward"] = partial(_forward, convolution)
-    try:
-        yield
-    finally:
+    with forwards_restored(convolutions):
         for convolution in convolutions:
-            del vars(convolution)["forward"]
+            replace_forward(convolution, partial(_forward, convolution))
+        yield
 
 
 def weight_gradient(
@@ -102,7 +101,7 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
         and min(convolution.in_channels, convolution.out_channels) >= _FEWEST_CHANNELS
-        and "forward" not in vars(convolution)
+        and not is_replaced(convolution)
     )
 
 

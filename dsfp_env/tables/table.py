@@ -27,32 +27,23 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import check_plan
-from dsfp_env.evaluation.rewards import RewardFunction, reward_function
+from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.pareto import pareto_front
 from dsfp_env.tables import files
 from dsfp_env.tables.files import COSTS, FIDELITIES, SPLITS
+from dsfp_env.tables.landscape import Landscape, Optimum
 
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 
 
-class Answers(NamedTuple):
-    """What is known of N joint actions, in their order."""
+class Outcomes(NamedTuple):
+    """What was measured of N joint actions, in their order."""
 
     accuracy: np.ndarray  # [N] float64, in [0, 1]
     macs: np.ndarray  # [N] int64, multiply-adds per image
     relative_macs: np.ndarray  # [N] float64, of the original network's
     params: np.ndarray  # [N] int64
     filters: np.ndarray  # [N] int64
-
-
-class Optimum(NamedTuple):
-    """The best joint action, and what is known of it."""
-
-    ratios: dict[str, float]  # percent by agent
-    score: float
-    accuracy: float  # on the split that was asked for
-    test_accuracy: float
-    relative_macs: float
 
 
 class Front(NamedTuple):
@@ -107,16 +98,16 @@ class Table:
         self._filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         costs = self._arrays.costs
         self._costs = {name: np.ascontiguousarray(costs[:, place]) for place, name in enumerate(COSTS)}
-        self._relative_macs = self._costs["macs"] / self._whole.macs
+        self.relative_macs = self._costs["macs"] / self._whole.macs
         self._accuracies: dict[tuple[int | None, str, str], np.ndarray] = {}
-        self._scores: dict[tuple[Any, ...], np.ndarray] = {}
+        self._landscapes: dict[tuple[Any, ...], Landscape] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Table, (self.folder,)
 
     def __len__(self) -> int:
         """How many joint actions there are."""
-        return len(self._relative_macs)
+        return len(self.relative_macs)
 
     def __repr__(self) -> str:
         what = f"{len(self)} joint actions of {len(self.agents)} agents, seeds {self.seeds}"
@@ -128,7 +119,7 @@ class Table:
         seed: int | None = None,
         split: str = "validation",
         fidelity: str = "distilled",
-    ) -> Answers:
+    ) -> Outcomes:
         """Look many joint actions up at once.
 
         Args:
@@ -143,7 +134,7 @@ class Table:
         rows = self.rows(levels)
         macs, params, filters = (self._costs[name][rows] for name in COSTS)
         accuracies = self.accuracies(seed, split, fidelity)[rows]
-        return Answers(accuracies, macs, self._relative_macs[rows], params, filters)
+        return Outcomes(accuracies, macs, self.relative_macs[rows], params, filters)
 
     def accuracies(
         self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
@@ -159,15 +150,15 @@ class Table:
             self._accuracies[key] = _read_only(known / size)
         return self._accuracies[key]
 
-    def scores(
+    def landscape(
         self,
         reward: str | RewardFunction = "accuracy_x_saving",
         macs_budget: float | None = None,
         seed: int | None = None,
         split: str = "validation",
         fidelity: str = "distilled",
-    ) -> np.ndarray:
-        """What every joint action is worth, ``[rows]``.
+    ) -> Landscape:
+        """What every joint action is worth; the same object for the same arguments.
 
         Args:
             reward: As for the environment; what needs measured times is not here.
@@ -175,93 +166,32 @@ class Table:
             seed: One of `seeds`; None for the mean of the scores over all.
             split: As for `query`.
             fidelity: As for `query`.
-
-        Raises:
-            InputError: If an argument is none of these.
         """
         key = reward, macs_budget, seed, split, fidelity
-        if key not in self._scores:
-            if seed is None:
-                each = [self.scores(reward, macs_budget, one, split, fidelity) for one in self.seeds]
-                scores = np.mean(each, axis=0)
-            else:
-                worth, original = reward_function(reward, macs_budget), self.original(split)
-                outcomes = (self.outcome(row, seed, split, fidelity) for row in range(len(self)))
-                scores = np.array([worth(outcome, original) for outcome in outcomes], np.float64)
-            if not np.isfinite(scores).all():
-                ratios = self.ratios_of(int(np.argmin(np.isfinite(scores))))
-                raise InputError(f"The reward function gave no finite number for {ratios}: expected one for all.")
-            self._scores[key] = _read_only(scores)
-        return self._scores[key]
+        if key not in self._landscapes:
+            self._landscapes[key] = Landscape(self, *key)
+        return self._landscapes[key]
 
-    def optimum(
-        self,
-        reward: str | RewardFunction = "accuracy_x_saving",
-        macs_budget: float | None = None,
-        seed: int | None = None,
-        split: str = "validation",
-        fidelity: str = "distilled",
-    ) -> Optimum:
-        """The joint action with the highest score; arguments as for `scores`. The first, if several are."""
-        scores = self.scores(reward, macs_budget, seed, split, fidelity)
-        row = int(np.argmax(scores))
-        return Optimum(
-            self.ratios_of(row),
-            float(scores[row]),
-            float(self.accuracies(seed, split, fidelity)[row]),
-            float(self.accuracies(seed, "test", fidelity)[row]),
-            float(self._relative_macs[row]),
-        )
+    def scores(self, *which: Any, **named: Any) -> np.ndarray:
+        """`Landscape.scores`; arguments as for `landscape`."""
+        return self.landscape(*which, **named).scores
+
+    def optimum(self, *which: Any, **named: Any) -> Optimum:
+        """`Landscape.optimum`; arguments as for `landscape`."""
+        return self.landscape(*which, **named).optimum
 
     def regret(
-        self,
-        joint_actions: Mapping[str, float] | ArrayLike,
-        reward: str | RewardFunction = "accuracy_x_saving",
-        macs_budget: float | None = None,
-        seed: int | None = None,
-        split: str = "validation",
-        fidelity: str = "distilled",
-        normalised: bool = False,
+        self, joint_actions: Mapping[str, float] | ArrayLike, *which: Any, normalised: bool = False, **named: Any
     ) -> Any:
-        """How much less joint actions are worth than the best one.
-
-        Args:
-            joint_actions: Ratios in percent by agent, or levels ``[N, agents]``.
-            reward: As for `scores`, and so all that follow.
-            macs_budget: Likewise.
-            seed: Likewise.
-            split: Likewise.
-            fidelity: Likewise.
-            normalised: Whether to divide by the regret that a joint action drawn at random has on average.
-
-        Returns:
-            A number for ratios, ``[N]`` for levels; 0 for the best.
-        """
-        regrets = self.regrets(reward, macs_budget, seed, split, fidelity, normalised)
-        if isinstance(joint_actions, Mapping):
-            return float(regrets[self.row_of(joint_actions)])
-        return regrets[self.rows(joint_actions)]
-
-    def regrets(
-        self,
-        reward: str | RewardFunction = "accuracy_x_saving",
-        macs_budget: float | None = None,
-        seed: int | None = None,
-        split: str = "validation",
-        fidelity: str = "distilled",
-        normalised: bool = False,
-    ) -> np.ndarray:
-        """The regret of every joint action, ``[rows]``; arguments as for `regret`. Where all are alike, 0."""
-        scores = self.scores(reward, macs_budget, seed, split, fidelity)
-        regrets: np.ndarray = scores.max() - scores
-        return regrets / (regrets.mean() or 1.0) if normalised else regrets
+        """`Landscape.regret`; other arguments as for `landscape`."""
+        return self.landscape(*which, **named).regret(joint_actions, normalised)
 
     def pareto(self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled") -> Front:
         """The joint actions that no other beats in both accuracy and MACs; arguments as for `query`."""
         accuracies = self.accuracies(seed, split, fidelity)
-        front = pareto_front(np.stack([accuracies, -self._relative_macs], axis=1))
-        front = front[np.argsort(self._relative_macs[front], kind="stable")]
-        return Front(self.levels_of(front), accuracies[front], self._relative_macs[front])
+        front = pareto_front(np.stack([accuracies, -self.relative_macs], axis=1))
+        front = front[np.argsort(self.relative_macs[front], kind="stable")]
+        return Front(self.levels_of(front), accuracies[front], self.relative_macs[front])
 
     def live_seconds(self, levels: ArrayLike, fidelity: str = "distilled") -> float:
         """The time that live evaluations of joint actions ``[N, agents]`` would have taken, on one core.

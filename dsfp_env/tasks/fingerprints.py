@@ -11,12 +11,13 @@ import hashlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from dsfp_env.common.devices import device_name, threads_set
+from dsfp_env.common.hashing import hash_of
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.training.distillation import Fidelity
 
@@ -30,6 +31,7 @@ SOURCES = (
     "channels/cutting.py",
     "datasets/labelled_images.py",
     "common/devices.py",
+    "common/forwards.py",
     "training/distillation.py",
     "training/teacher.py",
     "evaluation/measurement.py",
@@ -74,16 +76,6 @@ def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledI
     with torch.inference_mode(), threads_set(1):
         answer = network(train.images[:8])  # sees functions that the classes use, and settings they do not show
     digest.update(hash_of((*tensors.values(), answer, *train, *validation)).encode())
-    return digest.hexdigest()
-
-
-def hash_of(tensors: Iterable[torch.Tensor]) -> str:
-    """SHA-256 of the shapes, types and bytes of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        whole = tensor.detach().cpu().contiguous()
-        digest.update(f"{tuple(whole.shape)} {whole.dtype}".encode())
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)  # its bytes, not a copy of them
     return digest.hexdigest()
 
 

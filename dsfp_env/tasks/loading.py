@@ -37,6 +37,44 @@ class _NamedTask:
     fidelity: Fidelity | None  # of an evaluation, if not the default of the network
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What a command says about its task; the settings of a command inherit it."""
+
+    task: str = "digits"
+    """Network and data: digits; cifar10-NETWORK or cifar100-NETWORK, for example cifar10-vgg16-bn;
+    imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
+    dsfp_env.Task."""
+    task_seed: int | None = None
+    """Splits the data and trains the original network; the seed of the run unless given."""
+    data_root: str | None = None
+    """Where downloaded data sets lie; a directory in the user's cache unless given (digits needs none)."""
+    download: bool = False
+    """Download the data set if it is not there."""
+    network: str | None = None
+    """Of an image folder: a network of dsfp_env.networks or of torchvision; resnet18 unless given."""
+    image_size: int | None = None
+    """Of an image folder: height and width to scale and cut images to."""
+    weights: str | None = None
+    """A file with the trained original network, or torchvision's own: DEFAULT. Else it is trained here."""
+    recipe: str | None = None
+    """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
+    training goes on from them, and there is none unless this is given."""
+
+    def given(self) -> dict[str, Any]:
+        """Those options of `load_task` that were said."""
+        names = ("network", "image_size", "weights", "recipe", "download")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+    def seed_of_task(self, seed: int = 0) -> int:
+        """The seed of the task that was said, or else that of the run."""
+        return seed if self.task_seed is None else self.task_seed
+
+    def load(self, device: str = "auto", seed: int = 0) -> Task:
+        """The task. For the arguments and what is raised see `load_task`."""
+        return load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
+
+
 def load_task(
     name: str | Task = "digits",
     data_root: str | Path | None = None,

@@ -151,11 +151,6 @@ class Task:
         """The batches of distillation for a seed, with the original network's answers; see `training.teacher`."""
         return self.teacher.transfer_set(fidelity, seed)
 
-    @property
-    def teacher_logits(self) -> torch.Tensor:
-        """The original network's logits on the training split, ``[N, classes]``."""
-        return self.teacher.logits
-
 
 def score_filters(
     task: Task,

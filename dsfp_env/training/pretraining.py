@@ -24,6 +24,7 @@ from torch import nn
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
+from dsfp_env.common.hashing import hash_of
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.training import augmentation, epochs
 from dsfp_env.training.epochs import Epoch
@@ -118,8 +119,7 @@ def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -
     digest = hashlib.sha256(repr(facts).encode())
     for module in (type(network).__module__, __name__, epochs.__name__, augmentation.__name__):
         digest.update(inspect.getsource(sys.modules[module]).encode())
-    for tensor in (*network.state_dict().values(), *train):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(hash_of((*network.state_dict().values(), *train)).encode())
     return digest.hexdigest()[:32]
 
 
