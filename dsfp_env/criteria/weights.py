@@ -33,7 +33,7 @@ def dcff(evidence: Evidence, *, temperature: float = 1.0) -> Scores:
 
     Args:
         evidence: Gives the weights.
-        temperature: Of the similarities; see `dcff.inter_similarity`.
+        temperature: Of the similarities; see `similarity.inter_similarity`.
 
     Raises:
         InputError: If the temperature is not positive.

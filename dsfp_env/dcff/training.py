@@ -1,4 +1,4 @@
-"""Training a compact network from scratch, its filters fused anew at the start of every epoch (DCFF, see `dcff`).
+"""Training a compact network from scratch, its filters fused anew at the start of every epoch (DCFF).
 
 A layer that shall have m filters is trained with C of them, which read the channels that the compact network has:
 ``[C, c_in, k, k]``. At the start of an epoch P, the scores, the m filters with the highest and S = P[those] are
