@@ -19,6 +19,8 @@ from dsfp_env.channels.labels import components
 from dsfp_env.channels.layers import Axes, Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.tracing import INPUT, Trace
 
+Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
+
 
 @dataclass(frozen=True)
 class LabelledTensor:

@@ -18,14 +18,13 @@ from torch import nn
 
 from dsfp_env.channels.costs import CostCounter, Costs
 from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, prunable_layers
+from dsfp_env.channels.coupling import Keep as Keep
 from dsfp_env.channels.cutting import cut, mask
 from dsfp_env.channels.layers import Convolution, Weighted, kind_of
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
 from dsfp_env.channels.verification import faults_of
 from dsfp_env.common.errors import InputError
-
-Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
 
 
 class ChannelGraph:

@@ -8,22 +8,40 @@ does not tells which classes cannot be removed, and why.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
-from dsfp_env.channels.coupling import Classes
+from dsfp_env.channels.coupling import Classes, Keep, Node, PrunableLayer
 from dsfp_env.channels.cutting import cut
 from dsfp_env.channels.propagation import Event, Seen
 from dsfp_env.channels.tracing import Trace, Vertices, run_labelled
 
-if TYPE_CHECKING:
-    from dsfp_env.channels.graph import ChannelGraph, Keep
+
+class Graph(Protocol):
+    """What is verified; `ChannelGraph` says what each of these means."""
+
+    layers: dict[str, PrunableLayer]
+    sets: list[tuple[str, ...]]
+    nodes: dict[str, Node]
+
+    def alive(self, keep: Keep) -> np.ndarray:
+        """Which classes stay."""
+
+    def keep(self, ratios: Mapping[str, float], scores: Mapping[str, torch.Tensor]) -> Keep:
+        """Which filters stay."""
+
+    def slim(self, network: nn.Module, keep: Keep) -> nn.Module:
+        """The smaller network."""
+
+    def masked(self, network: nn.Module, keep: Keep) -> nn.Module:
+        """The reference."""
 
 
 def faults_of(
-    graph: ChannelGraph, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes
+    graph: Graph, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes
 ) -> dict[int, str]:
     """Classes whose removal is not exact, with the reason; found by pruning in several ways.
 
@@ -52,7 +70,7 @@ def faults_of(
     return _faults_by_set(graph, network, image) or _give_up(graph, faults)
 
 
-def _trials(graph: ChannelGraph) -> Iterator[Keep]:
+def _trials(graph: Graph) -> Iterator[Keep]:
     """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last."""
     first = {path: torch.arange(layer.out_channels) for path, layer in graph.layers.items()}
     yield graph.keep(dict.fromkeys(graph.layers, 0.4), first)
@@ -64,7 +82,7 @@ def _trials(graph: ChannelGraph) -> Iterator[Keep]:
     yield graph.keep(dict(zip(graph.layers, ratios.tolist(), strict=True)), some)
 
 
-def _faults_by_set(graph: ChannelGraph, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
+def _faults_by_set(graph: Graph, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
     """Where following tells nothing: prune one coupled set after the other, and compare with masking."""
     faults: dict[int, str] = {}
     rng = torch.Generator().manual_seed(0)
@@ -83,14 +101,14 @@ def _faults_by_set(graph: ChannelGraph, network: nn.Module, image: torch.Tensor)
     return faults
 
 
-def _give_up(graph: ChannelGraph, faults: Mapping[int, str]) -> dict[int, str]:
+def _give_up(graph: Graph, faults: Mapping[int, str]) -> dict[int, str]:
     why = next(iter(faults.values()), "they differ together")
     return dict.fromkeys(
         _classes_of(graph, graph.layers), f"removing filters is not the same as masking them ({why})"
     )
 
 
-def _classes_of(graph: ChannelGraph, paths: Iterable[str]) -> list[int]:
+def _classes_of(graph: Graph, paths: Iterable[str]) -> list[int]:
     """The classes of some layers' filters."""
     return torch.cat([graph.nodes[path].out_class for path in paths]).unique().tolist()
 

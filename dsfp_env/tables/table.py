@@ -27,11 +27,11 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import check_plan
-from dsfp_env.evaluation.rewards import RewardFunction
+from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 from dsfp_env.pareto import pareto_front
 from dsfp_env.tables import files
 from dsfp_env.tables.files import COSTS, FIDELITIES, SPLITS
-from dsfp_env.tables.landscape import Landscape, Optimum
+from dsfp_env.tables.landscape import Landscape
 
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 
@@ -44,6 +44,16 @@ class Outcomes(NamedTuple):
     relative_macs: np.ndarray  # [N] float64, of the original network's
     params: np.ndarray  # [N] int64
     filters: np.ndarray  # [N] int64
+
+
+class Optimum(NamedTuple):
+    """The best joint action, and what is known of it."""
+
+    ratios: dict[str, float]  # percent by agent
+    score: float
+    accuracy: float  # on the split that was asked for
+    test_accuracy: float
+    relative_macs: float
 
 
 class Front(NamedTuple):
@@ -166,25 +176,63 @@ class Table:
             seed: One of `seeds`; None for the mean of the scores over all.
             split: As for `query`.
             fidelity: As for `query`.
+
+        Raises:
+            InputError: If an argument is none of these, or the reward gives a number that is not finite.
         """
         key = reward, macs_budget, seed, split, fidelity
         if key not in self._landscapes:
-            self._landscapes[key] = Landscape(self, *key)
+            self._landscapes[key] = Landscape(
+                _read_only(self._scores(reward, macs_budget, seed, split, fidelity)),
+                self.accuracies(seed, split, fidelity),
+                self.accuracies(seed, "test", fidelity),
+                self.relative_macs,
+            )
         return self._landscapes[key]
 
     def scores(self, *which: Any, **named: Any) -> np.ndarray:
-        """`Landscape.scores`; arguments as for `landscape`."""
+        """What every joint action is worth, ``[rows]``; arguments as for `landscape`."""
         return self.landscape(*which, **named).scores
 
     def optimum(self, *which: Any, **named: Any) -> Optimum:
-        """`Landscape.optimum`; arguments as for `landscape`."""
-        return self.landscape(*which, **named).optimum
+        """The joint action with the highest score; arguments as for `landscape`."""
+        landscape = self.landscape(*which, **named)
+        row = landscape.best
+        known = landscape.scores, landscape.accuracy, landscape.test_accuracy, landscape.relative_macs
+        return Optimum(self.ratios_of(row), *(float(one[row]) for one in known))
 
     def regret(
         self, joint_actions: Mapping[str, float] | ArrayLike, *which: Any, normalised: bool = False, **named: Any
     ) -> Any:
-        """`Landscape.regret`; other arguments as for `landscape`."""
-        return self.landscape(*which, **named).regret(joint_actions, normalised)
+        """How much less joint actions are worth than the best one.
+
+        Args:
+            joint_actions: Ratios in percent by agent, or levels ``[N, agents]``.
+            *which: Arguments as for `landscape`.
+            normalised: As for `Landscape.regrets`.
+            **named: Likewise.
+
+        Returns:
+            A number for ratios, ``[N]`` for levels; 0 for the best.
+        """
+        regrets = self.landscape(*which, **named).regrets(normalised)
+        if isinstance(joint_actions, Mapping):
+            return float(regrets[self.row_of(joint_actions)])
+        return regrets[self.rows(joint_actions)]
+
+    def _scores(
+        self, reward: str | RewardFunction, macs_budget: float | None, seed: int | None, split: str, fidelity: str
+    ) -> np.ndarray:
+        if seed is None:
+            each = [self.landscape(reward, macs_budget, one, split, fidelity).scores for one in self.seeds]
+            return np.mean(each, axis=0)
+        worth, original = reward_function(reward, macs_budget), self.original(split)
+        outcomes = (self.outcome(row, seed, split, fidelity) for row in range(len(self)))
+        scores = np.array([worth(outcome, original) for outcome in outcomes], np.float64)
+        if not np.isfinite(scores).all():
+            ratios = self.ratios_of(int(np.argmin(np.isfinite(scores))))
+            raise InputError(f"The reward function gave no finite number for {ratios}: expected one for all.")
+        return scores
 
     def pareto(self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled") -> Front:
         """The joint actions that no other beats in both accuracy and MACs; arguments as for `query`."""
