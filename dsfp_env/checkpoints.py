@@ -1,6 +1,6 @@
 """A pruned network in one file, without pickle, that anyone can load who has the code of the original.
 
-The file is safetensors: the weights, and under the metadata key ``dsfp_env`` a JSON text:
+The file is safetensors: the weights and all buffers, and under the metadata key ``dsfp_env`` a JSON text:
 
     format        3
     task          name of the task that the network was cut from
@@ -8,6 +8,7 @@ The file is safetensors: the weights, and under the metadata key ``dsfp_env`` a 
     layers        module path -> {"filters", "of", "ratio", "kept"}: how many filters stayed, of how many, the
                   fraction that is gone, and which stayed
     widths        module path -> attributes that say the new widths, for every module that has any
+    extra_state   what modules gave as ``get_extra_state``, if any did and it is no tensor
     checksum      SHA-256 of the weights and of all of the above
     versions      of the packages that wrote it
     about         whatever the writer added
@@ -31,6 +32,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import Keep
 from dsfp_env.channels.layers import Weighted, kind_of, widths
+from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.hashing import bytes_of
 from dsfp_env.networks import make_network
@@ -38,6 +40,7 @@ from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
 
 FORMAT = 3
+_SIGNED = ("format", "task", "architecture", "layers", "widths")  # parts of the header under the checksum
 
 
 def save_pruned(
@@ -55,9 +58,10 @@ def save_pruned(
     Raises:
         InputError: If the file cannot be written.
     """
-    layers = task.graph.layers
+    layers, network = task.graph.layers, unwrapped(network)
     if unknown := keep.keys() - layers.keys():
         raise InputError(f"Task {task.name!r} has no prunable layer {min(unknown)!r}: give the keep of this task.")
+    keep = task.graph.kept(keep)
     header: dict[str, Any] = {
         "format": FORMAT,
         "task": task.name,
@@ -73,7 +77,14 @@ def save_pruned(
         },
         "widths": {name: found for name, module in network.named_modules() if (found := widths(module))},
     }
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    state = _state_of(network)
+    if extra := {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}:
+        header["extra_state"] = _as_json(extra)
+    tensors = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
     header["checksum"] = _checksum(header, tensors)
     header["versions"] = {
         "python": platform.python_version(),
@@ -107,9 +118,9 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
         network, what = task.network, f"task {task.name!r}"
     else:
         network, what = _named_network(path, header)
-    slim = copy.deepcopy(network).cpu()
+    slim = copy.deepcopy(unwrapped(network)).cpu()
     try:
-        _set_tensors(slim, tensors, header["widths"])
+        _set_state(slim, {**tensors, **header.get("extra_state", {})}, header["widths"])
     except ValueError as error:
         raise InputError(
             f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
@@ -153,22 +164,38 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     return header, tensors
 
 
-def _set_tensors(
-    network: nn.Module, tensors: Mapping[str, torch.Tensor], widths_of: Mapping[str, Mapping[str, int]]
-) -> None:
-    """Make a network of full width one of the widths and with the weights given, in place.
+def _state_of(network: nn.Module) -> dict[str, Any]:
+    """All that a network holds, by name: its state dict, and the buffers that are not in it."""
+    buffers = dict(network.named_buffers(remove_duplicate=False))
+    return {**buffers, **network.state_dict(keep_vars=True)}
+
+
+def _as_json(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What modules keep by ``get_extra_state``, as it comes back from JSON."""
+    try:
+        return json.loads(json.dumps(extra))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The extra state {next(iter(extra))!r} of the network cannot be written ({error}): expected what "
+            "JSON can say from get_extra_state."
+        ) from error
+
+
+def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mapping[str, Mapping[str, int]]) -> None:
+    """Make a network of full width one of the widths and with the state given, in place.
 
     Args:
         network: The network.
-        tensors: Its new state, by name.
+        tensors: Its new state, by name, as `_state_of` gives it; buffers that are no part of a state dict may be
+            absent.
         widths_of: Module path -> what `widths` is to be.
 
     Raises:
         ValueError: If they do not fit the network.
     """
-    modules = dict(network.named_modules())
-    state = network.state_dict(keep_vars=True)
-    if different := sorted(state.keys() ^ tensors.keys()):
+    modules = dict(network.named_modules(remove_duplicate=False))
+    state, told = _state_of(network), network.state_dict().keys()
+    if different := sorted((told - tensors.keys()) | (tensors.keys() - state.keys())):
         raise ValueError(f"{different[0]!r} is in only one of the two")
     for path, new in widths_of.items():
         if path not in modules or widths(modules[path]).keys() != new.keys():
@@ -178,20 +205,25 @@ def _set_tensors(
     replaced: dict[int, nn.Parameter] = {}  # id of a parameter -> its successor; modules may share it
     for name, tensor in tensors.items():
         old = state[name]
+        path, _, attribute = name.rpartition(".")
+        if attribute == "_extra_state":
+            modules[path].set_extra_state(tensor)
+            continue
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{name!r} is no tensor")
         if tensor.dim() != old.dim() or any(new > size for new, size in zip(tensor.shape, old.shape, strict=True)):
             raise ValueError(
                 f"{name!r} has shape {tuple(tensor.shape)}, which cannot be cut from {tuple(old.shape)}"
             )
-        path, _, attribute = name.rpartition(".")
         if isinstance(old, nn.Parameter):
             tensor = replaced.setdefault(id(old), nn.Parameter(tensor, old.requires_grad))
         setattr(modules[path], attribute, tensor)
     for path, module in modules.items():
         kind = kind_of(module)
         if isinstance(kind, Weighted):
-            shape, told = tuple(kind.weight(module).shape), kind.weight_shape(module)
-            if shape != told:
-                raise ValueError(f"the weight of {path!r} has shape {shape}, not {told}")
+            shape, expected = tuple(kind.weight(module).shape), kind.weight_shape(module)
+            if shape != expected:
+                raise ValueError(f"the weight of {path!r} has shape {shape}, not {expected}")
 
 
 def _version(package: str) -> str:
@@ -202,7 +234,7 @@ def _version(package: str) -> str:
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    content = {name: header[name] for name in ("format", "task", "architecture", "layers", "widths")}
+    content = {name: header[name] for name in (*_SIGNED, "extra_state") if name in header}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -8,7 +8,7 @@ it; whoever removes classes then needs to know nothing else about the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,9 +167,16 @@ def _kind(module: nn.Module) -> Kind:
 
 
 def prunable_layers(
-    network: nn.Module, trace: Trace, classes: Classes
+    network: nn.Module, trace: Trace, classes: Classes, unheard: Collection[str] = ()
 ) -> tuple[dict[str, PrunableLayer], dict[str, str]]:
-    """Sort the convolutions of a network into those that can lose filters and those that cannot."""
+    """Sort the convolutions of a network into those that can lose filters and those that cannot, with the reason.
+
+    Args:
+        network: The network.
+        trace: Of the network.
+        classes: Of its channels.
+        unheard: Convolutions that do not matter; see `reach`.
+    """
     layers: dict[str, PrunableLayer] = {}
     excluded = {
         path: "it does not run on the example input in evaluation mode"
@@ -184,6 +191,8 @@ def prunable_layers(
         reasons = [classes.pinned.get(one) for one in node.out_class.tolist()]
         if all(reasons):
             excluded[path] = str(reasons[0])
+        elif path in unheard:
+            excluded[path] = "nothing that it writes reaches the outputs of the network"
         else:
             layers[path] = PrunableLayer(
                 path=path,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, 
 from dsfp_env.channels.coupling import Keep as Keep
 from dsfp_env.channels.cutting import cut, mask
 from dsfp_env.channels.layers import Convolution, Weighted, kind_of
+from dsfp_env.channels.lent import kept_indices, one_image, unwrapped
+from dsfp_env.channels.reach import unheard
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
 from dsfp_env.channels.verification import faults_of
+from dsfp_env.common.devices import with_gradients
 from dsfp_env.common.errors import InputError
 
 
@@ -63,6 +67,7 @@ class ChannelGraph:
         self._starts = dict(zip(layers, np.cumsum([0, *(n.out_channels for n in layers.values())]), strict=False))
 
     @classmethod
+    @with_gradients()
     def trace(cls, network: nn.Module, example_input: torch.Tensor) -> ChannelGraph:
         """Find the channel graph of any network that maps an image batch to logits.
 
@@ -70,20 +75,22 @@ class ChannelGraph:
         what the masked network answers. Layers for which they do not are excluded, with the reason.
 
         Args:
-            network: The network; it is neither changed nor moved.
+            network: The network; it is neither changed nor moved. What distributes or compiles one
+                (`DataParallel`, ``torch.compile``) is taken off: paths are those of the network inside.
             example_input: At least one image ``[N, C, ...]`` of the size that will be used.
 
         Raises:
             InputError: If the network cannot be traced, or has no convolution.
         """
+        network = unwrapped(network)
         if not any(isinstance(kind_of(module), Convolution) for module in network.modules()):
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
-        trace = trace_network(network, example_input)
+        image = one_image(example_input, network)
+        trace = trace_network(network, image)
         classes = channel_classes(network, trace)
-        counter = cls._counter_of(network, trace, classes)
-        image = example_input[:1].to(next(network.parameters()).device)
+        counter, silent = cls._counter_of(network, trace, classes), unheard(network, image, trace, classes)
         while True:
-            graph = cls(classes, *prunable_layers(network, trace, classes), counter, trace.norms)
+            graph = cls(classes, *prunable_layers(network, trace, classes, silent), counter, trace.norms)
             faults = faults_of(graph, network, image, trace, classes)
             if not faults:
                 return graph
@@ -127,11 +134,7 @@ class ChannelGraph:
         pruned = {path for path, ratio in ratios.items() if ratio > 0}
         pruned |= {other for path in pruned for other in self.layers[path].coupled_with}
         alive = self._selector.alive(ratios, self._checked_scores(pruned, scores), min_filters, round_to)
-        kept = alive[self._out_classes]
-        return {
-            path: torch.from_numpy(kept[start : start + self.layers[path].out_channels].nonzero()[0])
-            for path, start in self._starts.items()
-        }
+        return self._filters(alive)
 
     def slim(self, network: nn.Module, keep: Keep) -> nn.Module:
         """Cut the network down to the kept filters.
@@ -146,21 +149,34 @@ class ChannelGraph:
         Raises:
             InputError: If the network or the kept filters do not belong to this graph.
         """
-        return cut(network, self.nodes, torch.from_numpy(self.alive(keep)))
+        return cut(unwrapped(network), self.nodes, torch.from_numpy(self.alive(keep)))
 
     def masked(self, network: nn.Module, keep: Keep) -> nn.Module:
         """The reference for `slim`: of full width, but removed filters write zero and nobody reads them.
 
         Masked weights get no gradient either, so it can be trained beside the slim network.
         """
-        return mask(network, self.nodes, torch.from_numpy(self.alive(keep)))
+        return mask(unwrapped(network), self.nodes, torch.from_numpy(self.alive(keep)))
 
     def costs(self, keep: Keep | None = None) -> Costs:
         """Costs with these filters kept (all, if none are given), from the structure alone."""
         return self._counter.count(self.alive(keep or {}))
 
-    def alive(self, keep: Keep) -> np.ndarray:
-        """Which classes stay with these filters, ``[classes]`` bool; see `coupling`."""
+    def kept(self, keep: Mapping[str, Any]) -> Keep:
+        """Kept filters as `keep` gives them, from indices or masks by hand; raises as `slim` does."""
+        return self._filters(self.alive(keep))
+
+    def alive(self, keep: Mapping[str, Any]) -> np.ndarray:
+        """Which classes stay with these filters, ``[classes]`` bool; see `coupling`.
+
+        Raises:
+            InputError: If they are no kept filters of this graph.
+        """
+        if not isinstance(keep, Mapping):
+            raise InputError(
+                f"The kept filters are a {type(keep).__name__}: expected a dictionary, module path -> indices, as "
+                "ChannelGraph.keep gives."
+            )
         alive = np.ones(self._num_classes, bool)
         if not keep:
             return alive
@@ -172,13 +188,7 @@ class ChannelGraph:
             if path not in keep:
                 kept[start : start + width] = True
                 continue
-            indices = keep[path].cpu().numpy()
-            if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < width:
-                raise InputError(
-                    f"The kept filters of {path!r} run from {indices.min()} to {indices.max()}: expected indices "
-                    f"in [0, {width - 1}]."
-                )
-            kept[start + indices] = True
+            kept[start + kept_indices(path, keep[path], width)] = True
         alive[self._out_classes[~kept]] = False
         if not np.array_equal(alive[self._out_classes], kept):
             place = int((alive[self._out_classes] != kept).argmax())
@@ -189,6 +199,14 @@ class ChannelGraph:
                 "together. Use the result of ChannelGraph.keep."
             )
         return alive
+
+    def _filters(self, alive: np.ndarray) -> Keep:
+        """The filters that are of classes which stay."""
+        kept = alive[self._out_classes]
+        return {
+            path: torch.from_numpy(kept[start : start + self.layers[path].out_channels].nonzero()[0])
+            for path, start in self._starts.items()
+        }
 
     def _check_ratios(self, ratios: Mapping[str, float]) -> None:
         for path, ratio in ratios.items():

@@ -9,6 +9,7 @@ of them is known (see `layers`).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Trace:
     error: Exception | None = None
 
 
-def trace_network(network: nn.Module, example_input: torch.Tensor) -> Trace:
+def trace_network(network: nn.Module, image: torch.Tensor) -> Trace:
     """Find out where every channel goes.
 
     Layers that only run in training, such as auxiliary classifiers, are followed there.
@@ -55,13 +56,12 @@ def trace_network(network: nn.Module, example_input: torch.Tensor) -> Trace:
     Args:
         network: Maps an image batch to logits. It is neither changed nor moved: what runs is a copy of its
             structure that shares its tensors.
-        example_input: One or more images ``[N, C, ...]``; only the first is used.
+        image: One image ``[1, C, ...]`` on the network's device.
 
     Raises:
         InputError: If the network fails on the example input, does not answer one tensor ``[N, ...]``, or reads
             the value of an activation into Python.
     """
-    image = example_input[:1].to(next(network.parameters(), example_input).device)
     trace = run_labelled(network, image, {}, (False,))
     if trace.error is None and any(
         (kind := kind_of(module)) is not None and kind.runs_itself(module) and path not in trace.modules
@@ -124,13 +124,24 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
     return trace
 
 
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """The tensors in what a network answers: one, or several in tuples, lists, dictionaries, dataclasses."""
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
+        return [tensor for part in output for tensor in tensors_of(part)]
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
 def share_parameters(network: nn.Module) -> nn.Module:
     """A copy of a network, in evaluation mode, that shares the memory of its parameters, not of its buffers.
 
     Raises:
         InputError: If the network cannot be copied.
     """
-    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
+    shared = {
+        id(p): nn.Parameter(p.clone() if p.is_inference() else p.detach(), p.requires_grad)
+        for p in network.parameters()
+    }
     try:
         return copy.deepcopy(network, shared).eval()
     except Exception as error:
@@ -176,7 +187,7 @@ class _Run:
 
     def finish(self, output: Any, training: bool) -> None:
         """After a run."""
-        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        tensors = tensors_of(output)
         found = [distinct(labels) for t in tensors if (labels := self.propagation.labels.of(t)) is not None]
         self.trace.outputs = torch.cat([self.trace.outputs.long(), *found])
         if training:

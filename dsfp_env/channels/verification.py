@@ -67,7 +67,11 @@ def faults_of(
         with torch.no_grad():
             if same_logits(after.logits, graph.masked(network, keep).eval()(image)):
                 return {}
-    return _faults_by_set(graph, network, image) or _give_up(graph, faults)
+    if by_set := _faults_by_set(graph, network, image):
+        return by_set
+    if any(_why_not(graph, network, image, graph.layers, ratio) for ratio in (0.1, 0.4, 0.9)):
+        return _give_up(graph, faults)
+    return {}  # other operations may run after removal, and do the same
 
 
 def _trials(graph: Graph) -> Iterator[Keep]:
@@ -83,22 +87,38 @@ def _trials(graph: Graph) -> Iterator[Keep]:
 
 
 def _faults_by_set(graph: Graph, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
-    """Where following tells nothing: prune one coupled set after the other, and compare with masking."""
+    """Where following tells nothing: prune one coupled set more each time, and compare with masking.
+
+    A set with which the comparison fails is at fault, and left out from then on; so others are not.
+    """
     faults: dict[int, str] = {}
+    fine: list[str] = []
+    for paths in graph.sets:
+        if why := _why_not(graph, network, image, [*fine, *paths], 0.5):
+            faults |= dict.fromkeys(_classes_of(graph, paths), why)
+        else:
+            fine += paths
+    return faults
+
+
+def _why_not(
+    graph: Graph, network: nn.Module, image: torch.Tensor, paths: Iterable[str], ratio: float
+) -> str | None:
+    """Why some layers cannot lose this share of their filters together; None if they can."""
     rng = torch.Generator().manual_seed(0)
     scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
-    for paths in graph.sets:
-        keep = graph.keep(dict.fromkeys(paths, 0.5), scores)
-        why = "removing its filters is not the same as masking them: something depends on their number"
-        try:
-            with torch.no_grad():
-                slim = graph.slim(network, keep).eval()(image)
-                exact = same_logits(slim, graph.masked(network, keep).eval()(image))
-        except Exception as error:
-            exact, why = False, f"the forward pass fails when it loses filters ({error})"
-        if not exact:
-            faults |= dict.fromkeys(_classes_of(graph, paths), why)
-    return faults
+    keep = graph.keep(dict.fromkeys(paths, ratio), scores)
+    try:
+        with torch.no_grad():
+            slim = graph.slim(network, keep).eval()(image)
+            exact = same_logits(slim, graph.masked(network, keep).eval()(image))
+    except Exception as error:
+        return f"the forward pass fails when it loses filters ({error})"
+    return (
+        None
+        if exact
+        else "removing its filters is not the same as masking them: something depends on their number"
+    )
 
 
 def _give_up(graph: Graph, faults: Mapping[int, str]) -> dict[int, str]:
@@ -135,6 +155,8 @@ def find_fault(
     after = run_labelled(slim, image, vertices, trace.modes)
     number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
     stays = torch.cat([torch.zeros(1, dtype=torch.bool), alive])
+    pinned = torch.zeros(len(alive) + 1, dtype=torch.bool)  # classes that stay in any case may meet
+    pinned[[1 + one for one in classes.pinned]] = True
     for before, now in zip(trace.events, after.events, strict=False):
         wrote = [number[seen.compact.long()] for seen in before.labels]
         if before.operation != now.operation or len(before.labels) != len(now.labels):
@@ -143,7 +165,7 @@ def find_fault(
             return _blame(
                 before, wrote, "takes channels by their position, and would take others after removal"
             ), after
-        if any((joined[0] != joined[1]).any() for joined in now.joins):
+        if any((joined[0] != joined[1])[~pinned[joined].all(0)].any() for joined in now.joins):
             return _blame(before, wrote, "would combine other channels after removal"), after
     if after.error is not None:
         expected = trace.events[len(after.events)] if len(after.events) < len(trace.events) else None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 
-def hash_of(tensors: Iterable[torch.Tensor]) -> str:
-    """SHA-256 of the shapes, types and bytes of tensors."""
+def hash_of(values: Iterable[Any]) -> str:
+    """SHA-256 of the shapes, types and bytes of tensors; of other values, as an extra state, what they show."""
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for tensor in values:
+        if not isinstance(tensor, torch.Tensor):
+            digest.update(repr(tensor).encode())
+            continue
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(bytes_of(tensor))
     return digest.hexdigest()

@@ -56,11 +56,11 @@ def output_kl(
     replay, points = _replay(evidence, images[:_AT_ONCE], precision)
     scores = zero_scores(evidence)
     with computing(precision, images.device):
-        replay.remember(laid_out(images[:1], precision))
+        replay.remember(laid_out(images[:1], precision, evidence.network))
         in_all, widest = replay.num_bytes()  # of one image
         at_once = max(1, min(_AT_ONCE, max_memory // in_all, largest // widest))
         for part in images.split(at_once):
-            replay.remember(laid_out(part, precision))
+            replay.remember(laid_out(part, precision, evidence.network))
             for path, point in points.items():
                 batch = min(max_batch, largest * len(part) // replay.num_bytes(point)[1])
                 filters = torch.arange(len(scores[path]), device=images.device).split(max(1, batch // len(part)))

@@ -40,7 +40,7 @@ def taylor_bn(evidence: Evidence) -> Scores:
     scores = zero_scores(evidence)
     for images, labels in evidence.batches:
         logits, parameters = _differentiable(evidence.network, norms.values(), images)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
+        gradients = _gradients(F.cross_entropy(logits, labels), list(parameters.values()))
         effects = {
             name: parameter.detach().double() * gradient.double()
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
@@ -98,7 +98,7 @@ def of_gradients(
     scores = [zero_scores(evidence) for _ in functions]
     for images, labels in evidence.batches:
         logits, parameters = _differentiable(evidence.network, evidence.layers, images)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(parameters.values()))
+        gradients = _gradients(F.cross_entropy(logits, labels), list(parameters.values()))
         by_name = dict(zip(parameters, gradients, strict=True))
         for path in evidence.layers:
             names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
@@ -127,13 +127,18 @@ def of_effects(
             logits, _ = _differentiable(evidence.network, evidence.layers, images)
         targets = _sample(logits, evidence.rng) if sampled else labels
         flat = [activation for calls in activations.values() for activation in calls]
-        gradients = iter(torch.autograd.grad(F.cross_entropy(logits, targets, reduction="sum"), flat))
+        gradients = iter(_gradients(F.cross_entropy(logits, targets, reduction="sum"), flat))
         for path, calls in activations.items():
             effects = [(call * next(gradients)).detach().flatten(2).sum(2).double() for call in calls]
             positions = sum(call[0, 0].numel() for call in calls)
             scores[path] += function(torch.stack(effects).sum(0), positions).sum(0).cpu()
     num_images = sum(len(batch.labels) for batch in evidence.batches)
     return {path: score / num_images for path, score in scores.items()}
+
+
+def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The gradient of a loss by some tensors; zeros for one that it does not depend on, as behind ``detach``."""
+    return torch.autograd.grad(loss, by, materialize_grads=True)
 
 
 def _sample(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

@@ -57,6 +57,7 @@ class Measurement:
             keep: Module path -> indices of the filters that stay, from `ChannelGraph.keep`.
             seed: Drives the fine-tuning.
         """
+        keep = self.graph.kept(keep)
         with threads_set(self.fidelity.threads):
             return self._measured(self.build(keep, seed), keep)
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env.common.forwards import replace_forward
+from dsfp_env.speed.layout import layout_of
 
 _SMALL = 16  # pixels of an image
 _LARGEST_MATRIX = 1 << 24  # elements
@@ -29,7 +30,7 @@ def hasten(network: nn.Module, precision: str) -> nn.Module:
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            replace_forward(module, InferenceConvolution(module, precision))
+            replace_forward(module, InferenceConvolution(module, precision, layout_of(network)))
     return network
 
 
@@ -39,9 +40,13 @@ class InferenceConvolution:
     Args:
         convolution: Of two dimensions, padded with zeros.
         precision: ``"float32"`` (as the weight is), or ``"bfloat16"``.
+        layout: How outputs lie; whichever way is fastest, unless they must be contiguous.
     """
 
-    def __init__(self, convolution: nn.Conv2d, precision: str) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, precision: str, layout: torch.memory_format = torch.channels_last
+    ) -> None:
+        self._layout = layout
         self.groups = convolution.groups
         self._how: Any = convolution.stride, convolution.padding, convolution.dilation
         dtype = torch.bfloat16 if precision == "bfloat16" else convolution.weight.dtype
@@ -52,6 +57,10 @@ class InferenceConvolution:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map images ``[N, in_channels, H, W]`` to outputs ``[N, out_channels, H', W']``."""
+        output = self._answer(images)
+        return output.contiguous() if self._layout is torch.contiguous_format else output
+
+    def _answer(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self._weight.dtype)
         if images.device.type != "cpu" or images.dim() != 4:
             return self._convolved(images, self._bias)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+
+from dsfp_env.speed.layout import layout_of
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 _WORTH_CONVERTING = 500_000  # multiply-adds of an image; with fewer, converting costs what it saves
@@ -23,10 +26,10 @@ def computing(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def laid_out(images: torch.Tensor, precision: str) -> torch.Tensor:
-    """Images ``[N, C, H, W]`` as convolutions of this precision like them best."""
+def laid_out(images: torch.Tensor, precision: str, network: nn.Module | None = None) -> torch.Tensor:
+    """Images ``[N, C, H, W]`` as the convolutions of a network like them best in this precision."""
     if precision == "float32":
         return images
     if images.dim() == 4:
-        return images.to(torch.bfloat16, memory_format=torch.channels_last)
+        return images.to(torch.bfloat16, memory_format=layout_of(network) if network else torch.channels_last)
     return images.to(torch.bfloat16)

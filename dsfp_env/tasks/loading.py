@@ -186,7 +186,7 @@ def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.d
     splits, num_classes = parsed.read(data_root, seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        network = make_network(parsed.network, num_classes).to(device)
+        network = make_network(parsed.network, num_classes).to(device, torch.float32)
     if parsed.weights and Path(parsed.weights).suffix:
         load_weights(network, parsed.weights)
     elif parsed.weights:

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph
+from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
+from dsfp_env.speed.layout import settle_layout
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.training.accuracy import compute_logits
@@ -54,7 +56,8 @@ class Task:
         """A task of the user's own.
 
         Args:
-            network: A trained network that maps an image batch to logits; it is copied, not changed.
+            network: A trained network that maps an image batch to logits; it is copied, not changed. The copy is
+                computed in float32 (faster where a `Fidelity` says so), whatever the type of its parameters.
             train: A torch ``Dataset`` of (image tensor, int label) pairs, or a pair of tensors
                 ``(images [N, C, H, W], labels [N])``.
             validation: The same, for rewards. It must be no part of ``test``.
@@ -72,8 +75,9 @@ class Task:
         place = choose_device(device)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
         splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
-        network = copy.deepcopy(network).to(place).eval()
+        network = _ready(network, place)
         graph = ChannelGraph.trace(network, splits.train.images[:1])
+        settle_layout(network, splits.train.images[:2])
         if not graph.layers:
             reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items())
             raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
@@ -183,3 +187,12 @@ def score_filters(
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def _ready(network: nn.Module, place: torch.device) -> nn.Module:
+    """A copy of a network on a device, in evaluation mode, in float32."""
+    copied = copy.deepcopy(unwrapped(network)).to(place).eval()
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32)
+    return copied

@@ -19,7 +19,7 @@ def compute_logits(
     network.eval()
     batch_size = batch_size or _batch_size(precision, images.device)
     with computing(precision, images.device):
-        batches = [network(laid_out(batch, precision)) for batch in images.split(batch_size)]
+        batches = [network(laid_out(batch, precision, network)) for batch in images.split(batch_size)]
     return torch.cat(batches).float()
 
 

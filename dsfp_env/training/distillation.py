@@ -129,7 +129,7 @@ def recalibrate(
         norm.train()
     with computing(precision, images.device):
         for batch in images.split(batch_size):
-            network(laid_out(batch, precision))
+            network(laid_out(batch, precision, network))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train(was_training)
@@ -148,7 +148,7 @@ def fine_tune(
     """Distil the teacher into the student, in place.
 
     Args:
-        student: The slim network; ends in evaluation mode.
+        student: The slim network; ends in evaluation mode. All of it is trained, see `unfreeze`.
         train: The training split.
         transfer_set: The batches, one after the other.
         fidelity: How. Its precision and kernels must be chosen, not "auto".
@@ -156,6 +156,7 @@ def fine_tune(
     """
     if len(transfer_set.indices) == 0:
         return
+    unfreeze(student)
     batches = len(transfer_set.indices)
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=fidelity.learning_rate, weight_decay=fidelity.weight_decay, fused=True
@@ -170,7 +171,7 @@ def fine_tune(
         torch.manual_seed(seed)
         for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
-                logits = student(laid_out(train.images[indices], fidelity.precision))
+                logits = student(laid_out(train.images[indices], fidelity.precision, student))
             loss = distillation_loss(
                 logits.float(),
                 teacher_logits,
@@ -184,6 +185,16 @@ def fine_tune(
             optimizer.step()
             schedule.step()
     student.eval()
+
+
+def unfreeze(student: nn.Module) -> None:
+    """Let all parameters of a student be trained, whatever their ``requires_grad`` was.
+
+    It was copied from its teacher, and loaded models are often frozen as a whole; where they are in part, a layer
+    that has lost channels must be able to recover all the same.
+    """
+    for parameter in student.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
 
 
 @contextmanager

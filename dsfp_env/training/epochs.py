@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.augmentation import augment
@@ -141,7 +142,8 @@ class _Training:
         }
         self.history: list[Epoch] = []
         self.best: dict[str, torch.Tensor] | None = None
-        if recipe.channels_last:
+        self.channels_last = recipe.channels_last and bears_channels_last(network, images.images)
+        if self.channels_last:
             network.to(memory_format=torch.channels_last)
         self.batch_size = min(recipe.batch_size, len(images.labels))
         self.batches = len(images.labels) // self.batch_size  # in an epoch
@@ -182,7 +184,7 @@ class _Training:
         """Leave the network with its best weights, in evaluation mode."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
-        if self.recipe.channels_last:
+        if self.channels_last:
             self.network.to(memory_format=torch.contiguous_format)
         self.network.eval()
 
@@ -233,7 +235,7 @@ class _Training:
         recipe = self.recipe
         if images.dim() == 4:
             images = augment(images, recipe.shift, recipe.flip, self.rng)
-            if recipe.channels_last:
+            if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
         if recipe.mixup:
             from torchvision.transforms import v2  # takes seconds

@@ -17,9 +17,10 @@ from torch import nn
 
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.speed.layout import layout_of
 from dsfp_env.speed.precision import computing
 from dsfp_env.training import epochs
-from dsfp_env.training.distillation import distillation_loss
+from dsfp_env.training.distillation import distillation_loss, unfreeze
 from dsfp_env.training.epochs import Batch, Epoch
 from dsfp_env.training.recipes import Recipe
 
@@ -41,7 +42,8 @@ def distil(
     """Fine-tune a slim network in place.
 
     Args:
-        student: The slim network; ends with the weights of the epoch that was best on validation.
+        student: The slim network; ends with the weights of the epoch that was best on validation. All of it is
+            trained, see `distillation.unfreeze`.
         teacher: The original network, which answers for the images as the student sees them; or a memory of its
             answers, which spares most of the work when several students are trained with one seed.
         train: The training split.
@@ -57,6 +59,7 @@ def distil(
     Returns:
         What every epoch brought.
     """
+    unfreeze(student)
     answers = teacher if isinstance(teacher, TeacherMemory) else TeacherMemory(teacher, recipe)
 
     def loss(batch: Batch) -> torch.Tensor:
@@ -89,7 +92,7 @@ class TeacherMemory:
 
     def __init__(self, teacher: nn.Module, recipe: Recipe, folder: Path | None = None) -> None:
         self._teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-        if recipe.channels_last:
+        if recipe.channels_last and layout_of(teacher) is torch.channels_last:
             self._teacher.to(memory_format=torch.channels_last)
         self._recipe, self._folder = recipe, folder
         self._epoch, self._known = -1, torch.empty(0)
