@@ -30,7 +30,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env.channels.graph import Keep
+from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.channels.layers import Weighted, kind_of, widths
 from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
@@ -44,7 +44,11 @@ _SIGNED = ("format", "task", "architecture", "layers", "widths")  # parts of the
 
 
 def save_pruned(
-    path: str | Path, network: nn.Module, keep: Keep, task: Task, about: Mapping[str, Any] | None = None
+    path: str | Path,
+    network: nn.Module,
+    keep: Keep,
+    task: Task | ChannelGraph,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a pruned network.
 
@@ -52,20 +56,26 @@ def save_pruned(
         path: The file, conventionally ``*.safetensors``.
         network: The slim network.
         keep: The filters it kept, by module path.
-        task: The task whose original network it was cut from.
+        task: The task whose original network it was cut from; or, if there is none, the channel graph of that
+            network.
         about: More to store beside it; anything that JSON can say.
 
     Raises:
         InputError: If the file cannot be written.
     """
-    layers, network = task.graph.layers, unwrapped(network)
+    network = unwrapped(network)
+    graph, name, architecture = task, f"a {type(network).__name__}", None
+    if isinstance(task, Task):
+        graph, name, architecture = task.graph, task.name, task.architecture
+    assert isinstance(graph, ChannelGraph)
+    layers = graph.layers
     if unknown := keep.keys() - layers.keys():
-        raise InputError(f"Task {task.name!r} has no prunable layer {min(unknown)!r}: give the keep of this task.")
-    keep = task.graph.kept(keep)
+        raise InputError(f"Task {name!r} has no prunable layer {min(unknown)!r}: give the keep of this task.")
+    keep = graph.kept(keep)
     header: dict[str, Any] = {
         "format": FORMAT,
-        "task": task.name,
-        "architecture": task.architecture and list(task.architecture),
+        "task": name,
+        "architecture": architecture and list(architecture),
         "layers": {
             layer: {
                 "filters": len(kept),
@@ -234,7 +244,8 @@ def _version(package: str) -> str:
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    content = {name: header[name] for name in (*_SIGNED, "extra_state") if name in header}
+    content = {name: header[name] for name in _SIGNED}
+    content |= {name: header[name] for name in ("extra_state",) if name in header}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,5 +1,7 @@
 """Networks as other people write and load them: each works as it is, or is refused with the true reason."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, Fidelity, InputError, Task
+from dsfp_env.channels.tracing import tensors_of
 from dsfp_env.criteria.scoring import CRITERIA
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.speed.layout import layout_of
@@ -286,7 +289,9 @@ def test_what_is_no_network_of_layers_is_refused_for_that_reason(network, senten
         task_of(network)
 
 
-@pytest.mark.parametrize("example", [(IMAGE,), {"x": IMAGE}, None, IMAGE.numpy(), torch.tensor(1.0), IMAGE[:0]])
+@pytest.mark.parametrize(
+    "example", [None, IMAGE.numpy(), torch.tensor(1.0), torch.ones(3), IMAGE[:0], (), {}, (None,), "image"]
+)
 def test_examples_that_are_no_images_get_a_sentence(example):
     with pytest.raises(InputError, match="The example input is a .*: expected a tensor of one or more images"):
         ChannelGraph.trace(LeNet().eval(), example)
@@ -343,3 +348,93 @@ def test_tracing_in_inference_mode():
         image = torch.randn(1, 1, 8, 8)
         graph = ChannelGraph.trace(LeNet().eval(), image)
     assert list(graph.layers) == ["a", "b"]
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    features: list[torch.Tensor]
+
+
+class Several(nn.Module):
+    """Takes an image and a vector, answers as it is told."""
+
+    def __init__(self, answer=lambda a, b: (a, b)):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3)
+        self.beside, self.first, self.second = nn.Linear(5, 4), nn.Linear(8, 3), nn.Conv2d(4, 2, 1)
+        self.answer = answer
+
+    def forward(self, image, vector=None):
+        y = F.relu(self.b(F.relu(self.norm(self.a(image)))))
+        vector = torch.ones(len(image), 5) if vector is None else vector
+        both = torch.cat([y.mean((2, 3)), self.beside(vector)], 1)
+        return self.answer(self.first(both), self.second(y))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda a, b: (a, b),
+        lambda a, b: [b, (a,)],
+        lambda a, b: {"out": a, "aux": {"deep": b}},
+        lambda a, b: Answer(a, [b]),
+        lambda a, b: {"out": a, "index": a.argmax(1)},
+        lambda a, b: b,  # a map, not logits
+    ],
+)
+@pytest.mark.parametrize(
+    "example", [IMAGE, (IMAGE,), (IMAGE, torch.randn(2, 5)), {"image": IMAGE, "vector": torch.randn(2, 5)}]
+)
+def test_networks_of_several_inputs_and_outputs(tmp_path, answer, example):
+    network = seeded(lambda: Several(answer)).eval()
+    graph = ChannelGraph.trace(network, example)
+    assert {"a", "b"} == set(graph.layers)
+    keep = {"a": torch.tensor([0, 2, 3]), "b": torch.tensor([1, 3])}
+    slim = graph.slim(network, keep)
+    given = [example] if isinstance(example, torch.Tensor) else example
+
+    def answers(network):
+        return tensors_of(network(**given) if isinstance(given, dict) else network(*given))
+
+    masked = answers(graph.masked(network, keep))
+    assert all(torch.allclose(x.float(), y.float(), atol=1e-5) for x, y in zip(answers(slim), masked, strict=True))
+    assert slim.a.out_channels == len(slim.norm.weight) == slim.b.in_channels == 3
+    dense = any(path == "second" for path in graph.excluded)
+    assert dense
+    macs = 36 * 9 * 3 + 16 * 9 * 3 * 2 + 16 * 2 * 2 + 5 * 4 + (2 + 4) * 3
+    assert graph.costs(keep).macs == macs
+    dsfp_env.save_pruned(tmp_path / "slim.safetensors", slim, keep, graph)
+    loaded = dsfp_env.load_pruned(tmp_path / "slim.safetensors", network=network)
+    assert all(torch.equal(x, y) for x, y in zip(answers(loaded), answers(slim), strict=True))
+    with pytest.raises(
+        InputError, match=r"answers .*: expected logits \[N, classes\], as tasks are classification"
+    ):
+        task_of(network)
+
+
+def test_a_wrong_example_says_so():
+    with pytest.raises(InputError, match=r"failed on the example input of shapes \(1, 1, 8, 8\), \(1, 7\)"):
+        ChannelGraph.trace(Several().eval(), (IMAGE, torch.randn(2, 7)))
+    with pytest.raises(InputError, match="unexpected keyword argument 'picture'"):
+        ChannelGraph.trace(Several().eval(), {"picture": IMAGE})
+
+
+class Spectral(nn.Module):
+    """Works on frequencies, which are complex, and looks at them as pairs of real numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        pairs = torch.view_as_real(torch.fft.rfft2(y)) * 0.5
+        y = torch.fft.irfft2(torch.view_as_complex(pairs), s=y.shape[-2:])
+        return self.head(self.b(y).mean((2, 3)))
+
+
+def test_complex_numbers_are_no_reason_to_fail():
+    graph = is_exact(seeded(Spectral))
+    assert "b" in graph.layers
+    assert "a" in graph.layers or "fft" in graph.excluded["a"]

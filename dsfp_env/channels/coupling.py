@@ -118,7 +118,9 @@ def _sides(trace: Trace, path: str) -> tuple[torch.Tensor, torch.Tensor]:
 def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Tensor, str]]:
     """Labels that cannot be removed, with the reason."""
     yield trace.outputs, "its filters are the outputs of the network"
-    yield trace.vertices[INPUT, "out"], "its filters are joined with the input of the network"
+    for (path, _), labels in trace.vertices.items():
+        if path == INPUT:
+            yield labels, "its filters are joined with the input of the network"
     for event in trace.events:
         yield from event.stays
     for path, module in trace.modules.items():

@@ -22,7 +22,7 @@ from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, 
 from dsfp_env.channels.coupling import Keep as Keep
 from dsfp_env.channels.cutting import cut, mask
 from dsfp_env.channels.layers import Convolution, Weighted, kind_of
-from dsfp_env.channels.lent import kept_indices, one_image, unwrapped
+from dsfp_env.channels.lent import kept_indices, one_example, unwrapped
 from dsfp_env.channels.reach import unheard
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
@@ -68,8 +68,8 @@ class ChannelGraph:
 
     @classmethod
     @with_gradients()
-    def trace(cls, network: nn.Module, example_input: torch.Tensor) -> ChannelGraph:
-        """Find the channel graph of any network that maps an image batch to logits.
+    def trace(cls, network: nn.Module, example_input: Any) -> ChannelGraph:
+        """Find the channel graph of any network that maps images to tensors: to logits, or several of any shape.
 
         The result is verified: networks pruned in several ways are followed like the original, and must answer
         what the masked network answers. Layers for which they do not are excluded, with the reason.
@@ -77,7 +77,8 @@ class ChannelGraph:
         Args:
             network: The network; it is neither changed nor moved. What distributes or compiles one
                 (`DataParallel`, ``torch.compile``) is taken off: paths are those of the network inside.
-            example_input: At least one image ``[N, C, ...]`` of the size that will be used.
+            example_input: At least one image ``[N, C, ...]`` of the size that will be used; for a network of
+                several inputs a tuple of them, or a dictionary by name.
 
         Raises:
             InputError: If the network cannot be traced, or has no convolution.
@@ -85,13 +86,13 @@ class ChannelGraph:
         network = unwrapped(network)
         if not any(isinstance(kind_of(module), Convolution) for module in network.modules()):
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
-        image = one_image(example_input, network)
-        trace = trace_network(network, image)
+        example = one_example(example_input, network)
+        trace = trace_network(network, example)
         classes = channel_classes(network, trace)
-        counter, silent = cls._counter_of(network, trace, classes), unheard(network, image, trace, classes)
+        counter, silent = cls._counter_of(network, trace, classes), unheard(network, example, trace, classes)
         while True:
             graph = cls(classes, *prunable_layers(network, trace, classes, silent), counter, trace.norms)
-            faults = faults_of(graph, network, image, trace, classes)
+            faults = faults_of(graph, network, example, trace, classes)
             if not faults:
                 return graph
             classes.pinned |= {one: reason for one, reason in faults.items() if one not in classes.pinned}

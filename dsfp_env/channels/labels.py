@@ -7,6 +7,8 @@ that any operation which moves numbers can move labels); 0 means that the elemen
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix
@@ -14,11 +16,25 @@ from scipy.sparse.csgraph import connected_components
 from torch.multiprocessing.reductions import StorageWeakRef
 
 
+@dataclass
+class _Shadow:
+    """Labels of one storage."""
+
+    labels: torch.Tensor  # flat, one for every unit of the storage
+    unit: int  # bytes: the smallest element that any tensor has seen in it
+
+    def lying_as(self, tensor: torch.Tensor, part: int = 0) -> torch.Tensor:
+        """The labels of a tensor's elements, in its shape; of one unit of each, if elements are larger."""
+        per_element = tensor.element_size() // self.unit
+        strides = [stride * per_element for stride in tensor.stride()]
+        return self.labels.as_strided(tensor.size(), strides, tensor.storage_offset() * per_element + part)
+
+
 class Labels:
     """The labels of all tensors that are alive."""
 
     def __init__(self) -> None:
-        self._shadows: dict[StorageWeakRef, torch.Tensor] = {}  # flat, one number per element of the storage
+        self._shadows: dict[StorageWeakRef, _Shadow] = {}
         self._next_cleaning = 256
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -26,9 +42,7 @@ class Labels:
         if tensor.layout != torch.strided:
             return None
         shadow = self._shadows.get(StorageWeakRef(tensor.untyped_storage()))
-        if shadow is None:
-            return None
-        return shadow.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        return None if shadow is None else _fine_enough(shadow, tensor).lying_as(tensor)
 
     def put(self, tensor: torch.Tensor, labels: torch.Tensor) -> None:
         """Label a tensor, and with it every other view of its memory. ``labels`` is broadcast to its shape."""
@@ -37,14 +51,25 @@ class Labels:
         if key not in self._shadows:
             if not labels.any():
                 return
-            self._shadows[key] = torch.zeros(storage.nbytes() // tensor.element_size())
+            unit = tensor.element_size()
+            self._shadows[key] = _Shadow(torch.zeros(storage.nbytes() // unit), unit)
             self._forget_the_dead()
-        self._shadows[key].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).copy_(labels)
+        shadow = _fine_enough(self._shadows[key], tensor)
+        for part in range(tensor.element_size() // shadow.unit):
+            shadow.lying_as(tensor, part).copy_(labels)
 
     def _forget_the_dead(self) -> None:
         if len(self._shadows) >= self._next_cleaning:
             self._shadows = {key: shadow for key, shadow in self._shadows.items() if not key.expired()}
             self._next_cleaning = 2 * len(self._shadows) + 256
+
+
+def _fine_enough(shadow: _Shadow, tensor: torch.Tensor) -> _Shadow:
+    """The shadow, in units no larger than the tensor's elements: complex numbers may be looked at as real ones."""
+    if tensor.element_size() < shadow.unit:
+        shadow.labels = shadow.labels.repeat_interleave(shadow.unit // tensor.element_size())
+        shadow.unit = tensor.element_size()
+    return shadow
 
 
 def compact(*labels: torch.Tensor) -> list[torch.Tensor]:

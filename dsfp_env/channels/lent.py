@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves, tree_map
 
 from dsfp_env.channels.layers import kind_of
 from dsfp_env.common.errors import InputError
@@ -50,20 +51,64 @@ def unwrapped(network: Any) -> nn.Module:
     return network
 
 
-def one_image(example_input: Any, network: nn.Module) -> torch.Tensor:
-    """The first image of an example ``[N, C, ...]``, as ``[1, C, ...]`` on the device of a network.
+class Example(NamedTuple):
+    """What a network is run on: one image, or one of each of its inputs."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self, network: nn.Module) -> Any:
+        """What the network answers."""
+        return network(*self.args, **self.kwargs)
+
+    def copied(self) -> Example:
+        """The same numbers in memory of their own."""
+        return Example(*tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, tuple(self)))
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All of its tensors."""
+        return [leaf for leaf in tree_leaves(tuple(self)) if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def shapes(self) -> str:
+        """For messages."""
+        shapes = [str(tuple(tensor.shape)) for tensor in self.tensors]
+        return f"shape {shapes[0]}" if len(shapes) == 1 else f"shapes {', '.join(shapes)}"
+
+
+def one_example(example_input: Any, network: nn.Module) -> Example:
+    """The first of an example's images, or of each of its inputs, on the device of a network.
+
+    Args:
+        example_input: A tensor ``[N, C, ...]``; or, for a network of several inputs, a tuple of what it takes, or
+            a dictionary of what it takes by name. The first dimension of every tensor counts images.
+        network: That takes it.
 
     Raises:
-        InputError: If it is no such tensor.
+        InputError: If it is none of these.
     """
-    if not isinstance(example_input, torch.Tensor) or example_input.dim() < 2 or not len(example_input):
+    several = isinstance(example_input, (tuple, list, dict))
+    tensors = [one for one in tree_leaves(example_input) if isinstance(one, torch.Tensor)]
+    fits = bool(tensors) and (several or isinstance(example_input, torch.Tensor))
+    if not fits or any(one.dim() < (1 if several else 2) or not len(one) for one in tensors):
         what = type(example_input).__name__
         if isinstance(example_input, torch.Tensor):
             what = f"tensor of shape {tuple(example_input.shape)}"
-        raise InputError(f"The example input is a {what}: expected a tensor of one or more images, [N, C, ...].")
-    if example_input.is_inference():
-        example_input = example_input.clone()
-    return example_input[:1].to(next(network.parameters(), example_input).device)
+        raise InputError(
+            f"The example input is a {what}: expected a tensor of one or more images, [N, C, ...], or a tuple or "
+            "dictionary of such tensors for a network of several inputs."
+        )
+    device = next(network.parameters(), tensors[0]).device
+
+    def first(one: Any) -> Any:
+        if not isinstance(one, torch.Tensor):
+            return one
+        return (one.clone() if one.is_inference() else one)[:1].to(device)
+
+    if isinstance(example_input, dict):
+        return Example((), tree_map(first, example_input))
+    return Example(tree_map(first, tuple(example_input) if several else (example_input,)), {})
 
 
 def kept_indices(path: str, kept: Any, width: int) -> np.ndarray:

@@ -11,22 +11,23 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.coupling import Classes
+from dsfp_env.channels.lent import Example
 from dsfp_env.channels.tracing import Trace, share_parameters, tensors_of
 
 
-def unheard(network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes) -> set[str]:
+def unheard(network: nn.Module, example: Example, trace: Trace, classes: Classes) -> set[str]:
     """Module paths of convolutions that run in evaluation mode, and do not matter to any output.
 
     Args:
         network: The network that was traced.
-        image: The image that it was traced with.
+        example: That it was traced with.
         trace: Of the network.
         classes: Of its channels.
     """
     heard = _heard(trace, classes)
     convolutions = [path for path in trace.positions if classes.nodes[path].is_convolution]
     doubtful = [path for path in convolutions if not heard & set(classes.nodes[path].out_class.tolist())]
-    return {path for path in doubtful if not _comes_out(network, image, path)}
+    return {path for path in doubtful if not _comes_out(network, example, path)}
 
 
 def _heard(trace: Trace, classes: Classes) -> set[int]:
@@ -42,12 +43,12 @@ def _heard(trace: Trace, classes: Classes) -> set[int]:
 
 
 @torch.no_grad()
-def _comes_out(network: nn.Module, image: torch.Tensor, path: str) -> bool:
+def _comes_out(network: nn.Module, example: Example, path: str) -> bool:
     """Whether NaN in what a module writes is heard in an output."""
     skeleton = share_parameters(network)
     skeleton.get_submodule(path).register_forward_hook(lambda module, inputs, output: output * torch.nan)
     try:
-        outputs = tensors_of(skeleton(image.clone()))
+        outputs = tensors_of(example.copied().run(skeleton))
     except (ValueError, IndexError, AssertionError):  # somebody looks at what it writes
         return True
     return any(bool(one.isnan().any()) for one in outputs if one.is_floating_point())

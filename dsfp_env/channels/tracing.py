@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
+from dsfp_env.channels.lent import Example
 from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
@@ -42,32 +43,31 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     outputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # labels that reach the logits
     other_macs: int = 0  # of convolutions and linear maps that are no layer's
-    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # in evaluation mode
+    answers: list[torch.Tensor] = field(default_factory=list)  # the tensors that it answered in evaluation mode
     modes: tuple[bool, ...] = (False,)  # it ran in evaluation mode, and (True) in training mode
     failed: Event | None = None
     error: Exception | None = None
 
 
-def trace_network(network: nn.Module, image: torch.Tensor) -> Trace:
+def trace_network(network: nn.Module, example: Example) -> Trace:
     """Find out where every channel goes.
 
     Layers that only run in training, such as auxiliary classifiers, are followed there.
 
     Args:
-        network: Maps an image batch to logits. It is neither changed nor moved: what runs is a copy of its
-            structure that shares its tensors.
-        image: One image ``[1, C, ...]`` on the network's device.
+        network: It is neither changed nor moved: what runs is a copy of its structure that shares its tensors.
+        example: One image, or one of each input.
 
     Raises:
-        InputError: If the network fails on the example input, does not answer one tensor ``[N, ...]``, or reads
-            the value of an activation into Python.
+        InputError: If the network fails on the example input, answers no tensor or one that is not ``[N, ...]``,
+            or reads the value of an activation into Python.
     """
-    trace = run_labelled(network, image, {}, (False,))
+    trace = run_labelled(network, example, {}, (False,))
     if trace.error is None and any(
         (kind := kind_of(module)) is not None and kind.runs_itself(module) and path not in trace.modules
         for path, module in network.named_modules()
     ):
-        also_trained = run_labelled(network, image, {}, (False, True))
+        also_trained = run_labelled(network, example, {}, (False, True))
         trace = trace if also_trained.error else also_trained
     name = type(network).__name__
     if isinstance(trace.error, ReadsValues):
@@ -78,18 +78,18 @@ def trace_network(network: nn.Module, image: torch.Tensor) -> Trace:
     if trace.error is not None:
         where = f", in {trace.failed.operation}" if trace.failed else ""
         raise InputError(
-            f"The network {name} failed on the example input of shape {tuple(image.shape)}{where}: {trace.error}. "
+            f"The network {name} failed on the example input of {example.shapes}{where}: {trace.error}. "
             "Expected an image batch that it maps to logits."
         ) from trace.error
     return trace
 
 
-def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, modes: tuple[bool, ...]) -> Trace:
+def run_labelled(network: nn.Module, example: Example, vertices: Vertices, modes: tuple[bool, ...]) -> Trace:
     """Run a network on one image, labelled, and write down what happens.
 
     Args:
         network: The network; it is not changed.
-        image: One image ``[1, C, ...]`` on its device.
+        example: One image, or one of each input, on its device.
         vertices: Labels that are given; what is not named gets labels of its own.
         modes: Of the runs: False for evaluation, True for training.
 
@@ -106,17 +106,15 @@ def run_labelled(network: nn.Module, image: torch.Tensor, vertices: Vertices, mo
     _label_vectors(skeleton, run)
     for path, module in skeleton.named_modules():
         replace_forward(module, partial(run.forward, path, module, module.forward))
-    devices = [image.device] if image.is_cuda else []
+    devices = [tensor.device for tensor in example.tensors[:1] if tensor.is_cuda]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices), _slow_attention():
             for training in modes:
                 skeleton.train(training)
-                run_image = image.clone()
-                propagation.of_image = run.labels(INPUT, "out", image.shape[1])
-                propagation.labels.put(run_image, _along(propagation.of_image, 1, image))
+                inputs = example.copied()
+                _label_inputs(inputs, run)
                 with propagation:
-                    output = skeleton(run_image)
-                    run.finish(output, training)
+                    run.finish(inputs.run(skeleton), training)
     except Exception as error:
         trace.error = error
     trace.events, trace.failed = propagation.events, propagation.failed
@@ -193,10 +191,11 @@ class _Run:
         if training:
             return
         self.other_macs = self.propagation.multiply_adds
-        if not (torch.is_tensor(output) and output.dim() >= 2 and output.shape[0] == 1):
-            came = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-            raise TypeError(f"it answered {came}, not logits [1, classes] for one image")
-        self.trace.logits = output
+        if torch.is_tensor(output) and (output.dim() < 2 or output.shape[0] != 1):
+            raise TypeError(f"it answered {tuple(output.shape)}, not logits [1, classes] for one image")
+        if not tensors:
+            raise TypeError(f"it answered {type(output).__name__}, and no tensor in it")
+        self.trace.answers = tensors
 
     def _layer(
         self, path: str, module: nn.Module, kind: Kind, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
@@ -229,6 +228,16 @@ class _Run:
             writer, _, version = self._writers[id(image)]
             if version == image._version:
                 trace.norms[writer] = path
+
+
+def _label_inputs(inputs: Example, run: _Run) -> None:
+    """Label the channels of all inputs that have some; these stay, and their values may be read."""
+    images = [one for one in inputs.tensors if one.dim() >= 2 and one.is_floating_point()]
+    of_image = [run.propagation.of_image[:0]]
+    for number, image in enumerate(images):
+        of_image.append(run.labels(INPUT, f"out {number}" if number else "out", image.shape[1]))
+        run.propagation.labels.put(image, _along(of_image[-1], 1, image))
+    run.propagation.of_image = torch.cat(of_image)
 
 
 def _label_vectors(skeleton: nn.Module, run: _Run) -> None:

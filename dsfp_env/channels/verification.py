@@ -16,8 +16,9 @@ from torch import nn
 
 from dsfp_env.channels.coupling import Classes, Keep, Node, PrunableLayer
 from dsfp_env.channels.cutting import cut
+from dsfp_env.channels.lent import Example
 from dsfp_env.channels.propagation import Event, Seen
-from dsfp_env.channels.tracing import Trace, Vertices, run_labelled
+from dsfp_env.channels.tracing import Trace, Vertices, run_labelled, tensors_of
 
 
 class Graph(Protocol):
@@ -41,14 +42,14 @@ class Graph(Protocol):
 
 
 def faults_of(
-    graph: Graph, network: nn.Module, image: torch.Tensor, trace: Trace, classes: Classes
+    graph: Graph, network: nn.Module, example: Example, trace: Trace, classes: Classes
 ) -> dict[int, str]:
     """Classes whose removal is not exact, with the reason; found by pruning in several ways.
 
     Args:
         graph: That would be right, if there were none.
         network: The network that was traced.
-        image: One image.
+        example: One image, or one of each input.
         trace: Of the network.
         classes: Of its channels; what is pinned there is not found again.
     """
@@ -58,18 +59,18 @@ def faults_of(
         alive = torch.from_numpy(graph.alive(keep))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         slim = cut(network, graph.nodes, alive, shared)
-        faults, after = find_fault(trace, classes, alive, slim, image)
+        faults, after = find_fault(trace, classes, alive, slim, example)
         if faults.keys() - classes.pinned.keys():
             return faults
         if faults or after.error:
             break
     else:
         with torch.no_grad():
-            if same_logits(after.logits, graph.masked(network, keep).eval()(image)):
+            if same_answers(after.answers, tensors_of(example.run(graph.masked(network, keep).eval()))):
                 return {}
-    if by_set := _faults_by_set(graph, network, image):
+    if by_set := _faults_by_set(graph, network, example):
         return by_set
-    if any(_why_not(graph, network, image, graph.layers, ratio) for ratio in (0.1, 0.4, 0.9)):
+    if any(_why_not(graph, network, example, graph.layers, ratio) for ratio in (0.1, 0.4, 0.9)):
         return _give_up(graph, faults)
     return {}  # other operations may run after removal, and do the same
 
@@ -86,7 +87,7 @@ def _trials(graph: Graph) -> Iterator[Keep]:
     yield graph.keep(dict(zip(graph.layers, ratios.tolist(), strict=True)), some)
 
 
-def _faults_by_set(graph: Graph, network: nn.Module, image: torch.Tensor) -> dict[int, str]:
+def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[int, str]:
     """Where following tells nothing: prune one coupled set more each time, and compare with masking.
 
     A set with which the comparison fails is at fault, and left out from then on; so others are not.
@@ -94,24 +95,22 @@ def _faults_by_set(graph: Graph, network: nn.Module, image: torch.Tensor) -> dic
     faults: dict[int, str] = {}
     fine: list[str] = []
     for paths in graph.sets:
-        if why := _why_not(graph, network, image, [*fine, *paths], 0.5):
+        if why := _why_not(graph, network, example, [*fine, *paths], 0.5):
             faults |= dict.fromkeys(_classes_of(graph, paths), why)
         else:
             fine += paths
     return faults
 
 
-def _why_not(
-    graph: Graph, network: nn.Module, image: torch.Tensor, paths: Iterable[str], ratio: float
-) -> str | None:
+def _why_not(graph: Graph, network: nn.Module, example: Example, paths: Iterable[str], ratio: float) -> str | None:
     """Why some layers cannot lose this share of their filters together; None if they can."""
     rng = torch.Generator().manual_seed(0)
     scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
     keep = graph.keep(dict.fromkeys(paths, ratio), scores)
     try:
         with torch.no_grad():
-            slim = graph.slim(network, keep).eval()(image)
-            exact = same_logits(slim, graph.masked(network, keep).eval()(image))
+            slim, masked = graph.slim(network, keep).eval(), graph.masked(network, keep).eval()
+            exact = same_answers(tensors_of(example.run(slim)), tensors_of(example.run(masked)))
     except Exception as error:
         return f"the forward pass fails when it loses filters ({error})"
     return (
@@ -134,7 +133,7 @@ def _classes_of(graph: Graph, paths: Iterable[str]) -> list[int]:
 
 
 def find_fault(
-    trace: Trace, classes: Classes, alive: torch.Tensor, slim: nn.Module, image: torch.Tensor
+    trace: Trace, classes: Classes, alive: torch.Tensor, slim: nn.Module, example: Example
 ) -> tuple[dict[int, str], Trace]:
     """Compare the way of channels through a slim network with that through the original.
 
@@ -143,7 +142,7 @@ def find_fault(
         classes: Of its channels.
         alive: Which classes the slim network kept, ``[classes]`` bool.
         slim: The slim network.
-        image: One image.
+        example: One image, or one of each input.
 
     Returns:
         Classes whose removal was at fault, with the reason (none, if all is well), and the slim network's trace.
@@ -152,7 +151,7 @@ def find_fault(
     for key, labels in trace.vertices.items():
         own = classes.of_label[labels]
         vertices[key] = own[alive[own]] + 1
-    after = run_labelled(slim, image, vertices, trace.modes)
+    after = run_labelled(slim, example, vertices, trace.modes)
     number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
     stays = torch.cat([torch.zeros(1, dtype=torch.bool), alive])
     pinned = torch.zeros(len(alive) + 1, dtype=torch.bool)  # classes that stay in any case may meet
@@ -177,8 +176,15 @@ def find_fault(
     return {}, after
 
 
+def same_answers(slim: list[torch.Tensor], masked: list[torch.Tensor]) -> bool:
+    """Whether all that two networks answer is equal but for rounding."""
+    return len(slim) == len(masked) and all(map(same_logits, slim, masked))
+
+
 def same_logits(slim: torch.Tensor, masked: torch.Tensor) -> bool:
     """Whether two outputs are equal but for rounding; not known if the reference is not finite."""
+    if slim.shape != masked.shape or not masked.is_floating_point():
+        return torch.equal(slim, masked)
     if not masked.isfinite().all():
         return True
     tolerance = max(1e-4, 20 * torch.finfo(masked.dtype).eps)

@@ -81,7 +81,7 @@ class Task:
         if not graph.layers:
             reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items())
             raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
-        num_classes = compute_logits(network, splits.train.images[:1]).shape[1]
+        num_classes = _num_classes(network, splits.train.images[:1])
         for split, (_, labels) in zip(Splits._fields, splits, strict=True):
             lowest, highest = int(labels.min()), int(labels.max())
             if not 0 <= lowest <= highest < num_classes:
@@ -187,6 +187,19 @@ def score_filters(
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def _num_classes(network: nn.Module, images: torch.Tensor) -> int:
+    """How many logits a network answers for each image."""
+    with torch.no_grad():
+        logits = network(images)
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        came = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise InputError(
+            f"{type(network).__name__} answers {came}: expected logits [N, classes], as tasks are classification. "
+            "Give a module whose forward returns them; ChannelGraph takes any."
+        )
+    return logits.shape[1]
 
 
 def _ready(network: nn.Module, place: torch.device) -> nn.Module:
