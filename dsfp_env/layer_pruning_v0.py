@@ -9,6 +9,7 @@ import inspect
 from functools import partial
 from typing import Any
 
+from gymnasium.spaces import Discrete
 from pettingzoo import AECEnv
 from pettingzoo.utils import parallel_to_aec
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
@@ -28,6 +29,7 @@ from dsfp_env.training.distillation import Fidelity
 
 @names_checked
 def parallel_env(
+    given: frozenset[str],
     task: str | Task | Table = "digits",
     actions: str = "box",
     reward: str | RewardFunction = "accuracy_x_saving",
@@ -53,6 +55,7 @@ def parallel_env(
     """Make the parallel environment.
 
     Args:
+        given: The names of the arguments that were given; for `names_checked`.
         task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`.
         actions: ``"box"`` or ``"levels"``.
         reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
@@ -85,7 +88,7 @@ def parallel_env(
         InputError: If an argument is unknown, or not what was expected.
     """
     if max_cycles is not None:
-        if horizon != 1:
+        if "horizon" in given:
             raise InputError("Both max_cycles and horizon were given, and they mean the same: give one.")
         horizon = max_cycles
     measuring: dict[str, Any] = {
@@ -100,7 +103,7 @@ def parallel_env(
         "backend": backend,
     }
     if evaluator is not None:
-        check_beside(evaluator, measuring)
+        check_beside(evaluator, {name: value for name, value in measuring.items() if name in given})
     elif latency is None and needs_time(reward) and backend == "live":
         measuring["latency"] = LatencyMeter()
     return LayerPruningEnv(
@@ -117,17 +120,20 @@ def parallel_env(
     )
 
 
-def raw_env(**kwargs: Any) -> AECEnv:
+def raw_env(*args: Any, **kwargs: Any) -> AECEnv:
     """Make the environment turn by turn (AEC), with no wrapper: an action outside its space is refused."""
-    return parallel_to_aec(parallel_env(**kwargs))
+    return parallel_to_aec(parallel_env(*args, **kwargs))
 
 
-def env(**kwargs: Any) -> AECEnv:
+def env(*args: Any, **kwargs: Any) -> AECEnv:
     """Make the environment turn by turn (AEC), in PettingZoo's usual wrappers: ratios are clipped to [10, 90]."""
-    raw = raw_env(**kwargs)
-    check = AssertOutOfBoundsWrapper if kwargs.get("actions") == "levels" else ClipOutOfBoundsWrapper
-    return OrderEnforcingWrapper(check(raw))
+    parallel = parallel_env(*args, **kwargs)
+    levels = isinstance(parallel.action_space(parallel.possible_agents[0]), Discrete)
+    check = AssertOutOfBoundsWrapper if levels else ClipOutOfBoundsWrapper
+    return OrderEnforcingWrapper(check(parallel_to_aec(parallel)))
 
 
 for _made in (raw_env, env):  # they take what parallel_env takes, and show it
-    _made.__signature__ = inspect.signature(parallel_env)  # type: ignore[attr-defined]
+    _made.__signature__ = inspect.signature(parallel_env).replace(  # type: ignore[attr-defined]
+        return_annotation=AECEnv
+    )

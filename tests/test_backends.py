@@ -4,7 +4,9 @@ import inspect
 
 import gymnasium
 import numpy as np
+import pettingzoo
 import pytest
+import torch
 
 import dsfp_env
 from dsfp_env import Evaluator, Fidelity, InputError, LayerPruningEnv, TableEvaluator
@@ -47,6 +49,10 @@ def test_an_unknown_argument_gets_the_nearest_known_one(tiny, make):
     ("given", "wrong"),
     [
         ({"criterion": "l1"}, "criterion='l1'"),
+        ({"criterion": "dsfp"}, "criterion='dsfp'"),  # what it is unless given, and it was given
+        ({"criterion": len}, "criterion=<built-in"),
+        ({"round_to": np.array([1, 2])}, "round_to=array"),
+        ({"task": np.array([1, 2])}, "task=array"),
         ({"task": "cifar10-resnet20"}, "task='cifar10-resnet20'"),
         ({"fidelity": Fidelity(batches=7)}, "fidelity=Fidelity"),
         ({"device": "cuda:3"}, "device='cuda:3'"),
@@ -59,20 +65,67 @@ def test_an_unknown_argument_gets_the_nearest_known_one(tiny, make):
 )
 def test_nothing_is_ignored_beside_an_evaluator(tiny, given, wrong):
     evaluator = Evaluator(tiny, "l2")
-    with pytest.raises(InputError, match=f"{wrong}.* came beside an evaluator, which was not made with it: leave"):
+    with pytest.raises(
+        InputError, match=f"(?s){wrong}.* came beside an evaluator, which was not made with it: leave"
+    ):
         dsfp_env.parallel_env(evaluator=evaluator, **given)
 
 
-def test_what_an_evaluator_was_made_with_may_be_said(tiny):
-    evaluator = Evaluator(tiny, "l2", min_filters=2)
-    env = dsfp_env.parallel_env(task=tiny, evaluator=evaluator, criterion="l2", min_filters=2, device="cpu")
-    assert env.evaluator is evaluator
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"criterion": "l2", "min_filters": 2, "device": "cpu", "backend": "live", "store": False},
+        {"device": torch.device("cpu"), "round_to": 1, "latency": None, "fidelity": None},
+        {
+            "fidelity": Fidelity(recalibration_images=32, batches=2, batch_size=16),
+            "device": "auto",
+            "task": "tiny",
+        },
+    ],
+    ids=str,
+)
+def test_what_an_evaluator_was_made_with_may_be_said(tiny, said):
+    evaluator = Evaluator(tiny, "l2", min_filters=2, store=False)
+    assert dsfp_env.parallel_env(evaluator=evaluator, **said).evaluator is evaluator
+    assert dsfp_env.parallel_env(tiny, evaluator=evaluator).evaluator is evaluator
+
+
+def test_a_tables_arguments_beside_its_evaluator():
     table = TableEvaluator(dsfp_env.load_table("digits"))
-    assert dsfp_env.parallel_env(task="digits", evaluator=table, backend="table").evaluator is table
+    said = {"store": False, "device": "cpu", "fidelity": table.fidelity, "criterion": "dsfp", "min_filters": 1}
+    assert dsfp_env.parallel_env(task="digits", evaluator=table, backend="table", **said).evaluator is table
+    for wrong in ({"backend": "live"}, {"fidelity": Fidelity(batches=3)}, {"min_filters": 2}):
+        with pytest.raises(InputError, match="came beside an evaluator"):
+            dsfp_env.parallel_env(evaluator=table, **wrong)
+    with pytest.raises(InputError, match="Unknown backend 'tabel'"):
+        dsfp_env.parallel_env(evaluator=table, backend="tabel")
+
+
+def test_a_number_of_steps_has_one_name(tiny):
+    assert dsfp_env.parallel_env(tiny, max_cycles=3)._rules.horizon == 3
+    with pytest.raises(InputError, match="Both max_cycles and horizon were given"):
+        dsfp_env.parallel_env(tiny, max_cycles=3, horizon=1)
+
+
+def test_numpys_numbers_are_numbers(tiny):
+    env = dsfp_env.parallel_env(tiny, horizon=np.int64(1), actions="levels")
+    env.reset(seed=0)
+    assert env.step(dict.fromkeys(env.agents, 4))[2] == {"conv_0": True, "conv_1": True}
+    assert type(env.step({})) is tuple
+    assert type(env._rules.horizon) is int
+
+
+def test_the_turn_based_view_takes_the_same(tiny):
+    assert inspect.signature(dsfp_env.env).return_annotation is pettingzoo.AECEnv
+    turns = dsfp_env.env(tiny, "levels")
+    turns.reset(seed=0)
+    turns.step(8)
+    with pytest.raises(AssertionError):  # of PettingZoo's wrapper: it is no level
+        turns.step(9)
 
 
 def test_what_is_no_evaluator_is_refused(tiny):
-    for no in (tiny, "digits"):
+    for no in (tiny, "digits", Evaluator):
         with pytest.raises(
             InputError, match=r"expected a dsfp_env.Evaluator or .*parallel_env\(task=...\) makes one"
         ):

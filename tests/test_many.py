@@ -77,6 +77,13 @@ def test_work_goes_on_in_the_background(evaluator, built):
     assert len(evaluator.evaluate_many(PLANS, 1, workers=1)) == len(PLANS)
 
 
+def test_the_workers_of_an_evaluator_that_nobody_holds_go_on(tiny, built):
+    pending = Evaluator(tiny, store=False).start_many(PLANS, 5, workers=2)
+    outcomes = list(pending)
+    assert not built  # in this process
+    assert outcomes == Evaluator(tiny, store=False).evaluate_many(PLANS, 5, workers=1)
+
+
 @pytest.mark.parametrize(
     ("plans", "kwargs", "sentence"),
     [

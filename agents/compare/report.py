@@ -11,7 +11,7 @@ import numpy as np
 from agents.reporting.baselines import YARDSTICKS
 from agents.reporting.statistics import Interval, interval, mean
 
-Run = Mapping[str, Any]  # as `agents.compare.make_run` gives
+Run = Mapping[str, Any]  # as `agents.compare.runs.make_run` gives
 PAIRED_WITH = "random_search"
 FRONTS = 5  # learners whose fronts are drawn
 

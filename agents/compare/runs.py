@@ -136,8 +136,10 @@ def make_runs(settings: ComparisonSettings, job: Job, folder: Path) -> str | Non
 
 @cache
 def _evaluator(task: str, seed: int) -> dsfp_env.Evaluator:
-    """One for all learners of a process."""
-    return dsfp_env.Evaluator(dsfp_env.load_task(task, seed=seed))
+    """One for all learners of a process, of which there are as many as were asked for."""
+    evaluator = dsfp_env.Evaluator(dsfp_env.load_task(task, seed=seed))
+    evaluator.workers = 1
+    return evaluator
 
 
 def make_run(

@@ -19,7 +19,7 @@ from dsfp_env.evaluation.rewards import needs_time
 RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
 DIGITS = 6  # after the point, in what is written
 
-Run = dict[str, Any]  # as `leaderboard.make_run` gives
+Run = dict[str, Any]  # as `leaderboard.runs.make_run` gives
 
 
 class Form(NamedTuple):

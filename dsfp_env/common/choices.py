@@ -13,7 +13,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from dsfp_env.common.errors import InputError, UnknownArgument
 
@@ -54,9 +54,17 @@ def _import(kind: str, path: str) -> Any:
         ) from error
 
 
-def names_checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """A function that refuses arguments of unknown names with the nearest known one."""
-    known = inspect.signature(function).parameters
+def names_checked(
+    function: Callable[Concatenate[frozenset[str], Parameters], Result],
+) -> Callable[Parameters, Result]:
+    """A function that refuses arguments of unknown names with the nearest known one.
+
+    Args:
+        function: Its first parameter, which callers do not see, is the names of the arguments that were given.
+    """
+    whole = inspect.signature(function)
+    signature = whole.replace(parameters=list(whole.parameters.values())[1:])
+    known = signature.parameters
 
     @wraps(function)
     def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -65,8 +73,10 @@ def names_checked(function: Callable[Parameters, Result]) -> Callable[Parameters
                 choose(f"argument of {function.__name__}:", name, known)
             except InputError as error:
                 raise UnknownArgument(*error.args) from None
-        return function(*args, **kwargs)
+        given = frozenset(signature.bind(*args, **kwargs).arguments)
+        return function(given, *args, **kwargs)
 
+    checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
 
 

@@ -78,6 +78,7 @@ def image_tree(path: Path, seed: int = 0, image_size: int | None = None, max_byt
     Raises:
         InputError: If there is no such tree, an image cannot be read, or train and test have other classes.
     """
+    path = Path(path)
     folders = {split: _image_folder(path / split) for split in ("train", "val", "test") if (path / split).is_dir()}
     if "train" not in folders or len(folders) == 1:
         raise InputError(

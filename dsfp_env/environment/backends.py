@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dsfp_env.common.choices import choose
@@ -57,10 +58,11 @@ def check_evaluator(evaluator: Any) -> None:
     Raises:
         InputError: If it is none.
     """
-    if not hasattr(evaluator, "evaluate_many"):
+    if isinstance(evaluator, type) or not hasattr(evaluator, "evaluate_many"):
+        what = f"class {evaluator.__name__}" if isinstance(evaluator, type) else type(evaluator).__name__
         raise InputError(
-            f"The evaluator is of type {type(evaluator).__name__}: expected a dsfp_env.Evaluator or "
-            "dsfp_env.TableEvaluator; dsfp_env.parallel_env(task=...) makes one."
+            f"The evaluator is of type {what}: expected a dsfp_env.Evaluator or dsfp_env.TableEvaluator; "
+            "dsfp_env.parallel_env(task=...) makes one."
         )
 
 
@@ -71,9 +73,10 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
         InputError: If one would be ignored, or there is no evaluator.
     """
     check_evaluator(evaluator)
-    parameters = inspect.signature(make_evaluator).parameters
+    if "backend" in measuring:
+        choose("backend", measuring["backend"], dict.fromkeys(BACKENDS))
     for name, value in measuring.items():
-        if value != parameters[name].default and not _agrees(evaluator, name, value):
+        if not _agrees(evaluator, name, value):
             raise InputError(
                 f"{name}={value!r} came beside an evaluator, which was not made with it: leave {name} out, or "
                 "make the evaluator with it."
@@ -81,12 +84,19 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
 
 
 def _agrees(evaluator: Any, name: str, value: Any) -> bool:
-    """Whether an evaluator was made with this value of an argument."""
+    """Whether an evaluator was made with this value of an argument, or need not be."""
+    looks_up = isinstance(evaluator, TableEvaluator)
     if name == "task":
+        names = [evaluator.task.name, *([str(evaluator.table.folder)] if looks_up else [])]
         same = value is evaluator.task or value is getattr(evaluator, "table", None)
-        return same or value == evaluator.task.name
-    if name == "device":
-        return bool(value == str(getattr(evaluator.task, "device", "")))
+        return same or (isinstance(value, (str, Path)) and str(value) in names)
     if name == "backend":
-        return isinstance(evaluator, TableEvaluator if value == "table" else Evaluator)
-    return bool(getattr(evaluator, name, None) == value)
+        return looks_up if value == "table" else isinstance(evaluator, Evaluator)
+    if name in ("device", "store") and looks_up:
+        return True
+    if name == "device":
+        return str(value) in ("auto", str(getattr(evaluator.task, "device", None)))
+    if name == "fidelity":
+        return value is None or evaluator.measures_with(value)
+    made_with = getattr(evaluator, name, None)
+    return value is made_with or (isinstance(value, (int, str, LatencyMeter)) and bool(value == made_with))

@@ -117,7 +117,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self.render_mode, self.macs_budget, self.credit = render_mode, macs_budget, credit
 
         # Who tells what joint actions are worth, and the agents that choose them.
-        self.evaluator: AnyEvaluator = evaluator() if callable(evaluator) else evaluator
+        makes = callable(evaluator) and not isinstance(evaluator, type)
+        self.evaluator: AnyEvaluator = evaluator() if makes else evaluator  # type: ignore[operator, assignment]
         check_evaluator(self.evaluator)
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)

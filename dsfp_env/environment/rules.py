@@ -43,6 +43,7 @@ class Rules:
             choose("render mode", self.render_mode, dict.fromkeys(RENDER_MODES))
         if not isinstance(self.horizon, (int, np.integer)) or self.horizon < 1:
             raise InputError(f"The horizon is {self.horizon!r}: expected a number of steps, 1 or more.")
+        object.__setattr__(self, "horizon", int(self.horizon))  # a NumPy number would make NumPy booleans of ends
         check_context(self.context)
         choose("credit", self.credit, dict.fromkeys(KINDS))
         choose("kind of observation", self.observation, SEEN)

@@ -21,7 +21,7 @@ from dsfp_env.criteria.criterion import Criterion, Scores
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.latency import LatencyMeter
-from dsfp_env.evaluation.measurement import Measurement, Question
+from dsfp_env.evaluation.measurement import Measurement, Question, chosen_fidelity
 from dsfp_env.evaluation.memo import Memo
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import LEVELS, as_fractions
@@ -47,6 +47,7 @@ class Evaluator:
     """
 
     levels = LEVELS  # the ratios in percent that actions="levels" means
+    workers: int | None = None  # of `evaluate_many`, where that is not told how many
 
     def __init__(
         self,
@@ -61,10 +62,23 @@ class Evaluator:
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store
         self.measurement = Measurement(task, fidelity, latency)
-        self.fidelity, self.latency = self.measurement.fidelity, latency
         self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None
         self._memo = Memo(self.measurement, self._store)
         self._processes = Processes()
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The work of one evaluation, with nothing "auto" in it."""
+        return self.measurement.fidelity
+
+    @property
+    def latency(self) -> LatencyMeter | None:
+        """How the time of a forward pass is measured, if it is."""
+        return self.measurement.latency
+
+    def measures_with(self, fidelity: Fidelity) -> bool:
+        """Whether this is the work of its evaluations."""
+        return isinstance(fidelity, Fidelity) and chosen_fidelity(self.task, fidelity) == self.fidelity
 
     @property
     def scores(self) -> Scores:
@@ -200,6 +214,7 @@ class Evaluator:
         return self._processes if workers > 1 else None
 
     def _worker_count(self, asked: int | None) -> int:
+        asked = self.workers if asked is None else asked
         if asked is None:
             alone = self.latency is not None or self.task.device.type != "cpu"
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores

@@ -47,7 +47,7 @@ class Measurement:
     def __init__(self, task: Task, fidelity: Fidelity | None = None, latency: LatencyMeter | None = None) -> None:
         self.network, self.graph, self.agents = task.network, task.graph, task.agents
         self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
-        self.fidelity, self.latency = _chosen(task, fidelity or task.fidelity), latency
+        self.fidelity, self.latency = chosen_fidelity(task, fidelity or task.fidelity), latency
 
     @with_gradients()
     def measure(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> Outcome:
@@ -127,7 +127,7 @@ class Measurement:
         return self.outcome(keep, accuracy, latency)
 
 
-def _chosen(task: Task, fidelity: Fidelity) -> Fidelity:
-    """A fidelity in which nothing is "auto"."""
+def chosen_fidelity(task: Task, fidelity: Fidelity) -> Fidelity:
+    """A fidelity in which nothing is "auto", for a task."""
     precision = task.precision if fidelity.precision == "auto" else fidelity.precision
     return replace(fidelity, precision=precision, kernels=choose_kernels(fidelity.kernels, precision, task.device))

@@ -53,14 +53,15 @@ class Memo:
         new = [q for q in dict.fromkeys(questions) if q not in self._pending and q not in self.known]
         if executor is not None and len(new) > 1:
             self._hand_out(new, executor)
-        return self._in_order(questions)
+        return self._in_order(questions, executor)
 
     def _look_up(self, questions: Iterable[Question]) -> None:
         unknown = [question for question in questions if question not in self.known]
         if unknown and self._stored is not None:
             self.known |= self._stored.find(unknown)
 
-    def _in_order(self, questions: Sequence[Question]) -> Iterator[Outcome]:
+    def _in_order(self, questions: Sequence[Question], executor: Executor | None) -> Iterator[Outcome]:
+        """The answers; the executor is held for as long as somebody may ask for one."""
         try:
             for question in questions:
                 yield self._answer(question)

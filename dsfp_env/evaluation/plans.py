@@ -1,6 +1,6 @@
 """Plans: a pruning ratio for every agent, in percent of its layer's filters, in [10, 90] (DSFP section III-B).
 
-Inside the package a ``pruning_ratio`` is a fraction. The conversion is here and nowhere else.
+Of modules a pruning ratio is a fraction. The conversion is here and nowhere else.
 """
 
 from __future__ import annotations

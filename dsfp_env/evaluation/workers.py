@@ -21,7 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -101,8 +101,10 @@ def as_done(work: Callable[[Job], Result], jobs: Mapping[Key, Job], count: int) 
         count: Workers, at most; with 1, the work is done in this process.
 
     Raises:
-        InputError: If a worker is ended from outside.
+        InputError: If the count is not positive, or a worker is ended from outside.
     """
+    if count < 1:
+        raise InputError(f"The number of workers is {count}: expected 1 or more.")
     if count == 1 or not jobs:
         for key, job in jobs.items():
             yield key, work(job)
@@ -137,6 +139,11 @@ def _start_method() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dsfp_env", "torch._dynamo"])  # imported once, in memory once
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for what is started here
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

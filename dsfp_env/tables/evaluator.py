@@ -46,6 +46,7 @@ class TableEvaluator:
     """
 
     latency = None  # there are no times of forward passes
+    min_filters = round_to = 1  # as tables are made
 
     def __init__(self, table: Table, fidelity: Fidelity | None = None) -> None:
         self.table = table
@@ -59,6 +60,7 @@ class TableEvaluator:
         self.layer_features = {agent: np.array(about["features"], np.float32) for agent, about in agents.items()}
         self.fidelity_name = _named(table, fidelity)
         self.fidelity = Fidelity(**table.meta["fidelities"][self.fidelity_name])
+        self.criterion: str = table.meta["criterion"]
         self._known: dict[tuple[int, int], Outcome] = {}  # (row, seed) -> outcome
 
     @cached_property
@@ -98,6 +100,13 @@ class TableEvaluator:
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network."""
         return self.table.costs(self.table.row_of(ratios))
+
+    def measures_with(self, fidelity: Fidelity) -> bool:
+        """Whether this is the work that was tabulated."""
+        try:
+            return _named(self.table, fidelity) == self.fidelity_name
+        except (InputError, TypeError):
+            return False
 
     def measured_seed(self, seed: int) -> int:
         """The seed that answers for this one."""

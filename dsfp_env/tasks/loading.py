@@ -46,7 +46,7 @@ class TaskOptions:
     imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
     dsfp_env.Task."""
     task_seed: int | None = None
-    """Splits the data and trains the original network; the seed of the run unless given."""
+    """Splits the data and trains the original network; unless given the seed of the run, or 0 if that has none."""
     data_root: str | None = None
     """Where downloaded data sets lie; a directory in the user's cache unless given (digits needs none)."""
     download: bool = False

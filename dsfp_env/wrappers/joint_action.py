@@ -37,7 +37,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Args:
         env: A parallel environment that is there already, such as a `LayerPruningEnv`, wrapped or not.
-        **kwargs: To make one, if there is none; see `LayerPruningEnv`.
+        **kwargs: To make one, if there is none; see `layer_pruning_v0.parallel_env`.
 
     Raises:
         InputError: If an argument is not what was expected, or each agent gets a credit of its own.

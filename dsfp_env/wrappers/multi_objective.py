@@ -33,7 +33,7 @@ class VectorRewardEnv(BaseParallelWrapper[str, np.ndarray, Any]):
 
     Args:
         env: One that is there already.
-        **kwargs: To make one, if there is none; see `LayerPruningEnv`.
+        **kwargs: To make one, if there is none; see `layer_pruning_v0.parallel_env`.
 
     Raises:
         InputError: If an argument is not what was expected, or each agent gets a credit of its own.
@@ -79,7 +79,7 @@ class VectorRewardJointActionEnv(JointActionEnv):
 
     Args:
         env: A `LayerPruningEnv` that is there already.
-        **kwargs: To make one, if there is none; see `LayerPruningEnv`.
+        **kwargs: To make one, if there is none; see `layer_pruning_v0.parallel_env`.
 
     Raises:
         InputError: As `VectorRewardEnv` does.

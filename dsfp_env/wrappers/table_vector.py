@@ -58,7 +58,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: Likewise, the same for all; drawn anew for each if not given.
         autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
         agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
-        **kwargs: See `LayerPruningEnv`; for example ``fidelity``.
+        **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -91,14 +91,14 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
 
         # One environment, which checks the rest, and is what each of them is like.
+        looked_up = {} if given is not None and task == "digits" else {"task": task, "backend": "table"}
         pattern = JointActionEnv(
-            task=task,
             actions=actions,
             reward=reward,
             macs_budget=macs_budget,
             horizon=horizon,
             seed=seed,
-            backend="table",
+            **looked_up,
             **kwargs,
         )
         evaluator: TableEvaluator = pattern.parallel_env.evaluator

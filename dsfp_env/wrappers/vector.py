@@ -46,7 +46,7 @@ class VectorJointActionEnv(SyncVectorEnv):
         num_envs: How many.
         workers: As in `Evaluator.evaluate_many`.
         autoreset_mode: What follows the end of an episode, as in Gymnasium.
-        **kwargs: See `LayerPruningEnv`.
+        **kwargs: See `layer_pruning_v0.parallel_env`.
 
     Raises:
         InputError: If an argument is not what was expected.

@@ -30,6 +30,8 @@ class Processes:
 
     def submit(self, measurement: Measurement, questions: Sequence[Question]) -> Iterator[Future[Outcome]]:
         """See `Executor.submit`."""
+        if self._workers is None:
+            measurement.prepare()
         for question in questions:
             try:
                 yield self._submitted(measurement, question)
@@ -50,7 +52,6 @@ class Processes:
             self.stop()
         for _ in range(2):
             if self._workers is None:
-                measurement.prepare()
                 self._measurement, self._workers = measurement, Workers(measurement.answer, self.count)
             try:
                 return self._workers.submit(question)

@@ -16,7 +16,10 @@ class Serial:
         """See `Executor.submit`."""
         for question in questions:
             future: Future[Outcome] = Future()
-            future.set_result(measurement.answer(question))
+            try:
+                future.set_result(measurement.answer(question))
+            except Exception as error:
+                future.set_exception(error)
             yield future
 
     def stop(self) -> None:
