@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 
 
@@ -30,7 +31,8 @@ def export_program(network: nn.Module, example_input: torch.Tensor) -> torch.exp
     network, image = _ready(network, example_input)
     try:
         return torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    except Exception as error:
+    except Exception as error:  # whatever torch.export raises
+        raise_if_of_the_machine(error, f"exporting {type(network).__name__}", "the example image")
         raise InputError(
             f"{type(network).__name__} cannot be exported ({error}): expected a network that torch.export accepts."
         ) from error
@@ -69,7 +71,8 @@ def export_onnx(path: str | Path, network: nn.Module, example_input: torch.Tenso
                 warnings.simplefilter("ignore")  # about torch's own insides
                 torch.onnx.export(network, (image,), str(path), **options)
             return
-        except Exception as error:
+        except Exception as error:  # whatever an exporter raises
+            raise_if_of_the_machine(error, f"exporting {type(network).__name__}", "the example image")
             errors.append(error)
     raise InputError(
         f"{type(network).__name__} cannot be written to {path} as ONNX ({errors[0]}): expected a network that "

@@ -27,7 +27,7 @@ from dsfp_env.channels.reach import unheard
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
 from dsfp_env.channels.verification import faults_of
-from dsfp_env.common.devices import with_gradients
+from dsfp_env.common.devices import repeatable, with_gradients
 from dsfp_env.common.errors import InputError
 
 
@@ -68,6 +68,7 @@ class ChannelGraph:
 
     @classmethod
     @with_gradients()
+    @repeatable()
     def trace(cls, network: nn.Module, example_input: Any) -> ChannelGraph:
         """Find the channel graph of any network that maps images to tensors: to logits, or several of any shape.
 

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dsfp_env.channels.labels import Labels, compact, components, distinct, is_constant, pairs
 from dsfp_env.channels.probing import Probe
+from dsfp_env.common.devices import raise_if_of_the_machine
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {
@@ -252,7 +253,8 @@ class Propagation(TorchDispatchMode):
             probe = Probe(hear, self.num_labels, self.owners)
             labels = probe.labels(known, lambda: self._joined(known))
             event.joins, event.mixes = probe.joins, probe.mixes
-        except (TypeError, RuntimeError, ValueError, IndexError):
+        except (TypeError, RuntimeError, ValueError, IndexError) as error:
+            raise_if_of_the_machine(error, f"following {event.operation}", "the example image")
             event.stays.append((known, f"{event.operation} cannot be followed channel by channel"))
             audible = list(range(len(outputs)))
             labels = [known[0].float()] * len(outputs)  # still theirs

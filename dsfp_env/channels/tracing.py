@@ -24,6 +24,7 @@ from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.lent import Example
 from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
 
@@ -115,7 +116,8 @@ def run_labelled(network: nn.Module, example: Example, vertices: Vertices, modes
                 _label_inputs(inputs, run)
                 with propagation:
                     run.finish(inputs.run(skeleton), training)
-    except Exception as error:
+    except Exception as error:  # whatever a network raises that does not take this example, or was cut wrongly
+        raise_if_of_the_machine(error, f"tracing {type(network).__name__}", "the example image")
         trace.error = error
     trace.events, trace.failed = propagation.events, propagation.failed
     trace.other_macs = run.other_macs
@@ -142,7 +144,8 @@ def share_parameters(network: nn.Module) -> nn.Module:
     }
     try:
         return copy.deepcopy(network, shared).eval()
-    except Exception as error:
+    except Exception as error:  # whatever a module's own copying raises
+        raise_if_of_the_machine(error, f"copying {type(network).__name__}", "the network")
         raise InputError(
             f"The network {type(network).__name__} cannot be copied ({error}): expected an nn.Module that "
             "copy.deepcopy accepts; for a scripted or compiled network, pass the original module."

@@ -19,6 +19,7 @@ from dsfp_env.channels.cutting import cut
 from dsfp_env.channels.lent import Example
 from dsfp_env.channels.propagation import Event, Seen
 from dsfp_env.channels.tracing import Trace, Vertices, run_labelled, tensors_of
+from dsfp_env.common.devices import raise_if_of_the_machine
 
 
 class Graph(Protocol):
@@ -111,7 +112,8 @@ def _why_not(graph: Graph, network: nn.Module, example: Example, paths: Iterable
         with torch.no_grad():
             slim, masked = graph.slim(network, keep).eval(), graph.masked(network, keep).eval()
             exact = same_answers(tensors_of(example.run(slim)), tensors_of(example.run(masked)))
-    except Exception as error:
+    except Exception as error:  # whatever a network raises whose parts are smaller than it expects
+        raise_if_of_the_machine(error, "verifying a removal", "the example image")
         return f"the forward pass fails when it loses filters ({error})"
     return (
         None

@@ -22,6 +22,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).add_(1).cpu()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise_if_of_the_machine(error, f"trying the device {name!r}", "what else is on it")
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
             f"Device {name!r} cannot be used here ({reason}). Expected a device that this machine and this build "
@@ -33,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def device_name(device: torch.device) -> str:
     """What the device is, as far as numbers may depend on it."""
     if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
+        return f"cuda {torch.cuda.get_device_name(device)}, cuDNN {torch.backends.cudnn.version()}"
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -49,6 +50,25 @@ def threads_set(threads: int) -> Iterator[None]:
 
 
 @contextmanager
+def repeatable(exact: bool = True) -> Iterator[None]:
+    """Within this context, equal work gives equal numbers on a GPU too.
+
+    cuDNN is deterministic and tries no kernels out; and if ``exact``, float32 is float32: neither convolutions nor
+    matrix products are rounded to TF32, which is torch's default for the former. On a CPU only the last matters:
+    a matrix product of float32 is not rounded to bfloat16, whatever the caller has set.
+    """
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    tf32 = False if exact else cudnn.allow_tf32
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=tf32):
+        if exact:
+            torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
 def with_gradients() -> Iterator[None]:
     """Compute as usual, also under a caller's ``torch.no_grad`` or ``torch.inference_mode``.
 
@@ -57,3 +77,35 @@ def with_gradients() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+# Errors of the machine, not of what it was given: they say nothing about a network, a file or a plan.
+_OF_THE_MACHINE: tuple[type[Exception], ...] = (
+    MemoryError,
+    torch.OutOfMemoryError,
+    *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
+)
+
+
+def raise_if_of_the_machine(error: BaseException, doing: str, smaller: str = "the batch or the images") -> None:
+    """Raise an error that is the machine's, such as a lack of memory; for where all errors are caught.
+
+    Args:
+        error: That was caught.
+        doing: What was tried, for the sentence it comes out with: "tracing the network".
+        smaller: What may be made smaller.
+
+    Raises:
+        Exception: The error, of its own type, if it is one of these.
+    """
+    if not isinstance(error, _OF_THE_MACHINE):
+        return
+    if getattr(error, "told", False):  # where it was, already
+        raise error
+    sentence = f"{error} (while {doing}; if memory is short, make {smaller} smaller)"
+    try:
+        told = type(error)(sentence)
+    except TypeError:  # it takes more than a message
+        raise error from None
+    vars(told)["told"] = True
+    raise told from error

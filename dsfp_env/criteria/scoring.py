@@ -12,6 +12,7 @@ from torch import nn
 
 from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.choices import choose, parse_call, with_options
+from dsfp_env.common.devices import repeatable
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion, Evidence, Scores
 from dsfp_env.criteria.divergences import activation_kl, fisher_kl, output_kl
@@ -27,6 +28,7 @@ from dsfp_env.criteria.weights import bn_scale, dcff, fpgm, l1, l2, random
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 
 
+@repeatable()
 def score_network(
     network: nn.Module,
     layers: Mapping[str, PrunableLayer],

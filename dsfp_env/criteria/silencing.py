@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.layers import kind_of
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.forwards import replace_forward
 
 Map = Callable[..., torch.Tensor]
@@ -73,7 +74,8 @@ class Replay:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="There is a performance drop")
                 return torch.vmap(logits)(filters)
-        except (RuntimeError, ValueError, UserWarning):
+        except (RuntimeError, ValueError, UserWarning) as error:
+            raise_if_of_the_machine(error, f"silencing filters of {point!r}", "max_batch or max_memory")
             return torch.stack([logits(filter_) for filter_ in filters])
 
     def _without_one(self, point: str, filter_: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 
 
@@ -75,6 +76,7 @@ def _read_dataset(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Ten
         batches = list(DataLoader(dataset, batch_size=256))
         return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise_if_of_the_machine(error, f"reading the {split} dataset", "the data set or its images")
         raise InputError(
             f"The {split} dataset could not be read into tensors ({error}): expected items (image tensor, int "
             "label), all images of one size; add a transform such as torchvision.transforms.v2.ToImage()."

@@ -17,6 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
@@ -46,6 +47,7 @@ def cifar(name: str, root: Path, seed: int = 0, download: bool = False) -> Split
     try:
         train, test = (kind(root, train=train, download=download) for train in (True, False))
     except Exception as error:  # torchvision raises whatever comes its way
+        raise_if_of_the_machine(error, f"reading {kind.__name__}", "the data set")
         reason = str(error).strip().splitlines()[0].rstrip(".")
         what = "could not be downloaded" if download else "is not there, or is broken"
         raise InputError(

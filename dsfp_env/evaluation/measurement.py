@@ -7,7 +7,8 @@ is asked, in plain numbers. So it can be sent to wherever the work is to be done
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.graph import Keep
-from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.common.devices import repeatable, threads_set, with_gradients
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
@@ -71,7 +72,7 @@ class Measurement:
     def build(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> nn.Module:
         """The network that `measure` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
         fidelity = self.fidelity
-        with threads_set(fidelity.threads):
+        with self._computing():
             network = self.graph.slim(self.network, dict(keep))
             images = self.train.images[: fidelity.recalibration_images]
             recalibrate(network, images, precision=fidelity.precision)
@@ -82,7 +83,7 @@ class Measurement:
     def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
         """Top-1 accuracy of a pruned network or the original on each split, as precisely as the fidelity says."""
         exact = self.fidelity.precision == "float32"
-        with threads_set(self.fidelity.threads):
+        with self._computing():
             answering = network if exact else fold(network, self.teacher.norms)
             return [measure_accuracy(answering, split, self.fidelity.precision) for split in splits]
 
@@ -120,6 +121,12 @@ class Measurement:
         """Compute what is one for all seeds, so that who this is sent to need not."""
         with threads_set(self.fidelity.threads):
             self.teacher.transfer_set(self.fidelity, 0)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """As the fidelity says, and always alike."""
+        with threads_set(self.fidelity.threads), repeatable(exact=self.fidelity.precision == "float32"):
+            yield
 
     def _measured(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> Outcome:
         (accuracy,) = self.accuracies(network, self.validation)

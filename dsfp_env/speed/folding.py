@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dsfp_env.channels.tracing import share_parameters
 from dsfp_env.channels.verification import same_logits
+from dsfp_env.common.devices import raise_if_of_the_machine, repeatable
 
 
 def fold(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
@@ -45,6 +46,7 @@ def fold(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:
 
 
 @torch.no_grad()
+@repeatable()
 def foldable(network: nn.Module, norms: Mapping[str, str], images: torch.Tensor) -> dict[str, str]:
     """Those normalisations that can be folded: with them, the network answers what it answers without.
 
@@ -67,5 +69,6 @@ def _has_statistics(norm: nn.Module) -> bool:
 def _answers(network: nn.Module, norms: Mapping[str, str], images: torch.Tensor, expected: torch.Tensor) -> bool:
     try:
         return same_logits(fold(network, norms)(images), expected)
-    except Exception:  # whatever a network raises whose parts are not what they were
+    except Exception as error:  # whatever a network raises whose parts are not what they were
+        raise_if_of_the_machine(error, "folding normalisations")
         return False

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import raise_if_of_the_machine
+
 _TELLS = "_dsfp_env_tells_channels_last"  # an attribute of networks that do; their copies have it too
 
 
@@ -53,7 +55,8 @@ def _answers_alike(network: nn.Module, images: torch.Tensor, training: bool) -> 
                     module.register_forward_hook(partial(_lay, layout))
             try:
                 answers.append(copied(images.clone(memory_format=layout)))
-            except Exception:  # whatever a forward pass raises that cannot do with it
+            except Exception as error:  # whatever a forward pass raises that cannot do with it
+                raise_if_of_the_machine(error, "trying memory formats")
                 answers.append(None)
     first, last = answers
     if first is None:  # it fails as it is, as normalisation of too few images does in training: that tells nothing

@@ -12,7 +12,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.channels.lent import unwrapped
-from dsfp_env.common.devices import choose_device, with_gradients
+from dsfp_env.common.devices import choose_device, raise_if_of_the_machine, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
@@ -146,7 +146,8 @@ class Task:
         exact = compute_logits(self.network, images).argmax(1)
         try:
             rounded = compute_logits(self.network, images, precision="bfloat16")
-        except RuntimeError:  # an operation that there is not
+        except RuntimeError as error:  # an operation that there is not
+            raise_if_of_the_machine(error, "trying bfloat16")
             return "float32"
         agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
         return "bfloat16" if agree else "float32"

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -213,6 +214,7 @@ class _Training:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             of = state["of"]
         except Exception as error:  # whatever a damaged file makes torch raise
+            raise_if_of_the_machine(error, f"reading {self.checkpoint}", "the network")
             raise InputError(
                 f"{self.checkpoint} is no whole checkpoint of a training ({error}): delete it to start anew."
             ) from error

@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
 from dsfp_env.common.hashing import hash_of
@@ -77,6 +78,7 @@ def load_weights(network: nn.Module, file: str | Path) -> None:
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # whatever a damaged file makes the loaders raise
+        raise_if_of_the_machine(error, f"reading {file}", "the network")
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"The weights {str(file)!r} could not be read ({reason}). Expected a state dict: *.safetensors, or a "
@@ -104,6 +106,7 @@ def load_published(network: nn.Module, name: str, weights: str) -> None:
     try:
         state = torchvision.models.get_model(name, weights=weights).state_dict()
     except Exception as error:  # whatever torchvision and the connection raise
+        raise_if_of_the_machine(error, f"loading {name}", "the network")
         raise InputError(
             f"There are no weights {weights!r} for {name} ({error}). Expected a file with a suffix such as .pt, "
             "or weights that torchvision publishes for the network, such as 'DEFAULT'."
@@ -151,6 +154,7 @@ def _load_state(network: nn.Module, state: Any, came_from: str) -> None:
     try:
         network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
     except (RuntimeError, AttributeError) as error:
+        raise_if_of_the_machine(error, f"loading {came_from}", "the network")
         reasons = " ".join(str(error).split())
         raise InputError(
             f"The weights {came_from!r} do not fit {type(network).__name__}: {reasons[:400]}. Expected a state "
