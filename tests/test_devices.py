@@ -1,5 +1,8 @@
 """Errors of the machine come out, with a sentence; float32 is float32, whatever a GPU would rather do."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from conftest import TinyNet, make_tiny_task
@@ -158,3 +161,37 @@ def test_what_must_be_exact_is_computed_without_tf32_and_repeatably(tiny):
         assert flags() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+SET = {
+    "nothing": "pass",
+    "old, of the GPU": "backends.cuda.matmul.allow_tf32 = True",
+    "old": "torch.set_float32_matmul_precision('medium')",
+    "new, everywhere": "backends.fp32_precision = 'tf32'",
+    "new, one of two": "backends.cudnn.conv.fp32_precision = 'ieee'",
+    "new, of the CPU": "backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    "both": "backends.cudnn.allow_tf32 = False; backends.cuda.matmul.fp32_precision = 'tf32'",
+}
+SCRIPT = """
+import torch
+from torch import backends
+from dsfp_env.common.devices import repeatable
+
+def now():
+    places = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul
+    return [place.fp32_precision for place in places]
+
+{}
+before = now()
+with repeatable():
+    assert not {{"tf32", "bf16"}} & set(now()), now()
+assert now() == before, (now(), before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch has only the old names")
+@pytest.mark.parametrize("name", SET)
+def test_float32_is_exact_and_left_as_it_was_by_whichever_names_it_was_set(name):
+    """In a process of its own: torch refuses the old names once the new ones are used."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(SET[name])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
