@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -34,9 +34,20 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """What the device is, as far as numbers may depend on it."""
+    cudnn = f", cuDNN {torch.backends.cudnn.version()}" if device.type == "cuda" else ""
+    return f"{device.type} {processor_name(device)}{cudnn}"
+
+
+def processor_name(device: torch.device) -> str:
+    """A GPU's name; of a CPU, the instructions that torch uses."""
     if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}, cuDNN {torch.backends.cudnn.version()}"
-    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def own_random_numbers(device: torch.device) -> AbstractContextManager[None]:
+    """A context at whose end torch's generators, of the CPU and of this device, are as they were."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class Measurement:
 
     def prepare(self) -> None:
         """Compute what is one for all seeds, so that who this is sent to need not."""
-        with threads_set(self.fidelity.threads):
+        with self._computing():
             self.teacher.transfer_set(self.fidelity, 0)
 
     @contextmanager

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dsfp_env.common.devices import own_random_numbers
 from dsfp_env.common.errors import check_ranges
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.compiled_norms import norms_compiled
@@ -167,7 +168,7 @@ def fine_tune(
     ).tolist()
     device = train.images.device
     student.train()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _fast(student, fidelity, train):
+    with own_random_numbers(device), _fast(student, fidelity, train):
         torch.manual_seed(seed)
         for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.common.devices import raise_if_of_the_machine
+from dsfp_env.common.devices import own_random_numbers, raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -90,7 +90,7 @@ def train(
         lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
     )
     device = images.images.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with own_random_numbers(device):
         torch.manual_seed(seed)
         run.resume()
         while len(run.history) < recipe.epochs:

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import raise_if_of_the_machine
+from dsfp_env.common.devices import processor_name, raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
 from dsfp_env.common.hashing import hash_of
@@ -116,9 +116,8 @@ def load_published(network: nn.Module, name: str, weights: str) -> None:
 
 def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -> str:
     device = train.images.device
-    on_gpu = device.type == "cuda"
-    machine = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    facts = (repr(network), recipe, seed, torch.__version__, device.type, machine, torch.get_num_threads())
+    machine = torch.__version__, device.type, processor_name(device), torch.get_num_threads()
+    facts = (repr(network), recipe, seed, *machine)
     digest = hashlib.sha256(repr(facts).encode())
     for module in (type(network).__module__, __name__, epochs.__name__, augmentation.__name__):
         digest.update(inspect.getsource(sys.modules[module]).encode())
