@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 
 def export_program(network: nn.Module, example_input: torch.Tensor) -> torch.export.ExportedProgram:

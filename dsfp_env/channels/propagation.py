@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dsfp_env.channels.labels import Labels, compact, components, distinct, is_constant, pairs
 from dsfp_env.channels.probing import Probe
-from dsfp_env.common.devices import raise_if_of_the_machine
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
 MOVES = {

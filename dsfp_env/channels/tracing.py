@@ -24,9 +24,9 @@ from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.lent import Example
 from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
-from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 INPUT = "<input>"  # of the network; no module path looks like this
 Vertices = dict[tuple[str, str], torch.Tensor]  # (module path, "in" | "out" | name of a tensor) -> labels, int64

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -135,35 +136,3 @@ def with_gradients() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-# Errors of the machine, not of what it was given: they say nothing about a network, a file or a plan.
-_OF_THE_MACHINE: tuple[type[Exception], ...] = (
-    MemoryError,
-    torch.OutOfMemoryError,
-    *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
-)
-
-
-def raise_if_of_the_machine(error: BaseException, doing: str, smaller: str = "the batch or the images") -> None:
-    """Raise an error that is the machine's, such as a lack of memory; for where all errors are caught.
-
-    Args:
-        error: That was caught.
-        doing: What was tried, for the sentence it comes out with: "tracing the network".
-        smaller: What may be made smaller.
-
-    Raises:
-        Exception: The error, of its own type, if it is one of these.
-    """
-    if not isinstance(error, _OF_THE_MACHINE):
-        return
-    if getattr(error, "told", False):  # where it was, already
-        raise error
-    sentence = f"{error} (while {doing}; if memory is short, make {smaller} smaller)"
-    try:
-        told = type(error)(sentence)
-    except TypeError:  # it takes more than a message
-        raise error from None
-    vars(told)["told"] = True
-    raise told from error

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.layers import kind_of
-from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.forwards import replace_forward
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 Map = Callable[..., torch.Tensor]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 
 class LabelledImages(NamedTuple):

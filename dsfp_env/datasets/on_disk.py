@@ -17,9 +17,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
-from dsfp_env.common.devices import raise_if_of_the_machine
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import own_random_numbers, raise_if_of_the_machine
+from dsfp_env.common.devices import own_random_numbers
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 _TELLS = "_dsfp_env_tells_channels_last"  # an attribute of networks that do; their copies have it too
 

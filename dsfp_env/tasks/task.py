@@ -12,8 +12,9 @@ from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.channels.lent import unwrapped
-from dsfp_env.common.devices import choose_device, raise_if_of_the_machine, with_gradients
+from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
 from dsfp_env.speed.layout import settle_layout

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.common.devices import own_random_numbers, raise_if_of_the_machine
+from dsfp_env.common.devices import own_random_numbers
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing

@@ -22,10 +22,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import processor_name, raise_if_of_the_machine
+from dsfp_env.common.devices import processor_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
 from dsfp_env.common.hashing import hash_of
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.training import augmentation, epochs
 from dsfp_env.training.epochs import Epoch
