@@ -85,7 +85,7 @@ def save_pruned(
             }
             for layer, kept in keep.items()
         },
-        "widths": {name: found for name, module in network.named_modules() if (found := widths(module))},
+        "widths": _widths(network, graph),
     }
     state = _state_of(network)
     if extra := {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}:
@@ -174,6 +174,14 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     return header, tensors
 
 
+def _widths(network: nn.Module, graph: ChannelGraph) -> dict[str, dict[str, int]]:
+    """Module path -> attributes that say the widths: of layers, and of the user's own modules where they do."""
+    found = {path: widths(module) for path, module in network.named_modules()}
+    for path, node in graph.nodes.items():
+        found[path] |= {name: getattr(network.get_submodule(path), name) for name in node.counts}
+    return {path: attributes for path, attributes in found.items() if attributes}
+
+
 def _state_of(network: nn.Module) -> dict[str, Any]:
     """All that a network holds, by name: its state dict, and the buffers that are not in it."""
     buffers = dict(network.named_buffers(remove_duplicate=False))
@@ -208,7 +216,7 @@ def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mappin
     if different := sorted((told - tensors.keys()) | (tensors.keys() - state.keys())):
         raise ValueError(f"{different[0]!r} is in only one of the two")
     for path, new in widths_of.items():
-        if path not in modules or widths(modules[path]).keys() != new.keys():
+        if path not in modules or not _may_have(modules[path], new):
             raise ValueError(f"{path!r} is no layer of the same kind")
         for name, value in new.items():
             setattr(modules[path], name, value)
@@ -234,6 +242,15 @@ def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mappin
             shape, expected = tuple(kind.weight(module).shape), kind.weight_shape(module)
             if shape != expected:
                 raise ValueError(f"the weight of {path!r} has shape {shape}, not {expected}")
+
+
+def _may_have(module: nn.Module, attributes: Mapping[str, int]) -> bool:
+    """Whether a module may get these widths: a layer those of its kind, others numbers below those they have."""
+    own = vars(module)
+    return widths(module).keys() <= attributes.keys() and all(
+        name in widths(module) or (type(own.get(name)) is type(value) is int and 0 < value <= own[name])
+        for name, value in attributes.items()
+    )
 
 
 def _version(package: str) -> str:

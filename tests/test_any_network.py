@@ -106,8 +106,8 @@ NETWORKS = {
     "convolution used twice": (Net(lambda n, x: n.b(n.b(n.a(x))), 8, b=conv(8, 8)), "a b z", {}),
     "chunk": (
         Net(lambda n, x: n.h(n.a(x)), 6, h=Halves(lambda x: x.chunk(2, 1))),
-        "h.left h.right z",
-        {"a": "split in 'h' takes channels by their position"},
+        "a h.left h.right z",
+        {},
     ),
     "split": (
         Net(lambda n, x: n.h(n.a(x)), 6, h=Halves(lambda x: x.split([4, 4], 1))),
@@ -165,8 +165,8 @@ NETWORKS = {
     "many narrow groups": (Net(lambda n, x: n.d(n.a(x)), 12, d=conv(8, 12, groups=4)), "a d z", {}),
     "channel shuffle": (
         Net(lambda n, x: n.d(F.channel_shuffle(n.a(x), 2)), 12, d=conv(8, 12, groups=2)),
-        "d z",
-        {"a": "channel_shuffle takes channels by their position"},
+        "a d z",
+        {},
     ),
     "roll over channels": (
         Net(lambda n, x: n.a(x).roll(1, 1), 8),

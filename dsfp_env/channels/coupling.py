@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dsfp_env.channels.labels import components
 from dsfp_env.channels.layers import Axes, Convolution, Kind, Weighted, kind_of
-from dsfp_env.channels.tracing import INPUT, Trace
+from dsfp_env.channels.tracing import INPUT, TOGETHER, Trace
 
 Keep = dict[str, torch.Tensor]  # module path -> indices of the kept filters, ascending, int64
 
@@ -40,6 +41,7 @@ class Node:
     out_class: torch.Tensor  # [output channels], int64
     in_class: torch.Tensor  # [input positions], int64
     tensors: dict[str, LabelledTensor]  # by name in the module
+    counts: dict[str, torch.Tensor] = field(default_factory=dict)  # attribute -> classes that it is the number of
     positions: int = 0  # uses of each number of its weight per image
     is_convolution: bool = False
 
@@ -73,11 +75,35 @@ class Classes:
     pinned: dict[int, str]  # class -> the reason that it must stay
 
 
-def channel_classes(network: nn.Module, trace: Trace) -> Classes:
-    """Join channels that stay or go together (connected components of what met), and say which must stay."""
-    edges = [join for event in trace.events for join in event.joins]
+class Ties(NamedTuple):
+    """Channels that go together, so that an operation finds them."""
+
+    operation: str
+    pairs: torch.Tensor  # of labels, [2, n]
+    counts: dict[tuple[str, str], torch.Tensor]  # (module path, attribute) -> labels that it is the number of
+
+
+def channel_classes(
+    network: nn.Module, trace: Trace, ties: Iterable[Ties] = (), stays: Iterable[tuple[torch.Tensor, str]] = ()
+) -> Classes:
+    """Join channels that stay or go together (connected components of what met), and say which must stay.
+
+    Args:
+        network: The network.
+        trace: Of the network.
+        ties: More that go together.
+        stays: More labels that must stay, with the reason.
+    """
+    ties = list(ties)
+    edges = [tie.pairs for tie in ties]
+    counts: dict[tuple[str, str], torch.Tensor] = {}
+    for tie in ties:
+        same = [torch.stack([counts.setdefault(key, labels), labels]) for key, labels in tie.counts.items()]
+        edges += [pairs[:, (pairs > 0).all(0)] for pairs in same]
+    edges += [join for event in trace.events for join in event.joins]
     for path, module in trace.modules.items():
         edges += _kind(module).ties(module, *_sides(trace, path))
+    edges += [torch.stack([a, b]) for _, a, b in _shared_axes(trace) if a is not None and b is not None]
     count = 1 + max(int(labels.max()) for labels in trace.vertices.values())
     joined = components(torch.cat([torch.empty(2, 0, dtype=torch.int64), *edges], 1), count)
     of_label = joined.unique(return_inverse=True)[1]
@@ -88,8 +114,10 @@ def channel_classes(network: nn.Module, trace: Trace) -> Classes:
         for reads, writes in [_sides(trace, path)]
     }
     nodes |= _vector_nodes(network, trace, of_label)
+    for (path, name), labels in counts.items():
+        nodes.setdefault(path, _empty_node()).counts[name] = of_label[labels]
     pinned: dict[int, str] = {}
-    for labels, reason in _must_stay(trace, of_label):
+    for labels, reason in chain(_must_stay(trace, of_label, ties), stays):
         for one in of_label[labels].unique().tolist():
             pinned.setdefault(one, reason)
     return Classes(of_label, nodes, pinned)
@@ -98,15 +126,19 @@ def channel_classes(network: nn.Module, trace: Trace) -> Classes:
 def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> dict[str, Node]:
     """Nodes for tensors of the user's own modules that hold one number per channel."""
     nodes: dict[str, Node] = {}
-    nothing = torch.empty(0, dtype=torch.int64)
     for (path, name), dim in trace.vectors.items():
         module = network.get_submodule(path)
         tensor = getattr(module, name)
         one_axis = (None,) * dim + (of_label[trace.vertices[path, name]],)
-        node = nodes.setdefault(path, Node(nothing, nothing, {}))
+        node = nodes.setdefault(path, _empty_node())
         is_parameter = name in module._parameters
         node.tensors[name] = LabelledTensor(tensor.shape, one_axis, is_parameter, is_parameter)
     return nodes
+
+
+def _empty_node() -> Node:
+    """Of a module that is no known layer."""
+    return Node(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), {})
 
 
 def _sides(trace: Trace, path: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,18 +147,34 @@ def _sides(trace: Trace, path: str) -> tuple[torch.Tensor, torch.Tensor]:
     return reads, trace.vertices.get((path, "out"), reads)
 
 
-def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Tensor, str]]:
+def _shared_axes(trace: Trace) -> Iterator[tuple[str, torch.Tensor | None, torch.Tensor | None]]:
+    """What must be cut alike, as it is one tensor of two layers: the path of one, and the labels along an axis."""
+    held: dict[int, Axes] = {}
+    for path, module in trace.modules.items():
+        for name, tensor in _tensors_of(module):
+            axes = _kind(module).axes(module, name, tensor, *_sides(trace, path))
+            for first, second in zip_longest(held.setdefault(id(tensor), axes), axes):
+                if first is not second:
+                    yield path, first, second
+
+
+def _must_stay(trace: Trace, of_label: torch.Tensor, ties: Iterable[Ties]) -> Iterator[tuple[torch.Tensor, str]]:
     """Labels that cannot be removed, with the reason."""
     yield trace.outputs, "its filters are the outputs of the network"
     for (path, _), labels in trace.vertices.items():
         if path == INPUT:
             yield labels, "its filters are joined with the input of the network"
+        elif path == TOGETHER:
+            yield labels, "its filters are joined with a sum over channels"
     for event in trace.events:
         yield from event.stays
     for path, module in trace.modules.items():
         kind = _kind(module)
         if isinstance(kind, Weighted) and kind.computes_weight(module):
             yield torch.cat(_sides(trace, path)), f"{path!r}, which it is or is tied to, computes its weight"
+    for path, first, second in _shared_axes(trace):
+        if (alone := second if first is None else first) is not None and (first is None or second is None):
+            yield alone, f"{path!r} shares a tensor with it and is cut otherwise"
     mixed = {
         int(one): event.operation
         for event in reversed(trace.events)
@@ -134,6 +182,7 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
         for join in event.joins
         for one in of_label[join[0]].unique()
     }
+    tied = {int(one): tie.operation for tie in ties for one in of_label[tie.pairs[0]].unique()}
     for path, module in trace.modules.items():
         if _kind(module).mixes_channels:
             what = f"{type(module).__name__} in {path!r}"
@@ -143,6 +192,9 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
         if isinstance(_kind(module), Weighted) and len(of_label[writes].unique()) == 1:
             if len(writes) == 1:
                 yield writes, f"{path!r}, which it is or is tied to, has a single filter"
+            elif (operation := tied.get(int(of_label[writes[0]]))) is not None:
+                who = f"{path!r}, which it is or is tied to"
+                yield writes, f"all filters of {who}, would have to go together for {operation} to find them"
             elif (operation := mixed.get(int(of_label[writes[0]]))) is not None:
                 yield writes, f"all filters of {path!r}, which it is or is tied to, are mixed by {operation}"
             else:
@@ -152,13 +204,19 @@ def _must_stay(trace: Trace, of_label: torch.Tensor) -> Iterator[tuple[torch.Ten
 def _node(module: nn.Module, sides: tuple[torch.Tensor, torch.Tensor], positions: int, seen: set[int]) -> Node:
     (reads, writes), kind = sides, _kind(module)
     tensors: dict[str, LabelledTensor] = {}
-    for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-        if tensor is not None and (along := kind.axes(module, name, tensor, reads, writes)):
+    for name, tensor in _tensors_of(module):
+        if along := kind.axes(module, name, tensor, reads, writes):
             is_parameter = name in module._parameters
             counts, uses = is_parameter and id(tensor) not in seen, positions if kind.multiplies(name) else 0
             tensors[name] = LabelledTensor(tensor.shape, along, is_parameter, counts, uses)
             seen.add(id(tensor))
-    return Node(writes, reads, tensors, positions, isinstance(kind, Convolution))
+    return Node(writes, reads, tensors, positions=positions, is_convolution=isinstance(kind, Convolution))
+
+
+def _tensors_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """A module's own parameters and buffers."""
+    tensors = [*module._parameters.items(), *module._buffers.items()]
+    return ((name, tensor) for name, tensor in tensors if tensor is not None)
 
 
 def _kind(module: nn.Module) -> Kind:

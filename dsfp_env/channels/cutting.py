@@ -43,6 +43,8 @@ def cut(
     for path, node in nodes.items():
         if (kind := kind_of(modules[path])) is not None:
             kind.set_widths(modules[path], int(alive[node.in_class].sum()), int(alive[node.out_class].sum()))
+        for name, classes in node.counts.items():
+            setattr(modules[path], name, int(alive[classes].sum()))
     return slim
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dsfp_env.channels.amendments import Amendments
 from dsfp_env.channels.costs import CostCounter, Costs
 from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, prunable_layers
 from dsfp_env.channels.coupling import Keep as Keep
@@ -40,6 +41,7 @@ class ChannelGraph:
         norms: Module path of a convolution -> that of the normalisation that takes its output directly.
         sets: The module paths of each coupled set of layers.
         nodes: Module path -> the classes along the module's tensors; see `coupling`.
+        num_classes: There are.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class ChannelGraph:
         self.nodes = classes.nodes
         self.norms = dict(norms)
         self._counter = counter
-        self._num_classes = 1 + int(classes.of_label.max())
+        self.num_classes = 1 + int(classes.of_label.max())
         self._selector = Selector(classes, layers)
         self.sets = self._selector.sets
         set_of = {path: paths for paths in self.sets for path in paths}
@@ -89,14 +91,17 @@ class ChannelGraph:
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
         example = one_example(example_input, network)
         trace = trace_network(network, example)
-        classes = channel_classes(network, trace)
-        counter, silent = cls._counter_of(network, trace, classes), unheard(network, example, trace, classes)
+        amendments, silent = Amendments(network, trace.events), None
         while True:
+            classes = channel_classes(network, trace, amendments.ties.values(), amendments.stays)
+            if silent is None:
+                silent = unheard(network, example, trace, classes)
+            counter = cls._counter_of(network, trace, classes)
             graph = cls(classes, *prunable_layers(network, trace, classes, silent), counter, trace.norms)
-            faults = faults_of(graph, network, example, trace, classes)
-            if not faults:
+            fault = faults_of(graph, network, example, trace, classes)
+            if fault is None:
                 return graph
-            classes.pinned |= {one: reason for one, reason in faults.items() if one not in classes.pinned}
+            amendments.learn(classes, *fault)
 
     @staticmethod
     def _counter_of(network: nn.Module, trace: Trace, classes: Classes) -> CostCounter:
@@ -179,7 +184,7 @@ class ChannelGraph:
                 f"The kept filters are a {type(keep).__name__}: expected a dictionary, module path -> indices, as "
                 "ChannelGraph.keep gives."
             )
-        alive = np.ones(self._num_classes, bool)
+        alive = np.ones(self.num_classes, bool)
         if not keep:
             return alive
         if unknown := keep.keys() - self.layers.keys():

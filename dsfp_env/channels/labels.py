@@ -7,6 +7,7 @@ that any operation which moves numbers can move labels); 0 means that the elemen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +65,40 @@ class Labels:
             self._next_cleaning = 2 * len(self._shadows) + 256
 
 
+class Made:
+    """Tensors that a forward pass makes of nothing but numbers, such as zeros of a size that it was told."""
+
+    def __init__(self) -> None:
+        self._storages: set[StorageWeakRef] = set()
+
+    def __contains__(self, tensor: torch.Tensor) -> bool:
+        return StorageWeakRef(tensor.untyped_storage()) in self._storages
+
+    def note(self, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]) -> None:
+        """After an operation on tensors without labels."""
+        storages = {
+            StorageWeakRef(tensor.untyped_storage()) for tensor in outputs if tensor.layout == torch.strided
+        }
+        if all(tensor in self for tensor in inputs):
+            self._storages |= storages
+        else:
+            self._storages -= storages
+
+
 def _fine_enough(shadow: _Shadow, tensor: torch.Tensor) -> _Shadow:
     """The shadow, in units no larger than the tensor's elements: complex numbers may be looked at as real ones."""
     if tensor.element_size() < shadow.unit:
         shadow.labels = shadow.labels.repeat_interleave(shadow.unit // tensor.element_size())
         shadow.unit = tensor.element_size()
     return shadow
+
+
+def unexpanded(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without the repetition of ``expand``: of size 1 again where its stride is 0."""
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[dim] > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
 
 
 def compact(*labels: torch.Tensor) -> list[torch.Tensor]:

@@ -15,9 +15,10 @@ Moves could be probed as well; they are told apart for speed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from dsfp_env.channels.labels import Labels, compact, components, distinct, is_constant, pairs
+from dsfp_env.channels.labels import Labels, Made, compact, components, distinct, is_constant, pairs, unexpanded
 from dsfp_env.channels.probing import Probe
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
@@ -36,6 +37,9 @@ MOVES = {
     "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
     "replication_pad3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
 }  # fmt: skip
+RESHAPES = {"_unsafe_view": "view", "_reshape_alias": "view"}  # which of them runs depends on the memory
+SHUFFLES = {"channel_shuffle", "native_channel_shuffle", "_unsafe_view"}
+NEUTRAL = {"sum", "nansum", "linalg_vector_norm", "norm"}  # a channel of zeros changes nothing
 LINEAR = {"convolution", "addmm", "mm"}  # what convolutions and linear layers are made of
 
 
@@ -56,9 +60,13 @@ class Event:
     """What one operation did to labels."""
 
     operation: str  # with the module that it ran in, for people
+    module: str = ""  # path of that
     labels: list[Seen] = field(default_factory=list)  # of what it wrote; of what it read, if it failed
+    read: Seen | None = None  # of what it read, if it looks at channels by their position, or number
     joins: list[torch.Tensor] = field(default_factory=list)  # [2, n]: channels that it lets meet
     stays: list[tuple[torch.Tensor, str]] = field(default_factory=list)  # channels that must stay, and why
+    decisions: list[bool] = field(default_factory=list)  # that a cut network cannot make: widths tell them
+    doubt: str = ""  # what it does, if its other numbers turn out not to follow the channels
     mixes: bool = False  # one element reads several channels of one tensor
 
 
@@ -68,6 +76,9 @@ class Propagation(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.labels = Labels()
+        self.made = Made()
+        self.together = 0  # the label of what is made of all channels of something
+        self.uncut: list[Event] = []  # what happened in the network that this one was cut from, if it was
         self.owners = torch.empty(0, dtype=torch.int64)  # the first labels of all that were given together
         self.num_labels = 1  # with 0
         self.of_image = torch.empty(0, dtype=torch.int64)  # labels that are the image's; its values may be read
@@ -112,7 +123,8 @@ class Propagation(TorchDispatchMode):
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         labelled = [tensor for tensor in inputs if self.labels.of(tensor) is not None]
         name = func._schema.name.split("::")[1]
-        event = Event(f"{name} in {self.where!r}" if self.where else name)
+        operation = RESHAPES.get(name, name)
+        event = Event(f"{operation} in {self.where!r}" if self.where else operation, self.where)
         try:
             result = func(*args, **kwargs)
         except Exception:
@@ -122,11 +134,14 @@ class Propagation(TorchDispatchMode):
         if name in LINEAR:
             self.multiply_adds += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if labelled:
+        if not labelled:
+            self.made.note(inputs, outputs)
+        else:
             if not outputs and not torch.isin(self._distinct(labelled), self.of_image).all():
                 raise ReadsValues(f"{event.operation} reads the value of an activation into Python")
             self._pass_on(func, name, args, kwargs, inputs, labelled, outputs, event)
-            self._write_down(event, outputs)
+            if name != "clone":  # the same channels; of one channel, nothing need be laid anew
+                self._write_down(event, outputs)
         return result
 
     def _pass_on(
@@ -144,17 +159,27 @@ class Propagation(TorchDispatchMode):
         base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         writes_in_place = func._schema.is_mutable
         if not writes_in_place and all(self.labels.of(output) is not None for output in outputs):
+            event.read = next(iter(self.seen(labelled)), None)
             return  # views
         if writes_in_place and len(inputs) == 1:
             return  # the same channels, other values
         if base.startswith("new_"):
+            self.made.note((), outputs)
             return  # a size given in numbers
         if base.endswith("_like"):
             operands = labelled[:1]
+        elif base == "copy":
+            operands = inputs[1:2]  # nothing stays of what was there
+        elif base in NEUTRAL and self._decide(event, partial(self._sums_up, func, args, kwargs, labelled)):
+            for output in outputs:
+                self.labels.put(output, torch.tensor(float(self.together)))
+            return
         elif torch.Tag.pointwise in func.tags or base in ELEMENTWISE:
             operands = inputs
         elif base in MOVES and all(tensor.is_floating_point() for tensor in labelled):
             self._move(func, name, args, kwargs, outputs)
+            if base in SHUFFLES:
+                event.read = next(iter(self.seen(labelled)), None)
             return
         else:
             self._probe(func, args, kwargs, labelled, outputs, event)
@@ -165,12 +190,12 @@ class Propagation(TorchDispatchMode):
     def _meet(self, operands: list[torch.Tensor], shape: torch.Size, event: Event) -> torch.Tensor:
         """Labels of an elementwise result: of the first operand that has any there."""
         result: torch.Tensor | None = None
-        fixed: list[torch.Size] = []  # shapes of operands without labels
-        for operand in operands:
+        fixed: list[torch.Tensor] = []  # operands without labels
+        for operand in map(unexpanded, operands):
             labels = self.labels.of(operand)
             if labels is None or not labels.any():
                 if operand.numel() > 1:
-                    fixed.append(operand.shape)
+                    fixed.append(operand)
                 continue
             if result is None:
                 result = labels
@@ -178,13 +203,49 @@ class Propagation(TorchDispatchMode):
                 result = self._join(result, labels, event)
         if result is None:
             return torch.zeros(1).expand(shape)
-        if any(_varies_where_whole(result, other) for other in fixed):
+        if any(self._is_fixed(other, result, event) for other in fixed):
             event.stays.append((distinct(result), f"{event.operation} combines it with numbers of fixed width"))
             result = torch.zeros(1)  # from here on of fixed width itself
         return result.expand(shape)
 
+    def _decide(self, event: Event, ask: Callable[[], bool]) -> bool:
+        """A decision as in the uncut network, at the same place; else a new one."""
+        before = self.uncut[len(self.events)].decisions if len(self.events) < len(self.uncut) else []
+        place = len(event.decisions)
+        event.decisions.append(before[place] if place < len(before) else ask())
+        return event.decisions[-1]
+
+    def _is_fixed(self, numbers: torch.Tensor, labels: torch.Tensor, event: Event) -> bool:
+        """Whether numbers without labels are of a width that does not follow the channels they meet."""
+        along = [
+            dim
+            for dim in range(-min(labels.dim(), numbers.dim()), 0)
+            if numbers.shape[dim] > 1 and _varies(labels, dim)
+        ]
+        if along and numbers in self.made and all(is_constant(numbers, dim) for dim in along):
+            event.doubt = "combines it with numbers of fixed width"
+            event.read = Seen(compact(labels)[0].clone(), labels.shape)
+            return False  # perhaps as many as there are channels
+        return bool(along)
+
+    def _sums_up(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: list[torch.Tensor]) -> bool:
+        """Whether a sum or a norm is one of all channels that it reads."""
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        if len(read) != 1 or (given.get("ord", given.get("p")) or 0) < 0:
+            return False
+        labels = self.labels.of(read[0])
+        assert labels is not None
+        over = given.get("dim")
+        over = range(labels.dim()) if over in (None, []) else [over] if isinstance(over, int) else over
+        summed = {dim % labels.dim() for dim in over}
+        varying = {dim for dim, size in enumerate(compact(labels)[0].shape) if size > 1}
+        return bool(varying) and varying <= summed
+
     def _join(self, first: torch.Tensor, second: torch.Tensor, event: Event) -> torch.Tensor:
-        spread = _varies_where_single(second, first.shape), _varies_where_single(first, second.shape)
+        spread = [
+            self._decide(event, partial(_varies_where_single, *sides))
+            for sides in ((second, first.shape), (first, second.shape))
+        ]
         for labels, is_spread in zip((first, second), spread, strict=True):
             if is_spread:
                 event.stays.append((distinct(labels), f"{event.operation} spreads it over other channels"))
@@ -284,11 +345,6 @@ class Propagation(TorchDispatchMode):
 def _varies_where_single(labels: torch.Tensor, other: torch.Size) -> bool:
     """Whether labels change along a dimension in which another operand has the size 1 (or none)."""
     return any(_varies(labels, -dim) for dim in range(1, labels.dim() + 1) if dim > len(other) or other[-dim] == 1)
-
-
-def _varies_where_whole(labels: torch.Tensor, other: torch.Size) -> bool:
-    """Whether labels change along a dimension in which another operand has more than one element."""
-    return any(_varies(labels, -dim) for dim in range(1, min(labels.dim(), len(other)) + 1) if other[-dim] > 1)
 
 
 def _varies(labels: torch.Tensor, dim: int) -> bool:

@@ -29,6 +29,7 @@ from dsfp_env.common.forwards import replace_forward
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 INPUT = "<input>"  # of the network; no module path looks like this
+TOGETHER = "<together>"  # what is made of all channels of something, and does not tell them apart
 Vertices = dict[tuple[str, str], torch.Tensor]  # (module path, "in" | "out" | name of a tensor) -> labels, int64
 
 
@@ -85,7 +86,13 @@ def trace_network(network: nn.Module, example: Example) -> Trace:
     return trace
 
 
-def run_labelled(network: nn.Module, example: Example, vertices: Vertices, modes: tuple[bool, ...]) -> Trace:
+def run_labelled(
+    network: nn.Module,
+    example: Example,
+    vertices: Vertices,
+    modes: tuple[bool, ...],
+    uncut: Trace | None = None,
+) -> Trace:
     """Run a network on one image, labelled, and write down what happens.
 
     Args:
@@ -93,6 +100,7 @@ def run_labelled(network: nn.Module, example: Example, vertices: Vertices, modes
         example: One image, or one of each input, on its device.
         vertices: Labels that are given; what is not named gets labels of its own.
         modes: Of the runs: False for evaluation, True for training.
+        uncut: Of the network that this one was cut from, if it was.
 
     Returns:
         What was seen until the end, or until an exception, which is in ``error``.
@@ -104,7 +112,10 @@ def run_labelled(network: nn.Module, example: Example, vertices: Vertices, modes
     propagation = Propagation()
     skeleton = share_parameters(network)
     run = _Run(propagation, trace)
-    _label_vectors(skeleton, run)
+    _label_vectors(skeleton, run, uncut)
+    propagation.together = int(run.labels(TOGETHER, "out", 1))
+    if uncut is not None:
+        propagation.uncut = uncut.events
     for path, module in skeleton.named_modules():
         replace_forward(module, partial(run.forward, path, module, module.forward))
     devices = [tensor.device for tensor in example.tensors[:1] if tensor.is_cuda]
@@ -205,7 +216,7 @@ class _Run:
     ) -> torch.Tensor:
         image = inputs[0] if inputs else next(iter(kwargs.values()))
         arrived = self.propagation.labels.of(image)
-        event = Event(f"the forward pass in {path!r}", self.propagation.seen([image]))
+        event = Event(f"the forward pass in {path!r}", path, self.propagation.seen([image]))
         self.propagation.failed = event
         statistics = kind.is_normalisation and module.training  # one image has none, and buffers are not ours
         output = image.clone() if statistics else forward(*inputs, **kwargs)
@@ -243,22 +254,34 @@ def _label_inputs(inputs: Example, run: _Run) -> None:
     run.propagation.of_image = torch.cat(of_image)
 
 
-def _label_vectors(skeleton: nn.Module, run: _Run) -> None:
-    """Label parameters and buffers, of no known layer, that hold one number for each of some channels."""
+def _label_vectors(skeleton: nn.Module, run: _Run, uncut: Trace | None) -> None:
+    """Label parameters and buffers, of no known layer, that hold one number for each of some channels.
+
+    If the network was cut, these are those of the uncut one: of one number, it cannot be told.
+    """
     known: tuple[str, ...] = ()
     for path, module in skeleton.named_modules():
         if kind_of(module) is not None:
             known += (f"{path}.",)
-        if f"{path}.".startswith(known) or type(module).__module__.startswith("torch.nn."):
-            continue  # those of torch's own other modules, LayerNorm and attention, are of channels that are mixed
+        if f"{path}.".startswith(known) or _mixes(module):
+            continue
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is None or not tensor.is_floating_point() or run.propagation.labels.of(tensor) is not None:
                 continue
-            long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+            if uncut is not None:
+                long = [uncut.vectors[path, name]] if (path, name) in uncut.vectors else []
+            else:
+                long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
             if len(long) == 1:
                 run.trace.vectors[path, name] = long[0]
                 labels = run.labels(path, name, tensor.numel())
                 run.propagation.labels.put(tensor, labels.view(tensor.shape).float())
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Whether it is one of torch's own, such as LayerNorm and attention: its numbers are of channels it mixes."""
+    holds_users_own = isinstance(module, (nn.ParameterList, nn.ParameterDict))
+    return type(module).__module__.startswith("torch.nn.") and not holds_users_own
 
 
 def _along(labels: torch.Tensor, dim: int, like: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ does not tells which classes cannot be removed, and why.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,11 +28,12 @@ class Graph(Protocol):
     layers: dict[str, PrunableLayer]
     sets: list[tuple[str, ...]]
     nodes: dict[str, Node]
+    num_classes: int
 
     def alive(self, keep: Keep) -> np.ndarray:
         """Which classes stay."""
 
-    def keep(self, ratios: Mapping[str, float], scores: Mapping[str, torch.Tensor]) -> Keep:
+    def keep(self, ratios: Mapping[str, float], scores: Mapping[str, torch.Tensor], min_filters: int = 1) -> Keep:
         """Which filters stay."""
 
     def slim(self, network: nn.Module, keep: Keep) -> nn.Module:
@@ -42,10 +43,18 @@ class Graph(Protocol):
         """The reference."""
 
 
-def faults_of(
-    graph: Graph, network: nn.Module, example: Example, trace: Trace, classes: Classes
-) -> dict[int, str]:
-    """Classes whose removal is not exact, with the reason; found by pruning in several ways.
+_FEW = 16  # filters, of which 90 % are all but one
+
+
+class Fault(NamedTuple):
+    """A removal that was not exact."""
+
+    classes: dict[int, str]  # that were at fault, with the reason
+    event: int | None = None  # the number of the operation that took other channels than before, if it is known
+
+
+def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, classes: Classes) -> Fault | None:
+    """The first fault that is found, by pruning in several ways; None if there is none.
 
     Args:
         graph: That would be right, if there were none.
@@ -55,37 +64,49 @@ def faults_of(
         classes: Of its channels; what is pinned there is not found again.
     """
     if not graph.layers:
-        return {}
+        return None
     for keep in _trials(graph):
         alive = torch.from_numpy(graph.alive(keep))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         slim = cut(network, graph.nodes, alive, shared)
-        faults, after = find_fault(trace, classes, alive, slim, example)
-        if faults.keys() - classes.pinned.keys():
-            return faults
-        if faults or after.error:
+        fault, after = find_fault(trace, classes, alive, slim, example)
+        if fault and fault.classes.keys() - classes.pinned.keys():
+            return fault
+        if fault or after.error:
             break
     else:
+        fault = None
         with torch.no_grad():
-            if same_answers(after.answers, tensors_of(example.run(graph.masked(network, keep).eval()))):
-                return {}
+            alike = same_answers(after.answers, tensors_of(example.run(graph.masked(network, keep).eval())))
+        few = any(layer.out_channels < _FEW for layer in graph.layers.values())
+        if alike and not (few and _why_not(graph, network, example, graph.layers, 0.9)):
+            return None
     if by_set := _faults_by_set(graph, network, example):
-        return by_set
-    if any(_why_not(graph, network, example, graph.layers, ratio) for ratio in (0.1, 0.4, 0.9)):
-        return _give_up(graph, faults)
-    return {}  # other operations may run after removal, and do the same
+        return Fault(by_set)
+    if _why_not(graph, network, example, graph.layers, 0.1, 0.4, 0.9):
+        return _give_up(graph, fault)
+    return None  # other operations may run after removal, and do the same
 
 
 def _trials(graph: Graph) -> Iterator[Keep]:
-    """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last."""
-    first = {path: torch.arange(layer.out_channels) for path, layer in graph.layers.items()}
-    yield graph.keep(dict.fromkeys(graph.layers, 0.4), first)
+    """Kept filters that bring mistakes to light: not the first ones; then two or more at random, never the last.
+
+    Scores are given to classes: the mean over coupled layers, which do not lie alike, would even them out.
+    """
+    in_order = torch.arange(graph.num_classes)
+    yield graph.keep(dict.fromkeys(graph.layers, 0.4), _of_filters(graph, in_order))
     rng = torch.Generator().manual_seed(0)
-    some = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
-    for scores in some.values():
-        scores[-1] = -1
+    some = torch.rand(graph.num_classes, generator=rng)
+    some[torch.stack([graph.nodes[path].out_class[-1] for path in graph.layers])] = -1
     ratios = 0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)
-    yield graph.keep(dict(zip(graph.layers, ratios.tolist(), strict=True)), some)
+    yield graph.keep(
+        dict(zip(graph.layers, ratios.tolist(), strict=True)), _of_filters(graph, some), min_filters=2
+    )
+
+
+def _of_filters(graph: Graph, of_class: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Scores of each layer's filters, given those of classes."""
+    return {path: of_class[graph.nodes[path].out_class] for path in graph.layers}
 
 
 def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[int, str]:
@@ -96,37 +117,37 @@ def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[i
     faults: dict[int, str] = {}
     fine: list[str] = []
     for paths in graph.sets:
-        if why := _why_not(graph, network, example, [*fine, *paths], 0.5):
+        if why := _why_not(graph, network, example, [*fine, *paths], 0.5, 0.9):
             faults |= dict.fromkeys(_classes_of(graph, paths), why)
         else:
             fine += paths
     return faults
 
 
-def _why_not(graph: Graph, network: nn.Module, example: Example, paths: Iterable[str], ratio: float) -> str | None:
-    """Why some layers cannot lose this share of their filters together; None if they can."""
+def _why_not(
+    graph: Graph, network: nn.Module, example: Example, paths: Iterable[str], *ratios: float
+) -> str | None:
+    """Why some layers cannot lose one of these shares of their filters together; None if they can."""
     rng = torch.Generator().manual_seed(0)
     scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
-    keep = graph.keep(dict.fromkeys(paths, ratio), scores)
-    try:
-        with torch.no_grad():
-            slim, masked = graph.slim(network, keep).eval(), graph.masked(network, keep).eval()
-            exact = same_answers(tensors_of(example.run(slim)), tensors_of(example.run(masked)))
-    except Exception as error:  # whatever a network raises whose parts are smaller than it expects
-        raise_if_of_the_machine(error, "verifying a removal", "the example image")
-        return f"the forward pass fails when it loses filters ({error})"
-    return (
-        None
-        if exact
-        else "removing its filters is not the same as masking them: something depends on their number"
-    )
+    for ratio in ratios:
+        keep = graph.keep(dict.fromkeys(paths, ratio), scores)
+        try:
+            with torch.no_grad():
+                slim, masked = graph.slim(network, keep).eval(), graph.masked(network, keep).eval()
+                exact = same_answers(tensors_of(example.run(slim)), tensors_of(example.run(masked)))
+        except Exception as error:  # whatever a network raises whose parts are smaller than it expects
+            raise_if_of_the_machine(error, "verifying a removal", "the example image")
+            return f"the forward pass fails when it loses filters ({error})"
+        if not exact:
+            return "removing its filters is not the same as masking them: something depends on their number"
+    return None
 
 
-def _give_up(graph: Graph, faults: Mapping[int, str]) -> dict[int, str]:
-    why = next(iter(faults.values()), "they differ together")
-    return dict.fromkeys(
-        _classes_of(graph, graph.layers), f"removing filters is not the same as masking them ({why})"
-    )
+def _give_up(graph: Graph, fault: Fault | None) -> Fault:
+    why = next(iter(fault.classes.values() if fault else ()), "they differ together")
+    why = f"removing filters is not the same as masking them ({why})"
+    return Fault(dict.fromkeys(_classes_of(graph, graph.layers), why))
 
 
 def _classes_of(graph: Graph, paths: Iterable[str]) -> list[int]:
@@ -136,7 +157,7 @@ def _classes_of(graph: Graph, paths: Iterable[str]) -> list[int]:
 
 def find_fault(
     trace: Trace, classes: Classes, alive: torch.Tensor, slim: nn.Module, example: Example
-) -> tuple[dict[int, str], Trace]:
+) -> tuple[Fault | None, Trace]:
     """Compare the way of channels through a slim network with that through the original.
 
     Args:
@@ -147,35 +168,37 @@ def find_fault(
         example: One image, or one of each input.
 
     Returns:
-        Classes whose removal was at fault, with the reason (none, if all is well), and the slim network's trace.
+        The fault, if there is one, and the slim network's trace.
     """
     vertices: Vertices = {}
     for key, labels in trace.vertices.items():
         own = classes.of_label[labels]
         vertices[key] = own[alive[own]] + 1
-    after = run_labelled(slim, example, vertices, trace.modes)
+    after = run_labelled(slim, example, vertices, trace.modes, uncut=trace)
     number = torch.cat([torch.zeros(1, dtype=torch.int64), classes.of_label[1:] + 1])  # label -> class + 1, or 0
     stays = torch.cat([torch.zeros(1, dtype=torch.bool), alive])
     pinned = torch.zeros(len(alive) + 1, dtype=torch.bool)  # classes that stay in any case may meet
     pinned[[1 + one for one in classes.pinned]] = True
-    for before, now in zip(trace.events, after.events, strict=False):
+    for place, (before, now) in enumerate(zip(trace.events, after.events, strict=False)):
         wrote = [number[seen.compact.long()] for seen in before.labels]
         if before.operation != now.operation or len(before.labels) != len(now.labels):
-            return _blame(before, wrote, "is not what runs after removal"), after
+            return Fault(_blame(before, wrote, "is not what runs after removal"), place), after
         if not all(_same(one, seen, stays) for one, seen in zip(wrote, now.labels, strict=True)):
-            return _blame(
-                before, wrote, "takes channels by their position, and would take others after removal"
-            ), after
+            why = "takes channels by their position, and would take others after removal"
+            return Fault(_blame(before, wrote, why), place), after
         if any((joined[0] != joined[1])[~pinned[joined].all(0)].any() for joined in now.joins):
-            return _blame(before, wrote, "would combine other channels after removal"), after
-    if after.error is not None:
-        expected = trace.events[len(after.events)] if len(after.events) < len(trace.events) else None
-        failed = after.failed or expected or Event("the forward pass")
-        read = [seen.compact.long() for seen in failed.labels] if after.failed else []
-        if expected is not None and expected.operation == failed.operation:
-            read += [number[seen.compact.long()] for seen in expected.labels]  # also what is gone
-        return _blame(failed, read, f"fails after removal ({_one_line(after.error)})"), after
-    return {}, after
+            return Fault(_blame(before, wrote, "would combine other channels after removal"), place), after
+    if after.error is None:
+        return None, after
+    place = len(after.events)
+    expected = trace.events[place] if place < len(trace.events) else None
+    failed = after.failed or expected or Event("the forward pass")
+    read = [seen.compact.long() for seen in failed.labels] if after.failed else []
+    why = f"fails after removal ({_one_line(after.error)})"
+    if expected is None or expected.operation != failed.operation:
+        return Fault(_blame(failed, read, why)), after
+    read += [number[seen.compact.long()] for seen in expected.labels]  # also what is gone
+    return Fault(_blame(failed, read, expected.doubt or why), place), after
 
 
 def same_answers(slim: list[torch.Tensor], masked: list[torch.Tensor]) -> bool:
@@ -197,13 +220,20 @@ def _same(before: torch.Tensor, now: Seen, stays: torch.Tensor) -> bool:
     """Whether a tensor holds what the original's held ``before`` (compact), less what does not stay."""
     if before.dim() != now.compact.dim():
         return False
-    shape = []
-    for whole, size, full in zip(before.shape, now.compact.shape, now.shape, strict=True):
+    shape, stay, gone = [], stays[before], ~stays[before] & (before > 0)
+    for dim, (whole, size, full) in enumerate(zip(before.shape, now.compact.shape, now.shape, strict=True)):
         if whole == 1 and size > 1:
             return False  # nothing changed along this dimension, and now something does
+        if whole > 1 and full != whole - int((_some(gone, dim) & ~_some(stay, dim)).sum()):
+            return False  # what stays is not a whole block
         shape.append(1 if whole == 1 else full)
     found = now.compact.expand(shape).flatten().long()
     return torch.equal(before[stays[before]], found[found > 0])
+
+
+def _some(numbers: torch.Tensor, dim: int) -> torch.Tensor:
+    """Along a dimension, whether any is true."""
+    return numbers.movedim(dim, 0).reshape(numbers.shape[dim], -1).any(1)
 
 
 def _blame(event: Event, numbers: list[torch.Tensor], what: str) -> dict[int, str]:
