@@ -68,6 +68,8 @@ def _short(why: str) -> str:
         ("mixed by", "mixed by " + why.partition("mixed by ")[2].partition(" in ")[0]),
         ("by their position", why.partition(" in ")[0] + " takes channels by their position"),
         ("fails after removal", why.partition(" in ")[0] + " is given sizes that removal changes"),
+        ("is not what runs", why.partition(" in ")[0] + " runs otherwise after removal"),
+        ("would combine", why.partition(" in ")[0] + " would combine other channels"),
         ("fixed width", why.partition(" in ")[0] + " with numbers of fixed width"),
         ("evaluation mode", "only run in training"),
         ("outputs of the network", "is the output of the network"),
