@@ -40,6 +40,19 @@ def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
 
 
+def test_blocks(tmp_path):
+    pytest.importorskip("torch_pruning", reason="what it compares with is not installed")
+    lines = run("blocks.py", "repvgg", "convnext_conv", folder=tmp_path).strip().splitlines()
+    repvgg, convnext = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
+    assert repvgg[:3] == ["repvgg", "44", "44"]
+    assert repvgg[7] == "44"
+    assert repvgg[9] == "equal"
+    assert repvgg[10].endswith(", 0, 0")  # both packages do the same
+    assert float(repvgg[5]) < 1e-4
+    assert float(convnext[5]) < 1e-4
+    assert convnext[9].startswith("differs")  # it removes channels that LayerNorm counts
+
+
 def test_landscape_by_hand():
     functions = runpy.run_path(str(BENCHMARKS / "landscape.py"))
     stable = functions["equilibria"](np.array([[1.0, 0.0], [0.0, 2.0]]))
