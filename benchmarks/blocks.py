@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
 import torch
 import tyro
@@ -71,6 +72,7 @@ def main() -> None:
     print(f"| {HEADER} |\n|{'---|' * (1 + HEADER.count('|'))}")
     for name in settings.names or NETWORKS:
         print(f"| {' | '.join(row(name, settings.quick))} |", flush=True)
+    print(f"\ntorch {torch.__version__}, Torch-Pruning {version('torch-pruning')}, 1 thread.")
 
 
 def row(name: str, quick: bool = False) -> list[str]:
@@ -151,6 +153,8 @@ def verdict(prune: Callable[[nn.Module], None], original: nn.Module, image: torc
         with within(LIMIT):
             prune(theirs)
         came = answers(theirs, image)
+    except TimeoutError as error:
+        return str(error), theirs
     except Exception as error:  # whatever a pruner raises, or a network whose parts do not fit
         return f"crashes ({one_line(error)})", theirs
     difference = relative_difference(came, answers(silenced(original, theirs), image))
