@@ -46,15 +46,18 @@ class Amendments:
             event: The number of the operation that took other channels than before, if it is known.
         """
         stays = list(_as_labels(classes, faults))
-        if event is None:
-            if any(map(self._tie, reversed(self.ties))):
-                return  # perhaps one of them was wrong
-        else:
-            one = self._tries.setdefault(event, _Try(stays, possible_ties(self.network, self.events[event])))
-            if self._tie(event):
-                return
-            self.ties.pop(event, None)
-            stays = one.stays  # without what was tied to them since
+        if event is not None:
+            self._tries.setdefault(event, _Try(stays, possible_ties(self.network, self.events[event])))
+            suspects = [event]
+        else:  # perhaps what was tied was wrong
+            at_fault = set(faults)
+            suspects = [e for e, tie in self.ties.items() if at_fault & set(classes.of_label[tie.labels].tolist())]
+        if any(map(self._tie, reversed(suspects))):
+            return
+        for one in suspects:
+            self.ties.pop(one, None)
+            stays = [*self._tries[one].stays] or stays  # those of before, without what was tied to them since
+            self._tries[one].stays.clear()
         self.stays += stays
 
     def _tie(self, event: int) -> bool:

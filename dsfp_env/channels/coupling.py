@@ -82,6 +82,11 @@ class Ties(NamedTuple):
     pairs: torch.Tensor  # of labels, [2, n]
     counts: dict[tuple[str, str], torch.Tensor]  # (module path, attribute) -> labels that it is the number of
 
+    @property
+    def labels(self) -> torch.Tensor:
+        """All that are tied or counted."""
+        return torch.cat([self.pairs.flatten(), *self.counts.values()])
+
 
 def channel_classes(
     network: nn.Module, trace: Trace, ties: Iterable[Ties] = (), stays: Iterable[tuple[torch.Tensor, str]] = ()
@@ -123,6 +128,19 @@ def channel_classes(
     return Classes(of_label, nodes, pinned)
 
 
+def function_nodes(trace: Trace, classes: Classes) -> dict[str, Node]:
+    """Nodes, for counting, of products that are no layer's and work channel by channel, as a blur does."""
+    nodes: dict[str, Node] = {}
+    for number, event in enumerate(trace.events):
+        for seen in event.labels if event.macs else ():
+            channels = seen.compact.flatten().long()
+            if max(seen.compact.shape, default=1) == len(channels) > 1 and (channels > 0).all():
+                along, uses = (classes.of_label[channels],), event.macs // len(channels)
+                node = nodes.setdefault(f"<{number}>", _empty_node())
+                node.tensors["product"] = LabelledTensor(torch.Size([len(channels)]), along, False, False, uses)
+    return nodes
+
+
 def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> dict[str, Node]:
     """Nodes for tensors of the user's own modules that hold one number per channel."""
     nodes: dict[str, Node] = {}
@@ -159,7 +177,9 @@ def _shared_axes(trace: Trace) -> Iterator[tuple[str, torch.Tensor | None, torch
 
 
 def _must_stay(trace: Trace, of_label: torch.Tensor, ties: Iterable[Ties]) -> Iterator[tuple[torch.Tensor, str]]:
-    """Labels that cannot be removed, with the reason."""
+    """Labels that cannot be removed, with the reason; the first that is given for one counts."""
+    inseparable = list(_inseparable(trace, of_label, ties))
+    yield from ((labels, reason) for labels, reason, known in inseparable if known)
     yield trace.outputs, "its filters are the outputs of the network"
     for (path, _), labels in trace.vertices.items():
         if path == INPUT:
@@ -175,6 +195,13 @@ def _must_stay(trace: Trace, of_label: torch.Tensor, ties: Iterable[Ties]) -> It
     for path, first, second in _shared_axes(trace):
         if (alone := second if first is None else first) is not None and (first is None or second is None):
             yield alone, f"{path!r} shares a tensor with it and is cut otherwise"
+    yield from ((labels, reason) for labels, reason, known in inseparable if not known)
+
+
+def _inseparable(
+    trace: Trace, of_label: torch.Tensor, ties: Iterable[Ties]
+) -> Iterator[tuple[torch.Tensor, str, bool]]:
+    """Labels of layers whose filters can only go together; the reason, and whether it is known what binds them."""
     mixed = {
         int(one): event.operation
         for event in reversed(trace.events)
@@ -182,23 +209,24 @@ def _must_stay(trace: Trace, of_label: torch.Tensor, ties: Iterable[Ties]) -> It
         for join in event.joins
         for one in of_label[join[0]].unique()
     }
-    tied = {int(one): tie.operation for tie in ties for one in of_label[tie.pairs[0]].unique()}
     for path, module in trace.modules.items():
         if _kind(module).mixes_channels:
             what = f"{type(module).__name__} in {path!r}"
             mixed |= dict.fromkeys(of_label[trace.vertices[path, "in"]].tolist(), what)
+    tied = {int(one): tie.operation for tie in ties for one in of_label[tie.pairs[0]].unique()}
     for path, module in trace.modules.items():
         _, writes = _sides(trace, path)
-        if isinstance(_kind(module), Weighted) and len(of_label[writes].unique()) == 1:
-            if len(writes) == 1:
-                yield writes, f"{path!r}, which it is or is tied to, has a single filter"
-            elif (operation := tied.get(int(of_label[writes[0]]))) is not None:
-                who = f"{path!r}, which it is or is tied to"
-                yield writes, f"all filters of {who}, would have to go together for {operation} to find them"
-            elif (operation := mixed.get(int(of_label[writes[0]]))) is not None:
-                yield writes, f"all filters of {path!r}, which it is or is tied to, are mixed by {operation}"
-            else:
-                yield writes, f"all filters of {path!r}, which it is or is tied to, can only go together"
+        if not isinstance(_kind(module), Weighted) or len(of_label[writes].unique()) > 1:
+            continue
+        one, who = int(of_label[writes[0]]), f"{path!r}, which it is or is tied to"
+        if len(writes) == 1:
+            yield writes, f"{who}, has a single filter", False
+        elif one in tied:
+            yield writes, f"all filters of {who}, would have to go together for {tied[one]} to find them", True
+        elif one in mixed:
+            yield writes, f"all filters of {who}, are mixed by {mixed[one]}", True
+        else:
+            yield writes, f"all filters of {who}, can only go together", False
 
 
 def _node(module: nn.Module, sides: tuple[torch.Tensor, torch.Tensor], positions: int, seen: set[int]) -> Node:

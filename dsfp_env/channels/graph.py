@@ -19,7 +19,7 @@ from torch import nn
 
 from dsfp_env.channels.amendments import Amendments
 from dsfp_env.channels.costs import CostCounter, Costs
-from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, prunable_layers
+from dsfp_env.channels.coupling import Classes, PrunableLayer, channel_classes, function_nodes, prunable_layers
 from dsfp_env.channels.coupling import Keep as Keep
 from dsfp_env.channels.cutting import cut, mask
 from dsfp_env.channels.layers import Convolution, Weighted, kind_of
@@ -106,13 +106,14 @@ class ChannelGraph:
     @staticmethod
     def _counter_of(network: nn.Module, trace: Trace, classes: Classes) -> CostCounter:
         params = sum(parameter.numel() for parameter in network.parameters())
-        other_macs = trace.other_macs
+        functions = function_nodes(trace, classes)
+        other_macs = trace.other_macs - sum(node.macs for node in functions.values())
         for path, node in classes.nodes.items():
             if node.positions and not node.macs:  # its weight is computed, and never cut
                 kind, module = kind_of(trace.modules[path]), trace.modules[path]
                 assert isinstance(kind, Weighted)
                 other_macs += kind.weight(module).numel() * node.positions
-        return CostCounter(classes.nodes, params, other_macs)
+        return CostCounter(classes.nodes | functions, params, other_macs)
 
     def keep(
         self,

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dsfp_env.channels.labels import Labels, Made, compact, components, distinct, is_constant, pairs, unexpanded
 from dsfp_env.channels.probing import Probe
+from dsfp_env.channels.reductions import REDUCTIONS, is_neutral, reduce_labels, reduced_dims, reduces_all
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 ELEMENTWISE = {"copy", "_to_copy", "hardswish", "native_dropout", "_prelu_kernel"}  # and all that torch tags so
@@ -38,8 +39,6 @@ MOVES = {
     "replication_pad3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
 }  # fmt: skip
 RESHAPES = {"_unsafe_view": "view", "_reshape_alias": "view"}  # which of them runs depends on the memory
-SHUFFLES = {"channel_shuffle", "native_channel_shuffle", "_unsafe_view"}
-NEUTRAL = {"sum", "nansum", "linalg_vector_norm", "norm"}  # a channel of zeros changes nothing
 LINEAR = {"convolution", "addmm", "mm"}  # what convolutions and linear layers are made of
 
 
@@ -67,6 +66,7 @@ class Event:
     stays: list[tuple[torch.Tensor, str]] = field(default_factory=list)  # channels that must stay, and why
     decisions: list[bool] = field(default_factory=list)  # that a cut network cannot make: widths tell them
     doubt: str = ""  # what it does, if its other numbers turn out not to follow the channels
+    macs: int = 0  # multiply-adds of a convolution or matrix product that is no layer's, in evaluation mode
     mixes: bool = False  # one element reads several channels of one tensor
 
 
@@ -84,6 +84,7 @@ class Propagation(TorchDispatchMode):
         self.of_image = torch.empty(0, dtype=torch.int64)  # labels that are the image's; its values may be read
         self.events: list[Event] = []
         self.failed: Event | None = None  # the operation that raised, with the labels that it read
+        self.counting = True  # multiply-adds
         self.multiply_adds = 0  # of convolutions and matrix products with a weight, outside of what is opaque
         self._path: list[str] = []
         self._opaque = False
@@ -131,8 +132,9 @@ class Propagation(TorchDispatchMode):
             self.failed = event
             event.labels = self.seen(labelled)
             raise
-        if name in LINEAR:
-            self.multiply_adds += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
+        if name in LINEAR and self.counting:
+            event.macs = flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) // 2
+            self.multiply_adds += event.macs
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if not labelled:
             self.made.note(inputs, outputs)
@@ -170,16 +172,16 @@ class Propagation(TorchDispatchMode):
             operands = labelled[:1]
         elif base == "copy":
             operands = inputs[1:2]  # nothing stays of what was there
-        elif base in NEUTRAL and self._decide(event, partial(self._sums_up, func, args, kwargs, labelled)):
-            for output in outputs:
-                self.labels.put(output, torch.tensor(float(self.together)))
+        elif base in REDUCTIONS and len(labelled) == 1 and not writes_in_place:
+            labels = self.labels.of(labelled[0])
+            assert labels is not None
+            self._reduce(func, base, args, kwargs, labels, outputs[0], event)
             return
         elif torch.Tag.pointwise in func.tags or base in ELEMENTWISE:
             operands = inputs
         elif base in MOVES and all(tensor.is_floating_point() for tensor in labelled):
             self._move(func, name, args, kwargs, outputs)
-            if base in SHUFFLES:
-                event.read = next(iter(self.seen(labelled)), None)
+            event.read = next(iter(self.seen(labelled)), None)
             return
         else:
             self._probe(func, args, kwargs, labelled, outputs, event)
@@ -228,18 +230,27 @@ class Propagation(TorchDispatchMode):
             return False  # perhaps as many as there are channels
         return bool(along)
 
-    def _sums_up(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: list[torch.Tensor]) -> bool:
-        """Whether a sum or a norm is one of all channels that it reads."""
-        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-        if len(read) != 1 or (given.get("ord", given.get("p")) or 0) < 0:
-            return False
-        labels = self.labels.of(read[0])
-        assert labels is not None
-        over = given.get("dim")
-        over = range(labels.dim()) if over in (None, []) else [over] if isinstance(over, int) else over
-        summed = {dim % labels.dim() for dim in over}
-        varying = {dim for dim, size in enumerate(compact(labels)[0].shape) if size > 1}
-        return bool(varying) and varying <= summed
+    def _reduce(
+        self,
+        func: Any,
+        base: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        labels: torch.Tensor,
+        output: torch.Tensor,
+        event: Event,
+    ) -> None:
+        """Label what an operation makes of all numbers along some dimensions."""
+        over = reduced_dims(func, args, kwargs, labels.dim())
+        neutral = is_neutral(func, base, args, kwargs)
+        if neutral and self._decide(event, partial(reduces_all, labels, over)):
+            self.labels.put(output, torch.tensor(float(self.together)))
+            return
+        result, met = reduce_labels(labels, over, output.dim())
+        if (met[0] != met[1]).any():
+            event.joins.append(met)
+            event.mixes = True
+        self.labels.put(output, result)
 
     def _join(self, first: torch.Tensor, second: torch.Tensor, event: Event) -> torch.Tensor:
         spread = [
@@ -311,12 +322,15 @@ class Propagation(TorchDispatchMode):
         try:
             if not audible or not all(tensor.is_floating_point() for tensor in labelled):
                 raise TypeError("not of numbers")
+            if func.namespace != "aten" and len(labelled) > 1:
+                raise TypeError("one of them may be a place in the other, and where NaN is, nobody knows")
             probe = Probe(hear, self.num_labels, self.owners)
             labels = probe.labels(known, lambda: self._joined(known))
             event.joins, event.mixes = probe.joins, probe.mixes
         except (TypeError, RuntimeError, ValueError, IndexError) as error:
             raise_if_of_the_machine(error, f"following {event.operation}", "the example image")
             event.stays.append((known, f"{event.operation} cannot be followed channel by channel"))
+            event.joins.append(torch.stack([known[:1].expand_as(known), known]))
             audible = list(range(len(outputs)))
             labels = [known[0].float()] * len(outputs)  # still theirs
         for index, found in zip(audible, labels, strict=True):

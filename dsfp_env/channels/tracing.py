@@ -123,6 +123,7 @@ def run_labelled(
         with torch.no_grad(), torch.random.fork_rng(devices), _slow_attention():
             for training in modes:
                 skeleton.train(training)
+                propagation.counting = not training
                 inputs = example.copied()
                 _label_inputs(inputs, run)
                 with propagation:
@@ -131,7 +132,7 @@ def run_labelled(
         raise_if_of_the_machine(error, f"tracing {type(network).__name__}", "the example image")
         trace.error = error
     trace.events, trace.failed = propagation.events, propagation.failed
-    trace.other_macs = run.other_macs
+    trace.other_macs = propagation.multiply_adds
     return trace
 
 
@@ -169,7 +170,6 @@ class _Run:
     def __init__(self, propagation: Propagation, trace: Trace) -> None:
         self.propagation = propagation
         self.trace = trace
-        self.other_macs = 0
         given = [int(labels.max()) for labels in trace.vertices.values() if len(labels)]
         propagation.num_labels = 1 + max(given, default=0)
         self._writers: dict[int, tuple[str, torch.Tensor, int]] = {}  # id of an output -> path, itself, version
@@ -204,7 +204,6 @@ class _Run:
         self.trace.outputs = torch.cat([self.trace.outputs.long(), *found])
         if training:
             return
-        self.other_macs = self.propagation.multiply_adds
         if torch.is_tensor(output) and (output.dim() < 2 or output.shape[0] != 1):
             raise TypeError(f"it answered {tuple(output.shape)}, not logits [1, classes] for one image")
         if not tensors:
@@ -224,7 +223,9 @@ class _Run:
         dim = kind.channel_dim(module)
         reads = self.labels(path, "in", image.shape[dim])
         if arrived is not None:
-            event.joins.append(_arriving(arrived.movedim(dim, 0).flatten(1), reads))
+            arriving = _arriving(arrived.movedim(dim, 0).flatten(1), reads)
+            event.joins.append(arriving)
+            event.mixes = arriving.shape[1] > len(reads)  # it looks at channels along another dimension
             self.propagation.events.append(event)
         writes = self.labels(path, "out", kind.out_width(module)) if isinstance(kind, Weighted) else reads
         self.propagation.labels.put(output, _along(writes, dim, output))

@@ -65,7 +65,7 @@ def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, 
     """
     if not graph.layers:
         return None
-    for keep in _trials(graph):
+    for keep in _trials(graph, classes):
         alive = torch.from_numpy(graph.alive(keep))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         slim = cut(network, graph.nodes, alive, shared)
@@ -79,29 +79,38 @@ def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, 
         with torch.no_grad():
             alike = same_answers(after.answers, tensors_of(example.run(graph.masked(network, keep).eval())))
         few = any(layer.out_channels < _FEW for layer in graph.layers.values())
-        if alike and not (few and _why_not(graph, network, example, graph.layers, 0.9)):
+        if alike and not (few and _why_not(graph, classes, network, example, graph.layers, 0.9)):
             return None
-    if by_set := _faults_by_set(graph, network, example):
+    if by_set := _faults_by_set(graph, classes, network, example):
         return Fault(by_set)
-    if _why_not(graph, network, example, graph.layers, 0.1, 0.4, 0.9):
+    if _why_not(graph, classes, network, example, graph.layers, 0.1, 0.4, 0.9):
         return _give_up(graph, fault)
     return None  # other operations may run after removal, and do the same
 
 
-def _trials(graph: Graph) -> Iterator[Keep]:
+def _trials(graph: Graph, classes: Classes) -> Iterator[Keep]:
     """Kept filters that bring mistakes to light: not the first ones; then two or more at random, never the last.
 
     Scores are given to classes: the mean over coupled layers, which do not lie alike, would even them out.
     """
     in_order = torch.arange(graph.num_classes)
-    yield graph.keep(dict.fromkeys(graph.layers, 0.4), _of_filters(graph, in_order))
+    ratios = _at_least_one(graph, classes, dict.fromkeys(graph.layers, 0.4))
+    yield graph.keep(ratios, _of_filters(graph, in_order))
     rng = torch.Generator().manual_seed(0)
     some = torch.rand(graph.num_classes, generator=rng)
     some[torch.stack([graph.nodes[path].out_class[-1] for path in graph.layers])] = -1
-    ratios = 0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)
-    yield graph.keep(
-        dict(zip(graph.layers, ratios.tolist(), strict=True)), _of_filters(graph, some), min_filters=2
-    )
+    shares = (0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)).tolist()
+    ratios = _at_least_one(graph, classes, dict(zip(graph.layers, shares, strict=True)))
+    yield graph.keep(ratios, _of_filters(graph, some), min_filters=2)
+
+
+def _at_least_one(graph: Graph, classes: Classes, ratios: dict[str, float]) -> dict[str, float]:
+    """Ratios of whole sets, raised so that every set loses something: a part of a layer may be pinned."""
+    raised = dict(ratios)
+    for paths in graph.sets:
+        free = set(_classes_of(graph, paths)) - classes.pinned.keys()
+        raised |= {path: max(ratios[path], 0.51 / len(free)) for path in paths if path in ratios}
+    return raised
 
 
 def _of_filters(graph: Graph, of_class: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -109,7 +118,7 @@ def _of_filters(graph: Graph, of_class: torch.Tensor) -> dict[str, torch.Tensor]
     return {path: of_class[graph.nodes[path].out_class] for path in graph.layers}
 
 
-def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[int, str]:
+def _faults_by_set(graph: Graph, classes: Classes, network: nn.Module, example: Example) -> dict[int, str]:
     """Where following tells nothing: prune one coupled set more each time, and compare with masking.
 
     A set with which the comparison fails is at fault, and left out from then on; so others are not.
@@ -117,7 +126,7 @@ def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[i
     faults: dict[int, str] = {}
     fine: list[str] = []
     for paths in graph.sets:
-        if why := _why_not(graph, network, example, [*fine, *paths], 0.5, 0.9):
+        if why := _why_not(graph, classes, network, example, [*fine, *paths], 0.5, 0.9):
             faults |= dict.fromkeys(_classes_of(graph, paths), why)
         else:
             fine += paths
@@ -125,13 +134,13 @@ def _faults_by_set(graph: Graph, network: nn.Module, example: Example) -> dict[i
 
 
 def _why_not(
-    graph: Graph, network: nn.Module, example: Example, paths: Iterable[str], *ratios: float
+    graph: Graph, classes: Classes, network: nn.Module, example: Example, paths: Iterable[str], *ratios: float
 ) -> str | None:
     """Why some layers cannot lose one of these shares of their filters together; None if they can."""
     rng = torch.Generator().manual_seed(0)
     scores = {path: torch.rand(layer.out_channels, generator=rng) for path, layer in graph.layers.items()}
     for ratio in ratios:
-        keep = graph.keep(dict.fromkeys(paths, ratio), scores)
+        keep = graph.keep(_at_least_one(graph, classes, dict.fromkeys(paths, ratio)), scores)
         try:
             with torch.no_grad():
                 slim, masked = graph.slim(network, keep).eval(), graph.masked(network, keep).eval()
@@ -180,14 +189,9 @@ def find_fault(
     pinned = torch.zeros(len(alive) + 1, dtype=torch.bool)  # classes that stay in any case may meet
     pinned[[1 + one for one in classes.pinned]] = True
     for place, (before, now) in enumerate(zip(trace.events, after.events, strict=False)):
-        wrote = [number[seen.compact.long()] for seen in before.labels]
-        if before.operation != now.operation or len(before.labels) != len(now.labels):
-            return Fault(_blame(before, wrote, "is not what runs after removal"), place), after
-        if not all(_same(one, seen, stays) for one, seen in zip(wrote, now.labels, strict=True)):
-            why = "takes channels by their position, and would take others after removal"
-            return Fault(_blame(before, wrote, why), place), after
-        if any((joined[0] != joined[1])[~pinned[joined].all(0)].any() for joined in now.joins):
-            return Fault(_blame(before, wrote, "would combine other channels after removal"), place), after
+        if why := _difference(before, now, number, stays, pinned):
+            wrote = [number[seen.compact.long()] for seen in before.labels]
+            return Fault(_blame(before, why, wrote, number, pinned), place), after
     if after.error is None:
         return None, after
     place = len(after.events)
@@ -196,9 +200,29 @@ def find_fault(
     read = [seen.compact.long() for seen in failed.labels] if after.failed else []
     why = f"fails after removal ({_one_line(after.error)})"
     if expected is None or expected.operation != failed.operation:
-        return Fault(_blame(failed, read, why)), after
+        return Fault(_blame(failed, why, read, number, pinned)), after
     read += [number[seen.compact.long()] for seen in expected.labels]  # also what is gone
-    return Fault(_blame(failed, read, expected.doubt or why), place), after
+    return Fault(_blame(expected, expected.doubt or why, read, number, pinned), place), after
+
+
+def _difference(before: Event, now: Event, number: torch.Tensor, stays: torch.Tensor, pinned: torch.Tensor) -> str:
+    """What an operation does otherwise after removal, in words; nothing if nothing.
+
+    Args:
+        before: What it did in the original network.
+        now: What it does in the slim one, in numbers of classes (class + 1).
+        number: Of the class of every label, 0 of none; ``[labels]`` int64.
+        stays: Whether a class is in the slim network, by number.
+        pinned: Whether it is in any, by number.
+    """
+    if before.operation != now.operation or len(before.labels) != len(now.labels):
+        return "is not what runs after removal"
+    wrote = (number[seen.compact.long()] for seen in before.labels)
+    if not all(_same(one, seen, stays) for one, seen in zip(wrote, now.labels, strict=True)):
+        return "takes channels by their position, and would take others after removal"
+    if any((joined[0] != joined[1])[~pinned[joined].all(0)].any() for joined in now.joins):
+        return "would combine other channels after removal"
+    return ""
 
 
 def same_answers(slim: list[torch.Tensor], masked: list[torch.Tensor]) -> bool:
@@ -236,9 +260,16 @@ def _some(numbers: torch.Tensor, dim: int) -> torch.Tensor:
     return numbers.movedim(dim, 0).reshape(numbers.shape[dim], -1).any(1)
 
 
-def _blame(event: Event, numbers: list[torch.Tensor], what: str) -> dict[int, str]:
+def _blame(
+    event: Event, why: str, numbers: list[torch.Tensor], number: torch.Tensor, pinned: torch.Tensor
+) -> dict[int, str]:
+    """Classes of these numbers, with the reason; if all of these stay in any case, those that were read."""
     every = torch.cat([torch.empty(0, dtype=torch.int64), *(one.flatten() for one in numbers)]).unique()
-    return {int(one) - 1: f"{event.operation} {what}" for one in every if one > 0}
+    every = every[every > 0]
+    if event.read is not None and pinned[every].all():
+        every = number[event.read.compact.flatten().long()].unique()
+        every = every[every > 0]
+    return {one - 1: f"{event.operation} {why}" for one in every.tolist()}
 
 
 def _one_line(error: Exception) -> str:
