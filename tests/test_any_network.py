@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from conftest import count
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env import ChannelGraph, InputError
+from dsfp_env import ChannelGraph, InputError, load_pruned, save_pruned
 
 
 def conv(inputs, filters, kernel=3, **kwargs):
@@ -61,6 +62,71 @@ class AddsInPlace(nn.Module):
         x = x.clone()
         x[:, :4] += 1.0
         return x
+
+
+class Listed(nn.Module):
+    """One number for each channel, in lists."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.list = nn.ParameterList([torch.rand(channels), torch.rand(channels, 1, 1)])
+        self.dict = nn.ParameterDict({"shift": torch.rand(1, channels, 1, 1)})
+
+    def forward(self, x):
+        return x * (self.list[0][:, None, None] + self.list[1]) + self.dict["shift"]
+
+
+class L2Norm(nn.Module):
+    """That of SSD: each place of the image divided by its length over the channels, times a scale."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x):
+        length = x.pow(2).sum(1, keepdim=True).sqrt() + 1e-10
+        return self.weight[None, :, None, None].expand_as(x) * (x / length)
+
+
+class Counts(nn.Module):
+    """Knows how many channels there are, in each of some pieces."""
+
+    def __init__(self, width, forward):
+        super().__init__()
+        self.width, self.act = width, forward
+
+    def forward(self, x):
+        return self.act(self, x)
+
+
+def enlarged(network, image):
+    y = network.a(image)
+    large = torch.zeros(len(y), y.shape[1], 2 * y.shape[2], 2 * y.shape[3])
+    large[:, :, ::2, ::2] = y
+    return large
+
+
+def blurred(network, image):
+    y = network.a(image)
+    return F.conv2d(y, torch.ones(1, 1, 3, 3).repeat(y.shape[1], 1, 1, 1) / 9, groups=y.shape[1])
+
+
+def radix(network, image):
+    """The sum over two splits, as in ResNeSt."""
+    y = network.a(image)
+    return y.view(len(y), 2, -1, *y.shape[2:]).sum(1)
+
+
+def shuffled(network, image):
+    y = network.a(image)
+    return y.view(len(y), 2, -1, *y.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+def efficient_attention(network, image):
+    """A gate from a convolution along the channels (ECA)."""
+    y = network.a(image)
+    gate = network.c(y.mean((2, 3))[:, None]).sigmoid()
+    return y * gate.transpose(1, 2)[..., None]
 
 
 class Standardised(nn.Conv2d):
@@ -209,6 +275,85 @@ NETWORKS = {
     ),
     "LSTM": (Net(recurrent, 6, rnn=nn.LSTM(8, 6, batch_first=True)), "z", {"a": "in 'rnn'"}),
     "attention": (Net(attention, 8, mha=nn.MultiheadAttention(8, 2, batch_first=True)), "z", {"a": "in 'mha'"}),
+    "lists of the user's own numbers": (Net(lambda n, x: n.s(n.a(x)), 8, s=Listed(8)), "a z", {}),
+    "as many zeros as channels": (
+        Net(lambda n, x: (y := n.a(x)) + torch.zeros(1, y.shape[1], 1, 1), 8),
+        "a z",
+        {},
+    ),
+    "as many minima as channels": (
+        Net(lambda n, x: torch.maximum(y := n.a(x), y.new_full((1, y.shape[1], 1, 1), -0.5)), 8),
+        "a z",
+        {},
+    ),
+    "as many zeros as there were": (
+        Net(lambda n, x: n.a(x) + torch.zeros(1, 8, 1, 1), 8),
+        "z",
+        {"a": "add combines it with numbers of fixed width"},
+    ),
+    "as many zeros as it knows": (
+        Net(lambda n, x: n.c(n.a(x)), 8, c=Counts(8, lambda c, y: y + torch.zeros(1, c.width, 1, 1))),
+        "a z",
+        {},
+    ),
+    "numbered channels": (
+        Net(lambda n, x: (y := n.a(x)) * torch.arange(y.shape[1]).view(1, -1, 1, 1), 8),
+        "z",
+        {"a": "mul combines it with numbers of fixed width"},
+    ),
+    "written into zeros": (Net(enlarged, 8), "a z", {}),
+    "blurred by function": (Net(blurred, 8), "a z", {}),
+    "normalised over channels": (Net(lambda n, x: F.normalize(n.a(x), dim=1), 8), "a z", {}),
+    "normalised as a whole": (
+        Net(lambda n, x: F.normalize(n.a(x).flatten(1)).view(len(x), -1, 8, 8), 8),
+        "a z",
+        {},
+    ),
+    "L2 norm": (Net(lambda n, x: n.s(n.a(x)), 8, s=L2Norm(8)), "a z", {}),
+    "softmax by hand": (
+        Net(lambda n, x: (y := n.a(x).exp()) / y.sum(1, keepdim=True), 8),
+        "z",
+        {"a": "something depends on their number"},
+    ),
+    "less the mean": (
+        Net(lambda n, x: (y := n.a(x)) - y.mean(1, keepdim=True), 8),
+        "z",
+        {"a": "mixed by mean"},
+    ),
+    "gate, expanded": (
+        Net(lambda n, x: (y := n.a(x)) * n.g(y).sigmoid().expand_as(y), 8, g=conv(8, 1)),
+        "a z",
+        {"g": "spreads it over other channels"},
+    ),
+    "convolution along channels": (
+        Net(efficient_attention, 8, c=nn.Conv1d(1, 1, 3, padding=1)),
+        "z",
+        {"a": "mixed by the forward pass in 'c'", "c": "mixed by the forward pass in 'c'"},
+    ),
+    "two splits, summed": (Net(radix, 4), "a z", {}),
+    "shuffle by hand": (Net(shuffled, 8), "a z", {}),
+    "split by what it knows": (
+        Net(lambda n, x: n.c(n.a(x)), 8, c=Counts(4, lambda c, y: torch.cat(y.split(c.width, 1)[::-1], 1))),
+        "a z",
+        {},
+    ),
+    "every second": (Net(lambda n, x: torch.cat([(y := n.a(x))[:, ::2], y[:, 1::2]], 1), 8), "a z", {}),
+    "from the middle": (
+        Net(lambda n, x: n.a(x)[:, 2:6], 4),
+        "z",
+        {"a": "slice takes channels by their position"},
+    ),
+    "by number": (Net(lambda n, x: n.a(x)[:, [0, 2]], 2, a=conv(3, 4)), "z", {"a": "index fails after removal"}),
+    "deformed": (
+        Net(
+            lambda n, x: n.d(y := n.a(x), n.o(y)),
+            8,
+            o=conv(8, 18),
+            d=torchvision.ops.DeformConv2d(8, 8, 3, padding=1),
+        ),
+        "z",
+        {"a": "deform_conv2d in 'd' cannot be followed", "o": "deform_conv2d in 'd' cannot be followed"},
+    ),
     "circular padding": (
         Net(lambda n, x: n.a(x), 8, a=nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular")),
         "a z",
@@ -274,6 +419,56 @@ def test_convolutions_over_one_and_three_dimensions(dims):
     assert graph.layers["0"].norm == "1"
     for seed in range(4):
         assert_exact(graph, network, image, seed)
+
+
+class Twins(nn.Module):
+    """Two layers that share one weight."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.a, self.b, self.c, self.after = conv(3, 8), conv(8, 8), conv(8, 8), after
+        self.c.weight = self.b.weight
+        self.head = nn.Linear(8 if after else 16, 3)
+
+    def forward(self, x):
+        y = F.relu(self.a(x))
+        both = self.c(F.relu(self.b(y))) if self.after else torch.cat([self.b(y), self.c(y * y)], 1)
+        return self.head(F.relu(both).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("after", "sets"), [(True, [("a", "b", "c")]), (False, [("a",), ("b", "c")])], ids=["chain", "side by side"]
+)
+def test_layers_that_share_a_weight_are_cut_alike(after, sets):
+    torch.manual_seed(0)
+    network, image = Twins(after).eval(), torch.randn(2, 3, 8, 8)
+    graph = ChannelGraph.trace(network, image)
+    assert graph.sets == sets
+    for seed in range(8):
+        keep, slim, masked = prune(graph, network, seed)
+        assert slim.b.weight is slim.c.weight
+        assert torch.allclose(slim(image), masked(image), atol=1e-6)
+        assert graph.costs(keep).params == sum(p.numel() for p in slim.parameters())
+
+
+def test_a_set_of_which_one_filter_can_go_is_tried_too():
+    """Three of four filters are taken by number; without the fourth, the numbers are wrong."""
+    network = Net(lambda n, x: n.a(x)[:, torch.tensor([0, 2, 3])], 3, a=conv(3, 4)).eval()
+    assert list(ChannelGraph.trace(network, torch.randn(1, 3, 8, 8)).layers) == ["z"]
+
+
+def test_a_number_that_the_network_knows_follows_and_comes_back_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    network, image = copy.deepcopy(NETWORKS["split by what it knows"][0]).eval(), torch.randn(2, 3, 8, 8)
+    graph = ChannelGraph.trace(network, image)
+    keep = graph.keep({"a": 0.5}, {"a": torch.arange(8.0)})
+    assert keep["a"].tolist() == [2, 3, 6, 7]  # the same of both pieces
+    slim = graph.slim(network, keep)
+    assert (slim.c.width, network.c.width) == (2, 4)
+    save_pruned(tmp_path / "slim.safetensors", slim, keep, graph)
+    loaded = load_pruned(tmp_path / "slim.safetensors", network=network)
+    assert loaded.c.width == 2
+    assert torch.equal(loaded(image), slim(image))
 
 
 def test_a_padded_shortcut_keeps_the_channels_that_only_padding_meets():

@@ -20,11 +20,9 @@ from dsfp_env.channels.tracing import tensors_of
 
 BLOCKS = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "block_networks.py"))
 NETWORKS, settled = BLOCKS["NETWORKS"], BLOCKS["settled"]
-# what need not be prunable: what is split by position, mixed over channels, or is the output
+# what need not be prunable: what is shuffled, mixed over channels, or is the output
 MAY_STAY = {
-    "yolo": r"head\..*|.*\.enter\.0|.*\.blocks\.\d\.second\.0",
-    "csp": r".*\.enter\.0|.*\.blocks\.\d\.second\.0",
-    "res2net": r".*\.enter\.0|.*\.pieces\.[01]\.0",
+    "yolo": r"head\..*",
     "unet": "head",
     "convnext_linear": ".*",
     "convnext_conv": r"features\.\d+|.*\.(spatial|narrow)",
