@@ -46,9 +46,10 @@ def processor_name(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def own_random_numbers(device: torch.device) -> AbstractContextManager[None]:
-    """A context at whose end torch's generators, of the CPU and of this device, are as they were."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+def made_current(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which this is the current device of its kind, for functions of torch that ask for no other."""
+    of_its_kind = getattr(getattr(torch, device.type, None), "device", None)
+    return nullcontext() if of_its_kind is None else of_its_kind(device)
 
 
 @contextmanager

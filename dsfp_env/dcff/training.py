@@ -24,6 +24,7 @@ from torch import nn
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.dcff.fusion import SCHEDULES, Schedule
@@ -131,8 +132,7 @@ def fusing(skeleton: Skeleton, seed: int) -> nn.Module:
         InputError: If the skeleton names a layer that cannot be fused, or no more filters than it has.
     """
     network = copy.deepcopy(skeleton.network).cpu().requires_grad_(True)
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)
+    with own_random_numbers(torch.device("cpu"), seed):
         for path, filters in skeleton.filters.items():
             layer = choose("layer of the skeleton", path, dict(network.named_modules()))
             if not _can_fuse(layer) or filters <= layer.out_channels:

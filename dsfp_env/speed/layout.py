@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import own_random_numbers
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.random_numbers import own_random_numbers
 
 _TELLS = "_dsfp_env_tells_channels_last"  # an attribute of networks that do; their copies have it too
 
@@ -48,8 +48,7 @@ def bears_channels_last(network: nn.Module, images: torch.Tensor) -> bool:
 def _answers_alike(network: nn.Module, images: torch.Tensor, training: bool) -> bool:
     answers = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        with own_random_numbers(images.device):
-            torch.manual_seed(0)  # of dropout
+        with own_random_numbers(images.device, seed=0):  # of dropout
             copied = copy.deepcopy(network).train(training)
             for module in copied.modules():
                 if isinstance(module, nn.Conv2d):

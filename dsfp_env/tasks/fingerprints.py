@@ -32,6 +32,7 @@ SOURCES = (
     "datasets/labelled_images.py",
     "common/devices.py",
     "common/forwards.py",
+    "common/random_numbers.py",
     "training/distillation.py",
     "training/teacher.py",
     "evaluation/measurement.py",

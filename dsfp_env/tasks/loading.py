@@ -13,6 +13,7 @@ import torch
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
 from dsfp_env.tasks.task import Task
@@ -184,8 +185,7 @@ def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
 def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.device, seed: int) -> Task:
     """Read the data; make the network, and train it or load its weights."""
     splits, num_classes = parsed.read(data_root, seed)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with own_random_numbers(torch.device("cpu"), seed):
         network = make_network(parsed.network, num_classes).to(device, torch.float32)
     if parsed.weights and Path(parsed.weights).suffix:
         load_weights(network, parsed.weights)

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dsfp_env.common.devices import own_random_numbers
 from dsfp_env.common.errors import check_ranges
+from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.norm_kernel import KERNELS
@@ -168,8 +168,7 @@ def fine_tune(
     ).tolist()
     device = train.images.device
     student.train()
-    with own_random_numbers(device), _fast(student, fidelity, train):
-        torch.manual_seed(seed)
+    with own_random_numbers(device, seed), _fast(student, fidelity, train):
         for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
                 logits = student(laid_out(train.images[indices], fidelity.precision, student))

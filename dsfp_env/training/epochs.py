@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.common.devices import own_random_numbers
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
@@ -90,9 +90,7 @@ def train(
     loss = loss or (
         lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
     )
-    device = images.images.device
-    with own_random_numbers(device):
-        torch.manual_seed(seed)
+    with own_random_numbers(run.device, seed):
         run.resume()
         while len(run.history) < recipe.epochs:
             if before_epoch:
@@ -135,6 +133,7 @@ class _Training:
         about: dict[str, Any],
     ) -> None:
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
+        self.device = images.images.device
         self.identity: dict[str, Any] = {
             "recipe": asdict(recipe),
             "seed": seed,
@@ -155,7 +154,7 @@ class _Training:
 
     def epoch(self, loss: Loss) -> float:
         """Go over the images once; the mean loss."""
-        recipe, device = self.recipe, self.images.images.device
+        recipe, device = self.recipe, self.device
         self.network.train()
         order = torch.randperm(len(self.images.labels), generator=self.rng)[: self.batches * self.batch_size]
         losses = torch.zeros(self.batches, device=device)
@@ -202,7 +201,7 @@ class _Training:
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
             "global_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if self.images.images.is_cuda else None,
+            f"{self.device.type}_rng": generator_state(self.device),
             "history": [tuple(epoch) for epoch in self.history],
         }
         write_whole(self.checkpoint, lambda file: torch.save(state, file))
@@ -230,8 +229,7 @@ class _Training:
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"])
         torch.set_rng_state(state["global_rng"])
-        if state["cuda_rng"] is not None and self.images.images.is_cuda:
-            torch.cuda.set_rng_state(state["cuda_rng"])
+        set_generator_state(self.device, state.get(f"{self.device.type}_rng"))
         self.history = [Epoch(*epoch) for epoch in state["history"]]
 
     def _vary(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -250,7 +248,7 @@ class _Training:
         return 1 + int(self.images.labels.max())
 
     def _precision(self) -> torch.autocast:
-        return computing(self.recipe.precision, self.images.images.device)
+        return computing(self.recipe.precision, self.device)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
