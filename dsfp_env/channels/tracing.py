@@ -27,6 +27,7 @@ from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.random_numbers import own_random_numbers
 
 INPUT = "<input>"  # of the network; no module path looks like this
 TOGETHER = "<together>"  # what is made of all channels of something, and does not tell them apart
@@ -118,9 +119,9 @@ def run_labelled(
         propagation.uncut = uncut.events
     for path, module in skeleton.named_modules():
         replace_forward(module, partial(run.forward, path, module, module.forward))
-    devices = [tensor.device for tensor in example.tensors[:1] if tensor.is_cuda]
+    device = example.tensors[0].device if example.tensors else torch.device("cpu")
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices), _slow_attention():
+        with torch.no_grad(), own_random_numbers(device), _slow_attention():
             for training in modes:
                 skeleton.train(training)
                 propagation.counting = not training
