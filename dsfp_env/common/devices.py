@@ -11,6 +11,8 @@ import torch
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
+_FUSED = {"cpu", "cuda"}  # devices whose optimisers have such kernels in every torch that is supported
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; ``"auto"`` is a GPU if there is one.
@@ -44,6 +46,11 @@ def processor_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability()
+
+
+def fused(device: torch.device) -> bool | None:
+    """Whether to ask torch's optimisers for one kernel an update; None, if what this device has is theirs to know."""
+    return True if device.type in _FUSED else None
 
 
 def made_current(device: torch.device) -> AbstractContextManager[Any]:

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dsfp_env.common.devices import fused
 from dsfp_env.common.errors import check_ranges
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -159,14 +160,17 @@ def fine_tune(
         return
     unfreeze(student)
     batches = len(transfer_set.indices)
+    device = train.images.device
     optimizer = torch.optim.AdamW(
-        student.parameters(), lr=fidelity.learning_rate, weight_decay=fidelity.weight_decay, fused=True
+        student.parameters(),
+        lr=fidelity.learning_rate,
+        weight_decay=fidelity.weight_decay,
+        fused=fused(device),
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
     weights = torch.linspace(
         fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
     ).tolist()
-    device = train.images.device
     student.train()
     with own_random_numbers(device, seed), _fast(student, fidelity, train):
         for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dsfp_env.common.devices import fused
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -148,7 +149,7 @@ class _Training:
             network.to(memory_format=torch.channels_last)
         self.batch_size = min(recipe.batch_size, len(images.labels))
         self.batches = len(images.labels) // self.batch_size  # in an epoch
-        self.optimizer = _optimizer(network, recipe)
+        self.optimizer = _optimizer(network, recipe, self.device)
         self.schedule = _schedule(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
         self.rng = torch.Generator().manual_seed(seed)  # of order and shifts: they do not depend on the network
 
@@ -251,10 +252,13 @@ class _Training:
         return computing(self.recipe.precision, self.device)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            network.parameters(),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=fused(device),
         )
     return torch.optim.SGD(
         network.parameters(),
@@ -262,7 +266,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=0.9,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        fused=True,
+        fused=fused(device),
     )
 
 
