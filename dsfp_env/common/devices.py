@@ -49,7 +49,7 @@ def processor_name(device: torch.device) -> str:
 
 
 def fused(device: torch.device) -> bool | None:
-    """Whether to ask torch's optimisers for one kernel an update; None, if what this device has is theirs to know."""
+    """Whether torch's optimisers are asked for one kernel an update; None, if they are to choose by themselves."""
     return True if device.type in _FUSED else None
 
 

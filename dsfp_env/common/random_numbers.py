@@ -52,6 +52,6 @@ def set_generator_state(device: torch.device, state: torch.Tensor | None) -> Non
 
 
 def _module(device: torch.device) -> Any:
-    """torch's module for a device with a generator of its own, such as `torch.cuda`; else None."""
+    """The module of torch for a device with a generator of its own, such as `torch.cuda`; else None."""
     module = getattr(torch, device.type, None)
     return module if hasattr(module, "set_rng_state") else None

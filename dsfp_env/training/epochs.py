@@ -226,6 +226,8 @@ class _Training:
             )
         self.network.load_state_dict(state["network"])
         self.best = state["best"]
+        for group in state["optimizer"]["param_groups"]:  # it may have been written on another device
+            group["fused"] = fused(self.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"])
