@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -46,6 +48,12 @@ def processor_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability()
+
+
+def device_of(network: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where a network is, by its first parameter or buffer; otherwise, if it has none, as said."""
+    first = next(chain(network.parameters(), network.buffers()), None)
+    return otherwise if first is None else first.device
 
 
 def fused(device: torch.device) -> bool | None:

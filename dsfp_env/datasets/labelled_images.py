@@ -22,8 +22,17 @@ class LabelledImages(NamedTuple):
     labels: torch.Tensor  # [N], int64
 
     def to(self, device: torch.device) -> LabelledImages:
-        """The same split on another device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
+        """The same split on a device; images and labels need not be on the same one before.
+
+        Raises:
+            Exception: The error of torch for a lack of memory, if there is too little on that device.
+        """
+        try:
+            return LabelledImages(self.images.to(device), self.labels.to(device))
+        except (RuntimeError, MemoryError) as error:
+            size = f"{len(self.labels)} images of {self.images[0].nbytes / 2**20:.2g} MiB each"
+            raise_if_of_the_machine(error, f"bringing {size} to {device}, where all splits stay", "the splits")
+            raise
 
 
 class Splits(NamedTuple):
@@ -42,7 +51,7 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
 
     Args:
         data: A pair of tensors ``(images [N, ...], labels [N])``, or a map-style torch ``Dataset`` of
-            ``(image tensor, int label)`` pairs.
+            ``(image tensor, int label)`` pairs. Labels are brought to the device of the images.
         split: The name of the split, for messages.
 
     Raises:
@@ -62,13 +71,13 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
             f"The {split} split has images of shape {tuple(images.shape)} and {labels.dtype} labels of shape "
             f"{tuple(labels.shape)}: expected images [N, C, H, W] and integer labels [N] with N > 0."
         )
-    images = images.to(torch.float32)
+    images, labels = images.to(torch.float32), labels.to(images.device, torch.int64)
     if not torch.isfinite(images).all():
         raise InputError(f"The {split} split has NaN or infinite pixels: remove or repair those images.")
     if ours:  # in random order already
-        return LabelledImages(images, labels.to(torch.int64))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
-    return LabelledImages(images[order], labels[order].to(torch.int64))
+        return LabelledImages(images, labels)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(images.device)
+    return LabelledImages(images[order], labels[order])
 
 
 def _read_dataset(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:

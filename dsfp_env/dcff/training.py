@@ -79,7 +79,7 @@ def train_compact(
 
     Args:
         skeleton: From `skeleton` or `published.published_skeleton`; it is left as it is.
-        images: The training split.
+        images: The training split, on whose device the work is done.
         recipe: How to train.
         seed: Chooses the initial weights and the batches, and varies the images.
         schedule: The temperature of every epoch: ``"geometric"``, ``"published"``, ``"package.module:function"``,

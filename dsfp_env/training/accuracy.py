@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import device_of
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.precision import computing, laid_out
 
@@ -15,17 +16,19 @@ _LARGE, _IN_CACHE = 512, 128
 def compute_logits(
     network: nn.Module, images: torch.Tensor, batch_size: int | None = None, precision: str = "float32"
 ) -> torch.Tensor:
-    """Logits ``[N, classes]`` of images ``[N, C, H, W]``; puts the network in evaluation mode."""
+    """Logits ``[N, classes]`` of images ``[N, C, H, W]``, on its device; puts the network in evaluation mode."""
     network.eval()
-    batch_size = batch_size or _batch_size(precision, images.device)
-    with computing(precision, images.device):
-        batches = [network(laid_out(batch, precision, network)) for batch in images.split(batch_size)]
+    device = device_of(network, images.device)
+    batches = images.split(batch_size or _batch_size(precision, device))
+    with computing(precision, device):
+        batches = [network(laid_out(batch.to(device), precision, network)) for batch in batches]
     return torch.cat(batches).float()
 
 
 def measure_accuracy(network: nn.Module, split: LabelledImages, precision: str = "float32") -> float:
     """Fraction of images whose label has the largest logit; puts the network in evaluation mode."""
-    correct = compute_logits(network, split.images, precision=precision).argmax(1) == split.labels
+    answers = compute_logits(network, split.images, precision=precision).argmax(1)
+    correct = answers == split.labels.to(answers.device)
     return int(correct.sum()) / len(correct)
 
 

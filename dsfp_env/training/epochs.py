@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dsfp_env.common.devices import fused
+from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -70,12 +70,13 @@ def train(
     """Train a network in place; it ends in evaluation mode.
 
     Args:
-        network: On the device of the images.
-        images: The training split.
+        network: Where it is, the work is done.
+        images: The training split; it is brought to the network's device.
         recipe: How to train.
         seed: Chooses the batches, varies the images, and drives dropout if the network has any.
         loss: Of a batch, a scalar; the cross entropy with the recipe's label smoothing unless given.
-        validation: If given, the network ends with the weights of the epoch that was best on it.
+        validation: If given, the network ends with the weights of the epoch that was best on it. It is brought
+            to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
         on_epoch: Called after every epoch.
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
@@ -91,6 +92,8 @@ def train(
     loss = loss or (
         lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
     )
+    if validation is not None:
+        validation = validation.to(run.device)
     with own_random_numbers(run.device, seed):
         run.resume()
         while len(run.history) < recipe.epochs:
@@ -133,8 +136,9 @@ class _Training:
         checkpoint: Path | None,
         about: dict[str, Any],
     ) -> None:
+        self.device = device_of(network, images.images.device)
+        images = images.to(self.device)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
-        self.device = images.images.device
         self.identity: dict[str, Any] = {
             "recipe": asdict(recipe),
             "seed": seed,

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import device_of
 from dsfp_env.common.files import write_whole
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import layout_of
@@ -42,8 +43,8 @@ def distil(
     """Fine-tune a slim network in place.
 
     Args:
-        student: The slim network; ends with the weights of the epoch that was best on validation. All of it is
-            trained, see `distillation.unfreeze`.
+        student: The slim network, on whose device the work is done; ends with the weights of the epoch that was
+            best on validation. All of it is trained, see `distillation.unfreeze`.
         teacher: The original network, which answers for the images as the student sees them; or a memory of its
             answers, which spares most of the work when several students are trained with one seed.
         train: The training split.
@@ -110,6 +111,8 @@ class TeacherMemory:
         return self._answers[-1]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
+        if device_of(self._teacher, images.device) != images.device:
+            self._teacher.to(images.device)
         with torch.no_grad(), computing(self._recipe.precision, images.device):
             return self._teacher(images).float()
 

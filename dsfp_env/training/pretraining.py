@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from dsfp_env.common.devices import processor_name
+from dsfp_env.common.devices import device_of, processor_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, write_whole
 from dsfp_env.common.hashing import hash_of
@@ -44,11 +44,12 @@ def pretrained(
 
     Args:
         network: With the weights to start from; it is left as it is.
-        train: The training split, on the network's device.
+        train: The training split; it is brought to the network's device.
         recipe: How to train.
         seed: Chooses the batches, and drives augmentation, and dropout if the network has any.
         on_epoch: Called after every epoch of training.
     """
+    train = train.to(device_of(network, train.images.device))
     file = cache_directory() / f"{type(network).__name__}-{_key(network, train, recipe, seed)}.safetensors"
     trained = copy.deepcopy(network)
     if _read(file, trained):
@@ -137,7 +138,9 @@ def _read(file: Path, network: nn.Module) -> bool:
 
 def _write(file: Path, network: nn.Module) -> bool:
     """Store weights; without a place to write, say so and go on."""
-    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    weights = safetensors.torch.save(
+        {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    )
     try:
         write_whole(file, lambda part: part.write(weights))
     except OSError as error:
