@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -48,6 +49,22 @@ def processor_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability()
+
+
+def in_double(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as float64: where it is, or on the CPU if its device has none."""
+    return tensor.double() if has_float64(tensor.device) else tensor.cpu().double()
+
+
+@lru_cache
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; Apple's GPUs do not."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError) as error:
+        raise_if_of_the_machine(error, f"trying float64 on {device}", "what else is on it")
+        return False
+    return True
 
 
 def device_of(network: nn.Module, otherwise: torch.device) -> torch.device:

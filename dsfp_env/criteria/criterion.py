@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.coupling import PrunableLayer
+from dsfp_env.common.devices import device_of, has_float64
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
 
@@ -31,8 +32,21 @@ Criterion = Callable[[Evidence], Mapping[str, torch.Tensor]]
 
 
 def zero_scores(evidence: Evidence) -> Scores:
-    """Zeros to add to."""
-    return {p: torch.zeros(layer.out_channels, dtype=torch.float64) for p, layer in evidence.layers.items()}
+    """Zeros to add to, where the network is; on the CPU, if there is no float64 there."""
+    there = device_of(evidence.network, torch.device("cpu"))
+    place = there if has_float64(there) else torch.device("cpu")
+    return {
+        path: torch.zeros(layer.out_channels, dtype=torch.float64, device=place)
+        for path, layer in evidence.layers.items()
+    }
+
+
+def on_cpu(scores: Mapping[str, torch.Tensor]) -> Scores:
+    """Scores of all layers on the CPU. They are sent together: a GPU is waited for at every piece."""
+    if all(score.device.type == "cpu" for score in scores.values()):
+        return dict(scores)
+    pieces = torch.cat(list(scores.values())).cpu().split([len(score) for score in scores.values()])
+    return {path: piece.clone() for path, piece in zip(scores, pieces, strict=True)}
 
 
 @contextmanager

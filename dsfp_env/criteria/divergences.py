@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from dsfp_env.common.choices import choose
+from dsfp_env.common.devices import in_double
 from dsfp_env.common.errors import InputError
-from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, check_positive, zero_scores
+from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, check_positive, on_cpu, zero_scores
 from dsfp_env.criteria.gradients import half_square, of_effects
 from dsfp_env.criteria.silencing import Replay
 from dsfp_env.speed.folding import fold, foldable
@@ -65,8 +66,8 @@ def output_kl(
                 batch = min(max_batch, largest * len(part) // replay.num_bytes(point)[1])
                 filters = torch.arange(len(scores[path]), device=images.device).split(max(1, batch // len(part)))
                 divergences = torch.cat([_divergences(replay, point, some) for some in filters])
-                scores[path] += divergences.cpu() * (len(part) / len(images))
-    return {path: score.clamp(min=0) for path, score in scores.items()}
+                scores[path] += divergences * (len(part) / len(images))
+    return {path: score.clamp(min=0) for path, score in on_cpu(scores).items()}
 
 
 def fisher_kl(evidence: Evidence) -> Scores:
@@ -107,10 +108,11 @@ def activation_kl(evidence: Evidence, *, bins: int = 64) -> Scores:
             counts[path] = counts.get(path, 0) + _histograms(values, low, high, bins)
     scores = {}
     for path, count in counts.items():
-        p = count.double() / count[0].sum()
+        numbers = in_double(count)
+        p = numbers / numbers[0].sum()
         q = p.mean(0)
-        scores[path] = (p.xlogy(p) - p.xlogy(q)).sum(1).clamp(min=0).cpu()
-    return scores
+        scores[path] = (p.xlogy(p) - p.xlogy(q)).sum(1).clamp(min=0)
+    return on_cpu(scores)
 
 
 def _histograms(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bins: int) -> torch.Tensor:
@@ -123,8 +125,8 @@ def _histograms(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bin
 
 def _divergences(replay: Replay, point: str, filters: torch.Tensor) -> torch.Tensor:
     """Mean over images of KL(p || q) for each of some filters, ``[filters]`` float64."""
-    log_p = F.log_softmax(replay.logits.double(), 1)  # [images, classes]
-    log_q = F.log_softmax(replay.without(point, filters).double(), 2)  # [filters, images, classes]
+    log_p = F.log_softmax(in_double(replay.logits), 1)  # [images, classes]
+    log_q = F.log_softmax(in_double(replay.without(point, filters)), 2)  # [filters, images, classes]
     return (log_p.exp() * (log_p - log_q)).sum(2).mean(1)
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dsfp_env.channels.layers import filters_first
-from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, scaled_norms, zero_scores
+from dsfp_env.common.devices import in_double
+from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, on_cpu, scaled_norms, zero_scores
 
 
 def grad(evidence: Evidence) -> Scores:
@@ -42,13 +43,13 @@ def taylor_bn(evidence: Evidence) -> Scores:
         logits, parameters = _differentiable(evidence.network, norms.values(), images)
         gradients = _gradients(F.cross_entropy(logits, labels), list(parameters.values()))
         effects = {
-            name: parameter.detach().double() * gradient.double()
+            name: in_double(parameter.detach()) * in_double(gradient)
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
         }
         for path, norm in norms.items():
             gate = effects[f"{norm}.weight"] + effects.get(f"{norm}.bias", 0)
-            scores[path] += gate.square().cpu() / len(evidence.batches)
-    return scores
+            scores[path] += _shared(gate.square(), len(evidence.batches))
+    return on_cpu(scores)
 
 
 def taylor_activation(evidence: Evidence) -> Scores:
@@ -103,11 +104,11 @@ def of_gradients(
         for path in evidence.layers:
             names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
             filters = partial(filters_first, evidence.network.get_submodule(path))
-            gradient = torch.cat([filters(by_name[name]).double() for name in names], 1)
-            weight = torch.cat([filters(parameters[name].detach()).double() for name in names], 1)
+            gradient = torch.cat([in_double(filters(by_name[name])) for name in names], 1)
+            weight = torch.cat([in_double(filters(parameters[name].detach())) for name in names], 1)
             for function, total in zip(functions, scores, strict=True):
-                total[path] += function(gradient, weight).cpu() / len(evidence.batches)
-    return scores
+                total[path] += _shared(function(gradient, weight), len(evidence.batches))
+    return [on_cpu(total) for total in scores]
 
 
 def of_effects(
@@ -129,11 +130,16 @@ def of_effects(
         flat = [activation for calls in activations.values() for activation in calls]
         gradients = iter(_gradients(F.cross_entropy(logits, targets, reduction="sum"), flat))
         for path, calls in activations.items():
-            effects = [(call * next(gradients)).detach().flatten(2).sum(2).double() for call in calls]
+            effects = [in_double((call * next(gradients)).detach().flatten(2).sum(2)) for call in calls]
             positions = sum(call[0, 0].numel() for call in calls)
-            scores[path] += function(torch.stack(effects).sum(0), positions).sum(0).cpu()
+            scores[path] += function(torch.stack(effects).sum(0), positions).sum(0)
     num_images = sum(len(batch.labels) for batch in evidence.batches)
-    return {path: score / num_images for path, score in scores.items()}
+    return {path: score / num_images for path, score in on_cpu(scores).items()}
+
+
+def _shared(scores: torch.Tensor, batches: int) -> torch.Tensor:
+    """A batch's part of the mean. Divided by a tensor: for a number, a GPU takes 1/n times, and rounds twice."""
+    return scores / torch.full_like(scores, batches)
 
 
 def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -143,7 +149,7 @@ def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor
 
 def _sample(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """One label for each row of logits, with the probability that they give it."""
-    probabilities = logits.detach().double().softmax(1).cpu()  # where the generator is
+    probabilities = in_double(logits.detach()).softmax(1).cpu()  # where the generator is
     probabilities = probabilities.nan_to_num(1.0)  # the gradients will be refused, with a sentence
     return torch.multinomial(probabilities, 1, generator=rng)[:, 0].to(logits.device)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 
+from dsfp_env.common.devices import in_double
 from dsfp_env.common.errors import InputError
 
 
@@ -22,14 +23,14 @@ def inter_similarity(filters: torch.Tensor, temperature: float = 1.0) -> torch.T
         temperature: t, positive.
 
     Returns:
-        ``[C, C]`` float64; row j is log P_j.
+        ``[C, C]`` float64, on the device of the filters (on the CPU, if that has no float64); row j is log P_j.
 
     Raises:
         InputError: If the temperature is not positive.
     """
     if not temperature > 0:
         raise InputError(f"The temperature of filter fusion is {temperature}: expected a positive number.")
-    rows = filters.detach().to(torch.float64)
+    rows = in_double(filters.detach())
     # Not by matrix products: at low temperatures their rounding would tell equal filters apart.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.log_softmax(-distances / temperature, 1)

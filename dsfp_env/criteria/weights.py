@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from dsfp_env.channels.layers import filters_first
-from dsfp_env.criteria.criterion import Evidence, Scores, scaled_norms
+from dsfp_env.common.devices import in_double
+from dsfp_env.criteria.criterion import Evidence, Scores, on_cpu, scaled_norms
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
 
 
@@ -48,10 +49,8 @@ def bn_scale(evidence: Evidence) -> Scores:
         InputError: If a layer has no normalisation, or one without a scale.
     """
     norms = scaled_norms(evidence, "bn_scale", instead="l1")
-    return {
-        path: evidence.network.get_submodule(norm).get_parameter("weight").detach().double().abs().cpu()
-        for path, norm in norms.items()
-    }
+    scales = {path: evidence.network.get_submodule(norm).get_parameter("weight") for path, norm in norms.items()}
+    return on_cpu({path: in_double(scale.detach()).abs() for path, scale in scales.items()})
 
 
 def random(evidence: Evidence) -> Scores:
@@ -65,7 +64,9 @@ def random(evidence: Evidence) -> Scores:
 def _of_weights(evidence: Evidence, function: Callable[[torch.Tensor], torch.Tensor]) -> Scores:
     """A function of each layer's weights ``[filters, elements]``."""
     modules: dict[str, Any] = {path: evidence.network.get_submodule(path) for path in evidence.layers}
-    return {
-        path: function(filters_first(module, module.weight.detach()).double()).cpu()
-        for path, module in modules.items()
-    }
+    return on_cpu(
+        {
+            path: function(in_double(filters_first(module, module.weight.detach())))
+            for path, module in modules.items()
+        }
+    )

@@ -66,7 +66,7 @@ def fused(network: nn.Module, keep: Mapping[str, torch.Tensor], temperature: flo
             continue
         filters = filters_first(module, module.weight.detach())
         kept = kept.to(filters.device)
-        mixture = inter_similarity(filters, temperature).exp()[kept].to(filters.dtype)  # [m, C]
+        mixture = inter_similarity(filters, temperature).exp().to(filters)[kept]  # [m, C]
         fusing = copied.get_submodule(path)
         for name, dim in (("weight", int(module.transposed)), ("bias", 0)):
             if (tensor := getattr(module, name)) is not None:

@@ -23,6 +23,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.common.choices import choose
+from dsfp_env.common.devices import has_float64
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.criteria.similarity import inter_similarity, similarity_scores
@@ -101,8 +102,12 @@ def train_compact(
         if isinstance(schedule, str)
         else schedule
     )
-    network = fusing(skeleton, seed).to(images.images.device)
+    network, device = fusing(skeleton, seed), images.images.device
     layers = [module for module in network.modules() if isinstance(module, FusedConv2d)]
+    if not has_float64(device):
+        for layer in layers:
+            layer.scores = layer.scores.float()
+    network.to(device)
 
     def choose_filters(epoch: int) -> None:
         for layer in layers:
@@ -164,7 +169,7 @@ class FusedConv2d(nn.Conv2d):
         bias: ``[C]``, or None.
         chosen: ``[m]`` int64, the filters that the mixtures stand for.
         mixture: S, ``[m, C]``; one-hot until `choose_filters` is called.
-        scores: I, ``[C]`` float64.
+        scores: I, ``[C]`` float64; float32 where the device has no float64.
     """
 
     chosen: torch.Tensor
@@ -183,12 +188,13 @@ class FusedConv2d(nn.Conv2d):
     def choose_filters(self, temperature: float) -> None:
         """Score the C filters as they are now, choose m, and mix."""
         log_p = inter_similarity(self.weight.flatten(1), temperature)
-        self.scores.copy_(similarity_scores(log_p))
-        best = self.scores.argsort(descending=True, stable=True)[: self.out_channels]
+        scores = similarity_scores(log_p)
+        self.scores.copy_(scores)
+        best = scores.argsort(descending=True, stable=True)[: self.out_channels].to(self.chosen.device)
         # What stays keeps its place: the next layer and the normalisation have learnt who is where.
         new = best[~torch.isin(best, self.chosen)]
         self.chosen[~torch.isin(self.chosen, best)] = new
-        self.mixture.copy_(log_p.exp()[self.chosen])
+        self.mixture.copy_(log_p.exp()[self.chosen.to(log_p.device)])
 
     def mixed(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """S W, ``[m, in_channels, k, k]``, and S b, ``[m]`` or None."""
