@@ -84,6 +84,13 @@ def made_current(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if of_its_kind is None else of_its_kind(device)
 
 
+def finish(device: torch.device) -> None:
+    """Wait until a device has done all that it was asked for; a CPU has."""
+    if device.type != "cpu":
+        with made_current(device):
+            getattr(torch, device.type).synchronize()
+
+
 @contextmanager
 def threads_set(threads: int) -> Iterator[None]:
     """Within this context, torch computes with so many threads of the CPU; 0: as many as before."""

@@ -7,10 +7,13 @@ others. A time is a property of network, device, batch size and threads together
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 
 import torch
 from torch import nn
 
+from dsfp_env.common.devices import finish
 from dsfp_env.common.errors import InputError
 
 
@@ -56,13 +59,22 @@ class LatencyMeter:
         batch = images.repeat(repeats, *[1] * (images.dim() - 1))[: self.batch_size]
         modes = {module: module.training for module in network.modules()}
         timer = Timer(
-            "network(batch)", globals={"network": network.eval(), "batch": batch}, num_threads=self.threads
+            "network(batch)",
+            globals={"network": network.eval(), "batch": batch},
+            num_threads=self.threads,
+            timer=partial(_now, batch.device),
         )
         with torch.inference_mode():
             measurement = timer.blocked_autorange(min_run_time=self.min_run_time)
         for module, training in modes.items():
             module.training = training
         return Latency(measurement.median, measurement.iqr, self.batch_size, self.threads, _name(batch.device))
+
+
+def _now(device: torch.device) -> float:
+    """The time in seconds, when the device has done its work; torch's own timer asks the current GPU only."""
+    finish(device)
+    return perf_counter()
 
 
 def _name(device: torch.device) -> str:
