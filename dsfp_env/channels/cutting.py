@@ -30,7 +30,7 @@ def cut(
     Raises:
         InputError: If the network has not the shapes of the one that was traced.
     """
-    taken, indices = dict(shared or {}), _Indices(alive)
+    taken, indices = dict(shared or {}), _Indices(nodes, alive)
     for tensor, traced in _tensors_of(network, nodes):
         piece = tensor.detach()
         for dim, classes in enumerate(traced.axes):
@@ -84,15 +84,19 @@ def _tensors_of(network: nn.Module, nodes: Nodes) -> Iterator[tuple[torch.Tensor
 
 
 class _Indices:
-    """Indices of what stays along an axis, worked out once for all tensors that share it."""
+    """Indices of what stays along an axis, worked out once for all tensors that share it, and sent together."""
 
-    def __init__(self, alive: torch.Tensor) -> None:
-        self._alive = alive
-        self._known: dict[int, torch.Tensor | None] = {}
+    def __init__(self, nodes: Nodes, alive: torch.Tensor) -> None:
+        axes = [axis for node in nodes.values() for traced in node.tensors.values() for axis in traced.axes]
+        kept = {id(classes): alive[classes] for classes in axes if classes is not None}
+        self._kept = {key: stays.nonzero().flatten() for key, stays in kept.items() if not stays.all()}
+        self._sent: dict[torch.device, dict[int, torch.Tensor]] = {}
 
     def of(self, classes: torch.Tensor, device: torch.device) -> torch.Tensor | None:
         """Indices on a device, or None if all stay."""
-        if id(classes) not in self._known:
-            kept = self._alive[classes]
-            self._known[id(classes)] = None if kept.all() else kept.nonzero().flatten().to(device)
-        return self._known[id(classes)]
+        if id(classes) not in self._kept:
+            return None
+        if device not in self._sent:
+            pieces = torch.cat(list(self._kept.values())).to(device).split([len(k) for k in self._kept.values()])
+            self._sent[device] = dict(zip(self._kept, pieces, strict=True))
+        return self._sent[device][id(classes)]
