@@ -132,6 +132,5 @@ class _Silenced(_Undifferentiated):
             copies = torch.cat([output] * info.batch_size).unflatten(0, (info.batch_size, -1))
         else:
             copies = output.movedim(in_dims[0], 0).clone()
-        for copy, channel in zip(copies, channels.tolist(), strict=True):
-            copy[:, channel] = 0
+        copies[torch.arange(len(copies), device=copies.device), :, channels] = 0
         return copies, 0

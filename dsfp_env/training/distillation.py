@@ -15,6 +15,7 @@ defaults here differ.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -127,12 +128,20 @@ def recalibrate(
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # cumulative average over the batches
         norm.train()
+    runs = Counter[nn.Module]()
+
+    def weigh(norm: nn.Module, inputs: object) -> None:
+        """For the mean over the batches; ``momentum=None`` is the same, but reads its counter on the host."""
+        runs[norm] += 1
+        norm.momentum = 1 / runs[norm]  # type: ignore[assignment]
+
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
     with computing(precision, images.device):
         for batch in images.split(batch_size):
             network(laid_out(batch, precision, network))
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+        hook.remove()
         norm.momentum = momentum
     network.train(was_training)
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,9 +249,10 @@ class _Training:
         if recipe.mixup:
             from torchvision.transforms import v2  # takes seconds
 
-            images, labels = v2.MixUp(alpha=recipe.mixup, num_classes=self._num_classes())(images, labels)
+            images, labels = v2.MixUp(alpha=recipe.mixup, num_classes=self._num_classes)(images, labels)
         return images, labels
 
+    @cached_property
     def _num_classes(self) -> int:
         return 1 + int(self.images.labels.max())
 
