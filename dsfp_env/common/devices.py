@@ -20,14 +20,17 @@ _FUSED = {"cpu", "cuda"}  # devices whose optimisers have such kernels in every 
 def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; ``"auto"`` is a GPU if there is one.
 
+    Returns:
+        The device, by its whole name: ``"cuda"`` is the current GPU, such as ``cuda:0``.
+
     Raises:
         InputError: If there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device).add_(1).cpu()
+        tried = torch.empty(1, device=torch.device(name)).add_(1)
+        tried.cpu()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise_if_of_the_machine(error, f"trying the device {name!r}", "what else is on it")
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -35,7 +38,7 @@ def choose_device(name: str = "auto") -> torch.device:
             f"Device {name!r} cannot be used here ({reason}). Expected a device that this machine and this build "
             "of torch have: use 'cpu', or 'auto' for a GPU if there is one."
         ) from error
-    return device
+    return tried.device
 
 
 def device_name(device: torch.device) -> str:

@@ -95,7 +95,8 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     if name in ("device", "store") and looks_up:
         return True
     if name == "device":
-        return str(value) in ("auto", str(getattr(evaluator.task, "device", None)))
+        device = getattr(evaluator.task, "device", None)
+        return str(value) in ("auto", str(device), getattr(device, "type", None))  # "cuda" is any GPU
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
     made_with = getattr(evaluator, name, None)
