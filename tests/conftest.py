@@ -127,7 +127,7 @@ def make_tiny_task(name="tiny"):
     splits = [
         (torch.randn(n, 1, 8, 8, generator=rng), torch.randint(3, (n,), generator=rng)) for n in (64, 40, 30)
     ]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = TinyNet()
     fidelity = dsfp_env.Fidelity(recalibration_images=32, batches=2, batch_size=16)

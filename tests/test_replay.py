@@ -78,7 +78,7 @@ NETWORKS = {
 def make_task(network):
     rng = torch.Generator().manual_seed(0)
     split = torch.randn(24, 2, 8, 8, generator=rng), torch.arange(24) % 3
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = copy.deepcopy(network)
         for module in network.modules():
