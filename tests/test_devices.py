@@ -1,19 +1,32 @@
 """Errors of the machine come out, with a sentence; float32 is float32, whatever a GPU would rather do."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
 from conftest import TinyNet, make_tiny_task
 from torch import nn
+from torch.utils.data import Dataset
 
+import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, InputError, Task
-from dsfp_env.channels import probing, verification
-from dsfp_env.common.devices import repeatable
+from dsfp_env.channels import probing, tracing, verification
+from dsfp_env.common.devices import choose_device, has_float64, repeatable
+from dsfp_env.datasets import on_disk
+from dsfp_env.datasets.labelled_images import as_labelled_images
+from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
 from dsfp_env.speed import folding
+from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.tasks import task as tasks
+from dsfp_env.training import epochs
+from dsfp_env.training.pretraining import load_published, load_weights
+from dsfp_env.training.recipes import Recipe
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
 ERRORS = {
@@ -110,6 +123,139 @@ def test_silencing_lacks_memory(monkeypatch, error, tiny):
         make_tiny_task("silent").scores("output_kl")
 
 
+class Uncopied(TinyNet):
+    """Fails as it is copied."""
+
+    error = None
+
+    def __deepcopy__(self, memo):
+        raise Uncopied.error
+
+
+class Failing(Dataset):
+    """A data set that fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise self.error
+
+
+def fails_there(monkeypatch, error, *places):
+    for place, name in places:
+        monkeypatch.setattr(place, name, fail(error)(getattr(place, name)))
+
+
+def a_device(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch, "empty"))
+    choose_device("cpu")
+
+
+def a_type_of_numbers(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch, "zeros"))
+    has_float64.__wrapped__(torch.device("cpu"))
+
+
+def a_move(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch.Tensor, "to"))
+    tiny.train.to(torch.device("cpu"))
+
+
+def a_data_set(monkeypatch, error, tmp_path, tiny):
+    as_labelled_images(Failing(error), "train")
+
+
+def cifar_files_there(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (on_disk, "CIFAR10"))
+    on_disk.CIFAR10.__name__ = "CIFAR10"
+    on_disk.cifar("cifar10", tmp_path)
+
+
+def weights_of_torch(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch, "load"))
+    load_weights(TinyNet(), tmp_path / "weights.pt")
+
+
+def weights_of_torchvision(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torchvision.models, "get_model"))
+    load_published(TinyNet(), "torchvision.resnet18", "DEFAULT")
+
+
+def weights_that_fit(monkeypatch, error, tmp_path, tiny):
+    torch.save(TinyNet().state_dict(), tmp_path / "weights.pt")
+    fails_there(monkeypatch, error, (nn.Module, "load_state_dict"))
+    load_weights(TinyNet(), tmp_path / "weights.pt")
+
+
+def a_checkpoint(monkeypatch, error, tmp_path, tiny):
+    (tmp_path / "state").touch()
+    fails_there(monkeypatch, error, (torch, "load"))
+    epochs.train(TinyNet(), tiny.train, Recipe(epochs=1), 0, checkpoint=tmp_path / "state")
+
+
+def a_copy(monkeypatch, error, tmp_path, tiny):
+    Uncopied.error = error
+    tracing.share_parameters(Uncopied())
+
+
+def a_program(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch.export, "export"))
+    export_program(TinyNet(), tiny.train.images[:1])
+
+
+def an_onnx_file(monkeypatch, error, tmp_path, tiny):
+    pytest.importorskip("onnxscript")
+    fails_there(monkeypatch, error, (torch.onnx, "export"))
+    export_onnx(tmp_path / "net.onnx", TinyNet(), tiny.train.images[:1])
+
+
+def a_removal(monkeypatch, error, tmp_path, tiny):
+    graph = SimpleNamespace(layers={}, keep=lambda ratios, scores: {}, slim=fail(error)(None))
+    verification._why_not(graph, TinyNet(), None, [], 0.5)
+
+
+def memory_formats(monkeypatch, error, tmp_path, tiny):
+    Fails.error, Fails.runs = error, 1
+    bears_channels_last(Fails(), tiny.train.images[:2])
+
+
+HANDLERS = {
+    a_device: "trying the device 'cpu'",
+    a_type_of_numbers: "trying float64 on cpu",
+    a_move: "bringing 64 images of 0.00024 MiB each to cpu, where all splits stay; .* make the splits smaller",
+    a_data_set: "reading the train dataset",
+    cifar_files_there: "reading CIFAR10",
+    weights_of_torch: "reading .*weights.pt",
+    weights_of_torchvision: "loading resnet18",
+    weights_that_fit: "loading .*weights.pt",
+    a_checkpoint: "reading .*state",
+    a_copy: "copying Uncopied",
+    a_program: "exporting TinyNet",
+    an_onnx_file: "exporting TinyNet",
+    a_removal: "verifying a removal",
+    memory_formats: "trying memory formats",
+}
+ELSEWHERE = ("following ", "tracing ", "silencing filters of ", "folding normalisations", "trying bfloat16")
+
+
+@pytest.mark.parametrize("work", HANDLERS)
+def test_wherever_all_errors_are_caught_those_of_the_machine_come_out(monkeypatch, error, work, tmp_path, tiny):
+    with pytest.raises(type(error), match=f"while {HANDLERS[work]}"):
+        work(monkeypatch, error, tmp_path, tiny)
+
+
+def test_no_handler_is_forgotten():
+    sources = "".join(file.read_text() for file in Path(dsfp_env.__file__).parent.rglob("*.py"))
+    handlers = re.findall(r"  raise_if_of_the_machine\(error, f?\"([^\"{]*)", sources)
+    assert len(handlers) == sources.count("  raise_if_of_the_machine(")
+    for doing in handlers:
+        assert any(tested.startswith(doing) for tested in (*HANDLERS.values(), *ELSEWHERE)), doing
+
+
 def test_other_errors_are_the_networks():
     class Odd(nn.Sequential):
         def forward(self, x):
@@ -195,3 +341,70 @@ def test_float32_is_exact_and_left_as_it_was_by_whichever_names_it_was_set(name)
     """In a process of its own: torch refuses the old names once the new ones are used."""
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(SET[name])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def rounded(tensor):
+    """As TF32: 10 bits of the mantissa."""
+    bits = tensor.detach().contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.fixture
+def tf32(monkeypatch):
+    """Convolutions as on a GPU: what they take is rounded, unless torch is told to be exact."""
+    convolve = nn.Conv2d._conv_forward
+
+    def forward(self, images, weight, bias):
+        if torch.backends.cudnn.allow_tf32:
+            images, weight = rounded(images), rounded(weight)
+        return convolve(self, images, weight, bias)
+
+    def switch(on):
+        monkeypatch.setattr(nn.Conv2d, "_conv_forward", forward if on else convolve)
+
+    return switch
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    """With statistics of its own, so that rounding shows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, images = make_network("vgg16-bn", 10), torch.randn(64, 3, 32, 32)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.1)
+        with torch.no_grad():
+            network.train()(images)
+    return network.eval(), images
+
+
+def test_what_a_gpu_would_round_is_exact(tf32, vgg):
+    assert torch.backends.cudnn.allow_tf32  # torch's own choice
+    network, images = vgg
+    found = {}
+    for on in (False, True):
+        tf32(on)
+        graph = ChannelGraph.trace(network, images[:1])
+        folded = folding.foldable(network, graph.norms, images[:2])
+        with torch.no_grad(), repeatable():
+            found[on] = list(graph.layers), folded, network(images[:2])
+    assert found[True][:2] == found[False][:2]
+    assert len(found[True][0]) == len(found[True][1]) == 13
+    assert torch.equal(found[True][2], found[False][2])
+    with torch.no_grad():  # it would show
+        assert not verification.same_logits(network(images[:2]), found[True][2])
+
+
+def test_scores_and_evaluations_are_exact_where_a_gpu_would_round(tf32, tiny):
+    found = []
+    for on in (False, True):
+        tf32(on)
+        task = make_tiny_task("exact")
+        evaluator = Evaluator(task, store=False)
+        found.append((evaluator.original, evaluator.evaluate(HALF), evaluator.build(HALF), task.scores("dsfp")))
+    assert found[0][:2] == found[1][:2]
+    states = [network.state_dict().values() for _, _, network, _ in found]
+    assert all(map(torch.equal, *states))
+    assert all(map(torch.equal, *(scores.values() for *_, scores in found)))
