@@ -1,5 +1,6 @@
 """The benchmarks run, on little work; nothing is asserted about times."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -51,6 +53,42 @@ def test_blocks(tmp_path):
     assert float(repvgg[5]) < 1e-4
     assert float(convnext[5]) < 1e-4
     assert convnext[9].startswith("differs")  # it removes channels that LayerNorm counts
+
+
+def test_gpu(tmp_path, own_cache):
+    printed = run("gpu.py", "--device", "cpu", folder=tmp_path)
+    assert (tmp_path / "gpu.jsonl").read_text() == printed
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert not [line for line in lines if "error" in line or "skipped" in line]
+    sections = ["versions", "rates", "exact", "repeats", "plans", "steps", "workers", "scoring", "latency"]
+    assert list(dict.fromkeys(line["section"] for line in lines)) == sections
+    found = {key: value for line in lines for key, value in line.items()}
+    assert found["layers_equal"]
+    assert found["equal_bits"]
+    assert found["outcomes_equal"]
+
+
+def test_gpu_goes_on_after_an_error_and_ends_in_time(tmp_path, capsys):
+    functions = runpy.run_path(str(BENCHMARKS / "gpu.py"))
+
+    def breaks(subject):
+        yield {"fine": 1}
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def works(subject):
+        yield {"fine": 2}
+
+    def run(**settings):
+        functions["run"].__globals__["SECTIONS"] = (breaks, works)
+        settings = functions["Settings"](device="cpu", quick=True, **settings)
+        with (tmp_path / "lines").open("w") as file:
+            functions["run"](settings, functions["Lines"](file))
+        return [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+
+    *_, fine, error, after = run()
+    assert (fine["fine"], after["fine"]) == (1, 2)
+    assert error["error"] == "OutOfMemoryError: CUDA out of memory."
+    assert {line["skipped"] for line in run(minutes=0)} == {"the time is up"}
 
 
 def test_landscape_by_hand():
