@@ -79,7 +79,7 @@ class Elsewhere(torch.Tensor):
         return _run(func, args, kwargs or {})
 
 
-class _Backend(backend_registration._DummyBackendModule):
+class _Backend(getattr(backend_registration, "_DummyBackendModule", object)):
     """What torch asks of a device's module, and what ``torch.cuda`` has too."""
 
     def __init__(self):
