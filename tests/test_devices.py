@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, InputError, Task
 from dsfp_env.channels import probing, tracing, verification
+from dsfp_env.common import devices
 from dsfp_env.common.devices import choose_device, has_float64, repeatable
 from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.labelled_images import as_labelled_images
@@ -23,6 +24,7 @@ from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
 from dsfp_env.speed import folding
 from dsfp_env.speed.layout import bears_channels_last
+from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks import task as tasks
 from dsfp_env.training import epochs
 from dsfp_env.training.pretraining import load_published, load_weights
@@ -408,3 +410,19 @@ def test_scores_and_evaluations_are_exact_where_a_gpu_would_round(tf32, tiny):
     states = [network.state_dict().values() for _, _, network, _ in found]
     assert all(map(torch.equal, *states))
     assert all(map(torch.equal, *(scores.values() for *_, scores in found)))
+
+
+def test_what_is_named_cuda(monkeypatch):
+    """Asked without a GPU, by answering for torch."""
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91000)
+    assert devices.device_name(device) == "cuda Some GPU, cuDNN 91000"
+    assert devices.fused(device)
+    for capability, suits in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert suits_bfloat16(device, macs=1_000_000) == suits
+        assert not suits_bfloat16(device, macs=1_000)
+    current = devices.made_current(torch.device("cuda", 1))
+    assert isinstance(current, torch.cuda.device)
+    assert current.idx == 1
