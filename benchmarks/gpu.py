@@ -32,9 +32,10 @@ from torch.nn import functional as F
 import dsfp_env
 from agents.reporting.baselines import random_plans
 from dsfp_env import ChannelGraph, Evaluator, Fidelity, LatencyMeter, Task
-from dsfp_env.common.devices import choose_device, finish, fused, processor_name, repeatable
+from dsfp_env.common.devices import choose_device, finish, fused, processor_name
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.random_numbers import own_random_numbers
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.networks import make_network
 from dsfp_env.speed.folding import foldable
 from dsfp_env.speed.precision import computing, laid_out

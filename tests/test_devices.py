@@ -17,7 +17,8 @@ import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, InputError, Task
 from dsfp_env.channels import probing, tracing, verification
 from dsfp_env.common import devices
-from dsfp_env.common.devices import choose_device, has_float64, repeatable
+from dsfp_env.common.devices import choose_device, has_float64
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.labelled_images import as_labelled_images
 from dsfp_env.export import export_onnx, export_program
@@ -323,7 +324,7 @@ SET = {
 SCRIPT = """
 import torch
 from torch import backends
-from dsfp_env.common.devices import repeatable
+from dsfp_env.common.repeatable import repeatable
 
 def now():
     places = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul

@@ -16,9 +16,10 @@ from torch import nn
 
 import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, LatencyMeter
-from dsfp_env.common.devices import finish, repeatable
+from dsfp_env.common.devices import finish
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.random_numbers import own_random_numbers
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.networks import make_network
 from dsfp_env.speed.folding import foldable

@@ -267,6 +267,23 @@ def test_recomputed_activations():
     assert half(task_of(seeded(Recomputed))).accuracy == half(task_of(seeded(Reshaped))).accuracy
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_activations_recomputed_the_old_way():
+    """torch allows no gradients by single tensors there; all else works."""
+
+    class Recomputed(Reshaped):
+        def forward(self, x):
+            y = checkpoint(lambda z: F.relu(self.b(z)), F.relu(self.a(x)), use_reentrant=True)
+            return self.head(y.flatten(1))
+
+    task = task_of(seeded(Recomputed))
+    for criterion in ("grad", "fisher", "dsfp"):
+        with pytest.raises(InputError, match="use_reentrant=True.*expected use_reentrant=False, or a criterion"):
+            task.scores(criterion)
+    evaluator = Evaluator(task, "l1", store=False)
+    assert evaluator.evaluate(dict.fromkeys(task.agents, 50.0)).accuracy > 0
+
+
 @pytest.mark.parametrize(
     ("network", "sentence"),
     [

@@ -28,8 +28,9 @@ from dsfp_env.channels.reach import unheard
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
 from dsfp_env.channels.verification import faults_of
-from dsfp_env.common.devices import repeatable, with_gradients
+from dsfp_env.common.devices import with_gradients
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.repeatable import repeatable
 
 
 class ChannelGraph:

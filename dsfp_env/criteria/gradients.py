@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dsfp_env.channels.layers import filters_first
 from dsfp_env.common.devices import in_double
+from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, on_cpu, scaled_norms, zero_scores
 
 
@@ -143,8 +144,29 @@ def _shared(scores: torch.Tensor, batches: int) -> torch.Tensor:
 
 
 def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The gradient of a loss by some tensors; zeros for one that it does not depend on, as behind ``detach``."""
+    """The gradient of a loss by some tensors; zeros for one that it does not depend on, as behind ``detach``.
+
+    Raises:
+        InputError: If the network recomputes its activations in the way that allows no such gradients.
+    """
+    if _recomputes(loss):
+        raise InputError(
+            "The network recomputes activations by torch.utils.checkpoint with use_reentrant=True, which allows "
+            "no gradients by single tensors: expected use_reentrant=False, or a criterion that takes none, as "
+            "'l1' or 'output_kl'."
+        )
     return torch.autograd.grad(loss, by, materialize_grads=True)
+
+
+def _recomputes(loss: torch.Tensor) -> bool:
+    """Whether a loss was computed through reentrant checkpoints, and not otherwise."""
+    seen, ahead = set(), {loss.grad_fn}
+    while ahead:
+        seen |= ahead
+        ahead = {
+            before for function in ahead for before, _ in function.next_functions if before is not None
+        } - seen
+    return any(function.name() == "CheckpointFunctionBackward" for function in seen)
 
 
 def _sample(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

@@ -12,8 +12,8 @@ from torch import nn
 
 from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.choices import choose, parse_call, with_options
-from dsfp_env.common.devices import repeatable
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.criteria.criterion import Criterion, Evidence, Scores
 from dsfp_env.criteria.divergences import activation_kl, fisher_kl, output_kl
 from dsfp_env.criteria.dsfp import dsfp

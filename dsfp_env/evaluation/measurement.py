@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.graph import Keep
-from dsfp_env.common.devices import repeatable, threads_set, with_gradients
+from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome, outcome_of

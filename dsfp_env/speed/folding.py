@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dsfp_env.channels.tracing import share_parameters
 from dsfp_env.channels.verification import same_logits
-from dsfp_env.common.devices import repeatable
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.repeatable import repeatable
 
 
 def fold(network: nn.Module, norms: Mapping[str, str]) -> nn.Module:

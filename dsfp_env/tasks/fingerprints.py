@@ -31,6 +31,7 @@ SOURCES = (
     "channels/cutting.py",
     "datasets/labelled_images.py",
     "common/devices.py",
+    "common/repeatable.py",
     "common/forwards.py",
     "common/random_numbers.py",
     "training/distillation.py",
