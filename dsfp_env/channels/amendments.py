@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dsfp_env.channels.coupling import Classes, Ties
-from dsfp_env.channels.propagation import Event
+from dsfp_env.channels.events import Event
 
 
 class _Try(NamedTuple):

@@ -6,27 +6,26 @@ whether a channel is removed or masked, and binds none of them, as long as a mas
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from dsfp_env.channels.labels import compact, pairs
+from dsfp_env.channels.operations import Operation
 
 NEUTRAL = {"sum", "nansum", "linalg_vector_norm", "norm"}
 REDUCTIONS = NEUTRAL | {"mean", "amax", "amin", "logsumexp", "var", "std"}
 
 
-def reduced_dims(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dims: int) -> set[int]:
+def reduced_dims(operation: Operation, dims: int) -> set[int]:
     """The dimensions over which an operation reduces a tensor of so many."""
-    over = _argument("dim", func, args, kwargs)
+    over = operation.argument("dim")
     over = range(dims) if over in (None, []) else [over] if isinstance(over, int) else over
     return {dim % dims for dim in over} if dims else set()
 
 
-def is_neutral(func: Any, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def is_neutral(operation: Operation) -> bool:
     """Whether zeros add nothing to what an operation computes."""
-    order = _argument("ord", func, args, kwargs) or _argument("p", func, args, kwargs) or 0
-    return base in NEUTRAL and order >= 0
+    order = operation.argument("ord") or operation.argument("p") or 0
+    return operation.base in NEUTRAL and order >= 0
 
 
 def reduces_all(labels: torch.Tensor, over: set[int]) -> bool:
@@ -48,8 +47,3 @@ def reduce_labels(labels: torch.Tensor, over: set[int], dims: int) -> tuple[torc
     met = pairs(highest.expand_as(labels), labels)
     result = highest if dims == labels.dim() else highest.squeeze(sorted(over))
     return result, met[:, (met > 0).all(0)]
-
-
-def _argument(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    names = [argument.name for argument in func._schema.arguments]
-    return {**dict(zip(names, args, strict=False)), **kwargs}.get(name)

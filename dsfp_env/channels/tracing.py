@@ -20,10 +20,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from dsfp_env.channels.events import Event
 from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.lent import Example
-from dsfp_env.channels.propagation import Event, Propagation, ReadsValues
+from dsfp_env.channels.propagation import Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -110,13 +111,11 @@ def run_labelled(
         InputError: If the network cannot be copied.
     """
     trace = Trace(vertices=dict(vertices), modes=modes)
-    propagation = Propagation()
+    propagation = Propagation(uncut.events if uncut else None)
     skeleton = share_parameters(network)
     run = _Run(propagation, trace)
     _label_vectors(skeleton, run, uncut)
     propagation.together = int(run.labels(TOGETHER, "out", 1))
-    if uncut is not None:
-        propagation.uncut = uncut.events
     for path, module in skeleton.named_modules():
         replace_forward(module, partial(run.forward, path, module, module.forward))
     device = example.tensors[0].device if example.tensors else torch.device("cpu")

@@ -16,8 +16,8 @@ from torch import nn
 
 from dsfp_env.channels.coupling import Classes, Keep, Node, PrunableLayer
 from dsfp_env.channels.cutting import cut
+from dsfp_env.channels.events import Event, Seen
 from dsfp_env.channels.lent import Example
-from dsfp_env.channels.propagation import Event, Seen
 from dsfp_env.channels.tracing import Trace, Vertices, run_labelled, tensors_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 

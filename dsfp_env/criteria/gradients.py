@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -160,12 +161,11 @@ def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor
 
 def _recomputes(loss: torch.Tensor) -> bool:
     """Whether a loss was computed through reentrant checkpoints, and not otherwise."""
-    seen, ahead = set(), {loss.grad_fn}
+    seen: set[Any] = set()
+    ahead: set[Any] = {loss.grad_fn} - {None}
     while ahead:
         seen |= ahead
-        ahead = {
-            before for function in ahead for before, _ in function.next_functions if before is not None
-        } - seen
+        ahead = {before for function in ahead for before, _ in function.next_functions} - seen - {None}
     return any(function.name() == "CheckpointFunctionBackward" for function in seen)
 
 
