@@ -34,6 +34,7 @@ from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.channels.layers import Weighted, kind_of, widths
 from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import check_regular, write_whole
 from dsfp_env.common.hashing import bytes_of
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.loading import load_task
@@ -101,9 +102,12 @@ def save_pruned(
         **{package: _version(package) for package in ("dsfp_env", "torch")},
     }
     header["about"] = dict(about or {})
+    content = safetensors.torch.save(tensors, {"dsfp_env": json.dumps(header)})
     try:
-        safetensors.torch.save_file(tensors, path, {"dsfp_env": json.dumps(header)})
-    except (OSError, safetensors.SafetensorError) as error:
+        if not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {Path(path).parent}")
+        write_whole(Path(path), lambda file: file.write(content))
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be written ({error}): expected a path in a folder that exists."
         ) from error
@@ -159,6 +163,7 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
         InputError: If the file is absent, damaged or not one of these.
     """
     try:
+        check_regular(path)
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["dsfp_env"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

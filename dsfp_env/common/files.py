@@ -1,10 +1,13 @@
-"""Where files are kept, and how they are written: whole or not at all."""
+"""Where files are kept, how they are written (whole or not at all), and which are trusted."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -12,12 +15,33 @@ import platformdirs
 
 
 def cache_directory() -> Path:
-    """Where trained networks and downloads are kept: ``$DSFP_ENV_CACHE``, or the user's cache directory."""
-    return Path(os.environ.get("DSFP_ENV_CACHE") or platformdirs.user_cache_path("dsfp_env"))
+    """Where trained networks and downloads are kept: ``$DSFP_ENV_CACHE``, or the user's cache directory.
+
+    Without a home directory, as for a user of a container who has no entry anywhere, it is a temporary one.
+    """
+    if named := os.environ.get("DSFP_ENV_CACHE"):
+        return Path(named)
+    try:
+        return Path(platformdirs.user_cache_path("dsfp_env"))
+    except (RuntimeError, KeyError):  # of pathlib and of the password database
+        return _temporary_cache()
+
+
+@cache
+def _temporary_cache() -> Path:
+    directory = Path(tempfile.gettempdir()) / f"dsfp_env-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    warnings.warn(
+        f"This user has no home directory: trained networks are kept in {directory}. Set DSFP_ENV_CACHE to a "
+        "directory that stays.",
+        stacklevel=3,
+    )
+    return directory
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside the path, then put it in its place; the directory is made if need be.
+
+    It is on the disk before it takes the place, so that a machine that fails leaves the old file or the new one.
 
     Args:
         path: The file.
@@ -27,15 +51,51 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         OSError: If the file cannot be written; nothing is left then, and what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False
-    ) as part:
-        try:
-            write(part)
-        except BaseException:
-            os.unlink(part.name)
-            raise
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(part.name, 0o666 & ~mask)  # as an ordinary file; temporary ones are private
-    os.replace(part.name, path)
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)  # as an ordinary file; temporary ones are private
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The content of an ordinary file.
+
+    Raises:
+        OSError: If there is none, or it is something else: reading a pipe would wait for ever.
+    """
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse what is no ordinary file, nor a link to one.
+
+    Raises:
+        OSError: If it is not.
+        ValueError: If there cannot be a file of that name.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{str(path)!r} is no ordinary file")
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether nobody but this user and the administrator can have written a file, or put it where it is.
+
+    Asked before code from it is run. On systems without owners of files, always.
+    """
+    if not hasattr(os, "getuid"):
+        return True
+    try:
+        found = [os.stat(place) for place in (path, path.parent)]
+    except OSError:
+        return False
+    return all(one.st_uid in (0, os.getuid()) and not one.st_mode & 0o022 for one in found)

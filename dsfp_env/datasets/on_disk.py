@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
-from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.datasets.decoding import decode_image
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]
@@ -111,7 +111,7 @@ def _image_folder(path: Path) -> ImageFolder:
 
 def _common_size(samples: Sequence[tuple[str, int]]) -> int | None:
     """Height and width of the images, if the first ones are square and all the same."""
-    sizes = {tuple(_decode(path).shape[1:]) for path, _ in samples[:32]}
+    sizes = {tuple(decode_image(path).shape[1:]) for path, _ in samples[:32]}
     height, width = sizes.pop()
     return height if not sizes and height == width else None
 
@@ -139,17 +139,9 @@ def _sample(
 
 def _read(samples: Sequence[tuple[str, int]], size: int) -> LabelledImages:
     resize = v2.Compose([v2.Resize(round(size * 8 / 7), antialias=True), v2.CenterCrop(size)])
-    decoded = (_decode(path) for path, _ in samples)
+    decoded = (decode_image(path) for path, _ in samples)
     images = [image if image.shape[1:] == (size, size) else resize(image) for image in decoded]
     return _taken(LabelledImages(torch.stack(images), torch.tensor([label for _, label in samples])))
-
-
-def _decode(path: str) -> torch.Tensor:
-    """Bytes ``[3, H, W]``."""
-    try:
-        return v2.functional.pil_to_tensor(default_loader(path))
-    except OSError as error:  # also what Pillow does not know
-        raise InputError(f"{path} cannot be read as an image ({error}): remove or repair it.") from error
 
 
 def _divided(count: int, first: int, seed: int) -> tuple[list[int], list[int]]:

@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from dsfp_env.common.files import cache_directory
 
-PATIENCE = 30.0  # seconds to wait for another process that writes
+PATIENCE = 10.0  # seconds to wait for another process that writes; a row takes it 0.1 ms
 _TABLE = "CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, accuracy REAL, checksum TEXT) WITHOUT ROWID"
 
 Answer = TypeVar("Answer")
@@ -31,6 +31,8 @@ class OutcomeStore:
 
     Whatever is wrong with it costs time and nothing else: there is one warning, and evaluations are made anew.
     """
+
+    _locked: ClassVar[set[Path]] = set()  # files that this process has waited for in vain, and waits for no more
 
     def __init__(self) -> None:
         self._failed: set[str] = set()  # what is not tried again
@@ -57,9 +59,9 @@ class OutcomeStore:
 
     def _use(self, how: str, work: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
         """Do the work in a transaction; None if it cannot be done."""
-        if how in self._failed:
-            return None
         file = self.file
+        if how in self._failed or file in self._locked:
+            return None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
@@ -77,6 +79,8 @@ class OutcomeStore:
                     "to a directory that can be written, or say store=False."
                 )
             self._failed.add(how)
+            if "locked" in str(error):
+                self._locked.add(file)
             return None
 
     @staticmethod

@@ -3,7 +3,8 @@
 On the CPU, torch's takes as long as the convolutions of a slim network do: it goes through eight channels a few
 numbers at a time, and its threads get in each other's way. The kernel computes the same from strips that are wide
 whatever the channels, together with the ReLU and the 2x2 max pool behind it. It is compiled when it is first
-needed, which takes a second, and kept in the cache directory. Where there is no C compiler, torch does the work.
+needed, which takes a second, checked against torch, and kept in the cache directory with a checksum. It is code:
+it is loaded from there only if nobody else can have written it. Where there is no C compiler, torch does the work.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
-from functools import cache, partial
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ import torch
 from torch.nn import functional as F
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import cache_directory, write_whole
+from dsfp_env.common.files import cache_directory, is_trusted, write_whole
 
 KERNELS = ("auto", "compiled", "torch")
 ALONE, RECTIFIED, POOLED = 0, 1, 2  # what is behind a normalisation: nothing, a ReLU, a ReLU and a 2x2 max pool
@@ -31,6 +34,7 @@ EVENTUALLY = (
     F.relu,
     lambda output: F.max_pool2d(F.relu(output), 2),
 )
+_DIGEST = 32  # bytes of a checksum, behind the library in its file
 _SOURCE = Path(__file__).with_name("batch_norm.c")
 _FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
@@ -90,35 +94,53 @@ def kernel() -> ctypes.CDLL:
     """
     flags = ("-O3", "-fPIC", "-fopenmp", *_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
     facts = _SOURCE.read_bytes() + repr(flags).encode()
-    file = cache_directory() / f"batch_norm-{hashlib.sha256(facts).hexdigest()[:16]}.so"
+    file = cache_directory() / "compiled" / f"batch_norm-{hashlib.sha256(facts).hexdigest()[:16]}.so"
     try:
-        if not file.exists():
-            _compile(flags, file)
-        library = ctypes.CDLL(str(file))  # its threads are torch's, so it is linked to no others
-        _check(library)
+        return _from_cache(file) or _compiled(flags, file)
     except (OSError, AttributeError, subprocess.SubprocessError, ArithmeticError) as error:
         reason = " ".join((getattr(error, "stderr", None) or str(error)).split())[:300]
         raise InputError(
             f'Fidelity(kernels="compiled") needs a C compiler with OpenMP, such as gcc; that failed ({reason}). '
             "Install one (a package such as build-essential; CC may name it), or say kernels='torch'."
         ) from error
+
+
+def _from_cache(file: Path) -> ctypes.CDLL | None:
+    """The library as it was kept, if it is there, whole, and nobody else's; its threads are torch's."""
+    if not is_trusted(file):
+        return None
+    content = file.read_bytes()
+    if content[-_DIGEST:] != hashlib.sha256(content[:-_DIGEST]).digest():
+        return None
+    try:
+        library = ctypes.CDLL(str(file))
+        _check(library)
+    except (OSError, AttributeError, ArithmeticError):  # of another system, for example: compiled anew
+        return None
     return library
 
 
-def _compile(flags: tuple[str, ...], file: Path) -> None:
-    """Compile in a directory of its own, so that no process waits for another, and put the result in its place."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
+def _compiled(flags: tuple[str, ...], file: Path) -> ctypes.CDLL:
+    """Compile in a directory of its own, so that no process waits for another; keep what computes rightly."""
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("gcc") or shutil.which("cc") or ""]
+    if not compiler[0]:
         raise OSError("there is none")
     with tempfile.TemporaryDirectory() as place:
         built = Path(place)
-        for command in (
-            [compiler, *flags, "-c", str(_SOURCE), "-o", str(built / "one.o")],
-            [compiler, "-shared", str(built / "one.o"), "-o", str(built / "one.so"), "-lm"],
+        for arguments in (
+            [*flags, "-c", str(_SOURCE), "-o", str(built / "one.o")],
+            ["-shared", str(built / "one.o"), "-o", str(built / "one.so"), "-lm"],  # with no threads of its own
         ):
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        with (built / "one.so").open("rb") as source:
-            write_whole(file, partial(shutil.copyfileobj, source))
+            subprocess.run([*compiler, *arguments], check=True, capture_output=True, text=True)
+        content = (built / "one.so").read_bytes()
+        library = ctypes.CDLL(str(built / "one.so"))
+    _check(library)
+    with suppress(OSError):  # of a cache that cannot be written: compiled anew next time
+        file.parent.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, exist_ok=True)  # nobody else's, whatever this user's files are
+        write_whole(file, lambda part: part.write(content + hashlib.sha256(content).digest()))
+        file.chmod(0o644)
+    return library
 
 
 def _check(library: ctypes.CDLL) -> None:

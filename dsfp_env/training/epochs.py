@@ -7,8 +7,11 @@ stopped goes on from there, and ends with the same network, bit for bit, as one 
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -21,7 +24,7 @@ from torch.nn import functional as F
 
 from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import write_whole
+from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -53,6 +56,7 @@ class Epoch(NamedTuple):
 
 
 Loss = Callable[[Batch], torch.Tensor]
+_DIGEST = 32  # bytes of a checksum
 
 
 def train(
@@ -210,14 +214,26 @@ class _Training:
             f"{self.device.type}_rng": generator_state(self.device),
             "history": [tuple(epoch) for epoch in self.history],
         }
-        write_whole(self.checkpoint, lambda file: torch.save(state, file))
+        content = io.BytesIO()
+        torch.save(state, content)
+        try:
+            write_whole(self.checkpoint, lambda file: file.write(content.getvalue() + _digest(content.getvalue())))
+        except OSError as error:
+            warnings.warn(
+                f"The state of the training could not be written to {self.checkpoint} ({error}); it goes on, but "
+                "could not be resumed from here.",
+                stacklevel=3,
+            )
 
     def resume(self) -> None:
         """Take the state from the checkpoint, if it is there."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            content = read_regular(self.checkpoint)
+            if content[-_DIGEST:] != _digest(content[:-_DIGEST]):
+                raise ValueError("its checksum does not match")
+            state = torch.load(io.BytesIO(content[:-_DIGEST]), map_location="cpu", weights_only=True)
             of = state["of"]
         except Exception as error:  # whatever a damaged file makes torch raise
             raise_if_of_the_machine(error, f"reading {self.checkpoint}", "the network")
@@ -258,6 +274,11 @@ class _Training:
 
     def _precision(self) -> torch.autocast:
         return computing(self.recipe.precision, self.device)
+
+
+def _digest(content: bytes) -> bytes:
+    """What a checkpoint ends with."""
+    return hashlib.sha256(content).digest()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

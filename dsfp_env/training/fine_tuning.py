@@ -11,12 +11,11 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from dsfp_env.common.devices import device_of
-from dsfp_env.common.files import write_whole
+from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import layout_of
 from dsfp_env.speed.precision import computing
@@ -121,13 +120,15 @@ class TeacherMemory:
         self.close()
         file = self._file(epoch)
         self._epoch = epoch
-        self._known = safetensors.torch.load_file(file)["logits"] if file.exists() else torch.empty(0)
+        try:
+            self._known = read_tensors(file)["logits"]
+        except (OSError, ValueError):  # absent, or damaged: asked again
+            self._known = torch.empty(0)
 
     def close(self) -> None:
         """Write the answers of the last epoch."""
         if self._answers and self._folder is not None:
-            logits = safetensors.torch.save({"logits": torch.stack(self._answers).cpu()})  # [batches, N, classes]
-            write_whole(self._file(self._epoch), lambda file: file.write(logits))
+            write_tensors(self._file(self._epoch), {"logits": torch.stack(self._answers)})  # [batches, N, classes]
         self._answers = []
 
     def _file(self, epoch: int) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,9 +25,10 @@ from torch import nn
 
 from dsfp_env.common.devices import device_of, processor_name
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import cache_directory, write_whole
+from dsfp_env.common.files import cache_directory, read_regular
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.training import augmentation, epochs
 from dsfp_env.training.epochs import Epoch
@@ -74,14 +76,15 @@ def load_weights(network: nn.Module, file: str | Path) -> None:
         InputError: If the file cannot be read, or holds other weights than the network has.
     """
     try:
+        content = read_regular(file)
         state = (
-            safetensors.torch.load_file(file)
+            safetensors.torch.load(content)
             if str(file).endswith(".safetensors")
-            else torch.load(file, map_location="cpu", weights_only=True)
+            else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         )
     except Exception as error:  # whatever a damaged file makes the loaders raise
         raise_if_of_the_machine(error, f"reading {file}", "the network")
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"The weights {str(file)!r} could not be read ({reason}). Expected a state dict: *.safetensors, or a "
             "file of torch.save(network.state_dict(), file)."
@@ -130,19 +133,19 @@ def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -
 def _read(file: Path, network: nn.Module) -> bool:
     """Load weights into the network, if the file is there and whole."""
     try:
-        network.load_state_dict(safetensors.torch.load_file(file))
-    except (OSError, RuntimeError, safetensors.SafetensorError):  # absent, cut short or foreign: train again
+        network.load_state_dict(read_tensors(file))
+    except FileNotFoundError:
+        return False
+    except (OSError, RuntimeError, ValueError) as error:
+        warnings.warn(f"{file} cannot be used ({error}); the network is trained again.", stacklevel=2)
         return False
     return True
 
 
 def _write(file: Path, network: nn.Module) -> bool:
     """Store weights; without a place to write, say so and go on."""
-    weights = safetensors.torch.save(
-        {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    )
     try:
-        write_whole(file, lambda part: part.write(weights))
+        write_tensors(file, network.state_dict())
     except OSError as error:
         warnings.warn(
             f"The trained network could not be kept in {file.parent} ({error}); it will be trained again next "
