@@ -85,7 +85,7 @@ def fail(error, after=0):
     ],
 )
 def test_a_lack_of_memory_is_no_property_of_a_network(monkeypatch, error, place, name, after, doing):
-    network = make_network("resnet20", 10).eval()
+    network = make_network("vgg16-bn", 10).eval()  # with pools, which are probed
     monkeypatch.setattr(place, name, fail(error, after)(getattr(place, name)))
     with pytest.raises(type(error), match=f"while {doing}" if doing else str(error)):
         ChannelGraph.trace(network, torch.randn(1, 3, 32, 32))
@@ -179,6 +179,7 @@ def cifar_files_there(monkeypatch, error, tmp_path, tiny):
 
 
 def weights_of_torch(monkeypatch, error, tmp_path, tiny):
+    (tmp_path / "weights.pt").touch()
     fails_there(monkeypatch, error, (torch, "load"))
     load_weights(TinyNet(), tmp_path / "weights.pt")
 
@@ -195,7 +196,7 @@ def weights_that_fit(monkeypatch, error, tmp_path, tiny):
 
 
 def a_checkpoint(monkeypatch, error, tmp_path, tiny):
-    (tmp_path / "state").touch()
+    epochs.train(TinyNet(), tiny.train, Recipe(epochs=1), 0, checkpoint=tmp_path / "state")
     fails_there(monkeypatch, error, (torch, "load"))
     epochs.train(TinyNet(), tiny.train, Recipe(epochs=1), 0, checkpoint=tmp_path / "state")
 
@@ -217,8 +218,8 @@ def an_onnx_file(monkeypatch, error, tmp_path, tiny):
 
 
 def a_removal(monkeypatch, error, tmp_path, tiny):
-    graph = SimpleNamespace(layers={}, keep=lambda ratios, scores: {}, slim=fail(error)(None))
-    verification._why_not(graph, TinyNet(), None, [], 0.5)
+    graph = SimpleNamespace(layers={}, sets=[], keep=lambda ratios, scores: {}, slim=fail(error)(None))
+    verification._why_not(graph, None, TinyNet(), None, [], 0.5)
 
 
 def memory_formats(monkeypatch, error, tmp_path, tiny):
