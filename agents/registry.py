@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -26,6 +26,8 @@ from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.ranges import check_numbers
 from dsfp_env.environment.credit import KINDS
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
@@ -38,12 +40,14 @@ class Entry:
     Attributes:
         make: ``(env, seed, evaluations, **options)`` -> a team for the environment, fit for that budget.
         options: What may be given as options; None if that is for ``make`` to say.
+        made: The class whose options they are; its annotations say in which ranges numbers must be.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
 
     make: Callable[..., MultiAgent]
     options: tuple[str, ...] | None = ()
+    made: Callable[..., Any] | None = None
     actions: str = "levels"
     slow: bool = False
 
@@ -61,7 +65,7 @@ def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: 
         maker: MakeAgent = partial(make_agent, **_fit(fitted, evaluations) | options)
         return Independent(maker, env, seed)
 
-    return Entry(make, _options(make_agent), actions)
+    return Entry(make, _options(make_agent), make_agent, actions)
 
 
 def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -71,7 +75,7 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
         team: MultiAgent = make_team(env, seed, **_fit(fitted, evaluations) | options)
         return team
 
-    return Entry(make, _options(make_team), actions)
+    return Entry(make, _options(make_team), make_team, actions)
 
 
 def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
@@ -82,7 +86,7 @@ def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
 
         return StableBaselines3(env, seed, evaluations, algorithm, **options)
 
-    return Entry(make, None, actions, slow=True)
+    return Entry(make, None, actions=actions, slow=True)
 
 
 def _fit(fitted: Mapping[str, Callable[[int], Any]], evaluations: int) -> dict[str, Any]:
@@ -143,6 +147,8 @@ def choose_agent(text: str) -> Entry:
     if entry.options is not None:
         for option in options:
             choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
+    if entry.made is not None:
+        check_numbers(f"option of the agent {name!r}:", options, entry.made)
     return replace(entry, make=partial(entry.make, **options))
 
 
@@ -150,13 +156,42 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
     if isinstance(chosen, EntryPoint):
         try:
             chosen = chosen.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever the package raises when it is imported
+            raise_if_of_the_machine(error, f"importing the agent {name!r}", "what else is in memory")
             raise InputError(
                 f"Could not load the agent {name!r} that an installed package offers ({error}): repair or remove "
                 "the package."
             ) from error
-    made = one_team if getattr(chosen, "team", False) else one_each
-    return made(chosen, getattr(chosen, "actions", "levels"))
+    if not callable(chosen):
+        raise InputError(f"The agent {name!r} is of type {type(chosen).__name__}: expected a class.")
+    actions = getattr(chosen, "actions", "levels")
+    choose(f"kind of actions of the agent {name!r}:", actions, dict.fromkeys(("levels", "box")))
+    try:
+        return (one_team if getattr(chosen, "team", False) else one_each)(_told(name, chosen), actions)
+    except ValueError as error:  # of `inspect`: it has no signature
+        raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.") from error
+
+
+def _told(name: str, chosen: Callable[..., Any]) -> Callable[..., Any]:
+    """A class of the user's own; what goes wrong when it is called comes with what it was called as."""
+
+    @wraps(chosen, updated=())
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return chosen(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the class raises
+            raise_if_of_the_machine(error, f"making the agent {name!r}", "what it needs")
+            team = getattr(chosen, "team", False)
+            how = "(env, seed)" if team else "(agent, observation_space, action_space, rng) for every agent"
+            more = "" if team else ", and a class for all agents at once says team = True"
+            raise InputError(
+                f"The agent {name!r} could not be made ({type(error).__name__}: {error}). It is called as "
+                f"{name}{how}{more}."
+            ) from error
+
+    return called
 
 
 def expanded(names: Iterable[str]) -> list[str]:

@@ -27,6 +27,7 @@ from agents.base import Transition
 from agents.learners.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Finite, NotNegative, Positive, Share, WholeNumber, ranges_checked
 
 
 class LevelBandit:
@@ -43,6 +44,7 @@ class LevelBandit:
         InputError: If actions are no levels.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -50,7 +52,7 @@ class LevelBandit:
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        step_size: float = 0.0,
+        step_size: Share = 0.0,
     ) -> None:
         if not isinstance(action_space, Discrete):
             raise InputError(
@@ -107,6 +109,7 @@ class EpsilonGreedy(LevelBandit):
         step_size: See `LevelBandit`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -114,10 +117,10 @@ class EpsilonGreedy(LevelBandit):
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        epsilon: float = 1.0,
-        final_epsilon: float = 0.02,
-        exploration_steps: int = 200,
-        step_size: float = 1.0,
+        epsilon: Share = 1.0,
+        final_epsilon: Share = 0.02,
+        exploration_steps: WholeNumber = 200,
+        step_size: Share = 1.0,
     ) -> None:
         super().__init__(agent, observation_space, action_space, rng, step_size=step_size)
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
@@ -149,6 +152,7 @@ class UCB1(LevelBandit):
         step_size: See `LevelBandit`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -156,9 +160,9 @@ class UCB1(LevelBandit):
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        exploration: float = 0.2,
-        epsilon: float = 0.05,
-        step_size: float = 0.0,
+        exploration: NotNegative = 0.2,
+        epsilon: Share = 0.05,
+        step_size: Share = 0.0,
     ) -> None:
         super().__init__(agent, observation_space, action_space, rng, step_size=step_size)
         self.exploration, self.epsilon = exploration, epsilon
@@ -192,6 +196,7 @@ class GaussianThompson(LevelBandit):
         step_size: See `LevelBandit`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -199,10 +204,10 @@ class GaussianThompson(LevelBandit):
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        prior_mean: float = 0.5,
-        prior_deviation: float = 0.5,
-        noise: float = 0.2,
-        step_size: float = 1.0,
+        prior_mean: Finite = 0.5,
+        prior_deviation: Positive = 0.5,
+        noise: Positive = 0.2,
+        step_size: Share = 1.0,
     ) -> None:
         super().__init__(agent, observation_space, action_space, rng, step_size=step_size)
         self.prior_mean, self.prior_deviation, self.noise = prior_mean, prior_deviation, noise

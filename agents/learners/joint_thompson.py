@@ -21,6 +21,7 @@ from pettingzoo import ParallelEnv
 from agents.base import JointTransition
 from agents.learners.in_turn import InTurn
 from agents.learners.linear_model import LinearModel, alike_levels
+from dsfp_env.common.ranges import Finite, Positive, ranges_checked
 
 
 class JointThompson:
@@ -40,15 +41,16 @@ class JointThompson:
 
     team = True
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        prior_mean: float = 0.5,
-        prior_deviation: float = 0.2,
-        alike: float = 4.0,
-        noise: float = 0.05,
+        prior_mean: Finite = 0.5,
+        prior_deviation: Positive = 0.2,
+        alike: Positive = 4.0,
+        noise: Positive = 0.05,
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Joint Thompson sampling")
         num_agents, num_levels = len(self._turns.agents), self._turns.num_levels

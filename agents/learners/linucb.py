@@ -23,6 +23,7 @@ from pettingzoo import ParallelEnv
 from agents.base import JointTransition
 from agents.learners.in_turn import InTurn
 from agents.learners.linear_model import LinearModel, alike_levels
+from dsfp_env.common.ranges import Finite, NotNegative, Positive, Share, ranges_checked
 
 DEGREE = 2  # of the polynomial of a ratio
 
@@ -47,18 +48,19 @@ class LinUCB:
 
     team = True
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        alpha: float = 1.0,
-        epsilon: float = 0.02,
-        shared: float = 0.05,
-        own: float = 0.15,
-        alike: float = 4.0,
-        prior_mean: float = 0.5,
-        noise: float = 0.05,
+        alpha: NotNegative = 1.0,
+        epsilon: Share = 0.02,
+        shared: NotNegative = 0.05,
+        own: NotNegative = 0.15,
+        alike: Positive = 4.0,
+        prior_mean: Finite = 0.5,
+        noise: Positive = 0.05,
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "LinUCB")
         self.alpha, self.epsilon, self.shared, self.own, self.alike = alpha, epsilon, shared, own, alike

@@ -20,6 +20,7 @@ from agents.base import Transition
 from agents.learners.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Count, Finite, Share, WholeNumber, ranges_checked
 
 
 def td_error(
@@ -60,6 +61,7 @@ class QLearning:
         bins: Values that a feature is rounded to.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -67,16 +69,16 @@ class QLearning:
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        step_size: float = 1.0,
-        negative_step_size: float = 0.02,
-        discount: float = 1.0,
-        epsilon: float = 1.0,
-        final_epsilon: float = 0.02,
-        exploration_steps: int = 200,
-        initial_value: float = 0.0,
-        replays: int = 4,
-        memory: int = 64,
-        bins: int = 4,
+        step_size: Share = 1.0,
+        negative_step_size: Share = 0.02,
+        discount: Share = 1.0,
+        epsilon: Share = 1.0,
+        final_epsilon: Share = 0.02,
+        exploration_steps: WholeNumber = 200,
+        initial_value: Finite = 0.0,
+        replays: WholeNumber = 4,
+        memory: Count = 64,
+        bins: Count = 4,
     ) -> None:
         if not isinstance(action_space, Discrete) or not isinstance(observation_space, Box):
             raise InputError(

@@ -19,6 +19,7 @@ from gymnasium.spaces import Box, Space
 
 from agents.base import Transition
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Positive, Share, WholeNumber, ranges_checked
 
 
 def features(context: float, action: np.ndarray) -> np.ndarray:
@@ -52,6 +53,7 @@ class RegressionBandit:
         ridge: See `fit`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         agent: str,
@@ -59,10 +61,10 @@ class RegressionBandit:
         action_space: Space[Any],
         rng: np.random.Generator,
         *,
-        warm_up: int = 20,
-        epsilon: float = 0.9,
-        window: float = 20.0,
-        ridge: float = 1e-3,
+        warm_up: WholeNumber = 20,
+        epsilon: Share = 0.9,
+        window: Positive = 20.0,
+        ridge: Positive = 1e-3,
     ) -> None:
         if not isinstance(action_space, Box) or action_space.shape != (1,):
             raise InputError(

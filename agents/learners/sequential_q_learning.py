@@ -27,6 +27,7 @@ from pettingzoo import ParallelEnv
 from agents.base import JointTransition
 from agents.learners.exploration import fallen
 from agents.learners.in_turn import InTurn
+from dsfp_env.common.ranges import Count, Finite, Share, WholeNumber, ranges_checked
 
 
 class SequentialQLearning:
@@ -50,19 +51,20 @@ class SequentialQLearning:
 
     team = True
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        step_size: float = 1.0,
-        negative_step_size: float = 0.02,
-        trace: float = 0.9,
-        epsilon: float = 1.0,
-        final_epsilon: float = 0.02,
-        exploration_steps: int = 200,
-        initial_value: float = 0.0,
-        bins: int = 2,
+        step_size: Share = 1.0,
+        negative_step_size: Share = 0.02,
+        trace: Share = 0.9,
+        epsilon: Share = 1.0,
+        final_epsilon: Share = 0.02,
+        exploration_steps: WholeNumber = 200,
+        initial_value: Finite = 0.0,
+        bins: Count = 2,
     ) -> None:
         self._rng, self._turns = np.random.default_rng(seed), InTurn(env, "Sequential Q-learning")
         self.step_size, self.negative_step_size = step_size, negative_step_size

@@ -22,6 +22,7 @@ from pettingzoo import ParallelEnv
 from agents.libraries.ask_tell import AskTellTeam
 from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Positive, Several, ranges_checked
 
 
 class CMAES(AskTellTeam):
@@ -39,13 +40,14 @@ class CMAES(AskTellTeam):
 
     actions = "box"
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        sigma: float = 0.2,
-        population: int | None = None,
+        sigma: Positive = 0.2,
+        population: Several | None = None,
     ) -> None:
         spaces = {agent: env.action_space(agent) for agent in env.possible_agents}
         for agent, space in spaces.items():

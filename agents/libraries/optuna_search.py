@@ -27,6 +27,7 @@ from agents.base import JointTransition
 from agents.libraries.ask_tell import AskTellTeam
 from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Count, Several, Share, WholeNumber, ranges_checked
 
 
 class OptunaSearch(AskTellTeam):
@@ -69,13 +70,14 @@ class TPE(OptunaSearch):
         pareto: See `OptunaSearch`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        warm_up: int = 10,
-        candidates: int = 24,
+        warm_up: WholeNumber = 10,
+        candidates: Count = 24,
         pareto: bool = False,
     ) -> None:
         sampler = _sampler(
@@ -100,14 +102,15 @@ class NSGA2(OptunaSearch):
         pareto: See `OptunaSearch`.
     """
 
+    @ranges_checked
     def __init__(
         self,
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        population: int = 20,
-        crossover: float = 0.9,
-        mutation: float | None = None,
+        population: Several = 20,
+        crossover: Share = 0.9,
+        mutation: Share | None = None,
         pareto: bool = False,
     ) -> None:
         sampler = _sampler(

@@ -16,6 +16,7 @@ from functools import partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from dsfp_env.common.errors import InputError, UnknownArgument
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -47,9 +48,11 @@ def _import(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of the user's own raises when it is imported
+        raise_if_of_the_machine(error, f"importing the {kind} {path!r}", "what else is in memory")
+        why = str(error) or type(error).__name__
         raise InputError(
-            f"Could not import the {kind} {path!r} ({error}). Expected 'package.module:attribute', "
+            f"Could not import the {kind} {path!r} ({why}). Expected 'package.module:attribute', "
             "importable from the current directory or installed."
         ) from error
 

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 
 from dsfp_env.common.devices import made_current
+from dsfp_env.common.errors import InputError
+
+LARGEST_SEED = 2**32 - 1  # what NumPy's and torch's generators all take
+
+
+def check_seed(seed: int, what: str = "The seed") -> None:
+    """Refuse a seed that a generator would not take.
+
+    Raises:
+        InputError: If it is no whole number from 0 to 2^32 - 1.
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"{what} is {seed!r}: expected a whole number from 0 to {LARGEST_SEED}.")
 
 
 @contextmanager

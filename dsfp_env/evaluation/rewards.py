@@ -20,13 +20,16 @@ other's exploration, prune far too much. A function of your own can still be any
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.evaluation.outcome import Outcome
 
 RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score
@@ -72,6 +75,31 @@ REWARDS: dict[str, RewardForm] = {
 }
 
 
+def _checked(function: RewardFunction, name: str, outcome: Outcome, original: Outcome) -> float:
+    """What a function of the user's own says an outcome is worth.
+
+    Raises:
+        InputError: If it raises, or says no finite number.
+    """
+    try:
+        worth: Any = function(outcome, original)
+    except InputError:
+        raise
+    except Exception as error:  # whatever it raises
+        raise_if_of_the_machine(error, f"computing the reward {name!r}", "what it needs")
+        raise InputError(
+            f"The reward {name!r} failed ({type(error).__name__}: {error}) for {outcome}: expected a function of "
+            "(outcome, original) that gives a number."
+        ) from error
+    number = worth.item() if getattr(worth, "shape", None) == () else worth
+    if not isinstance(number, Real) or not math.isfinite(number):
+        raise InputError(
+            f"The reward function gave {worth!r} for {outcome}: expected one finite number, higher is better "
+            f"({name})."
+        )
+    return float(number)
+
+
 def needs_time(reward: str | RewardFunction) -> bool:
     """Whether a reward by name needs measured times; of a function of the user's own that is not known."""
     return isinstance(reward, str) and reward in REWARDS and REWARDS[reward].needs_time
@@ -92,11 +120,15 @@ def reward_function(reward: str | RewardFunction, macs_budget: float | None = No
             f"The MACs budget is {macs_budget}: expected a fraction of the original network's MACs in (0, 1), "
             "for example 0.3."
         )
-    if not isinstance(reward, str):
-        return reward
-    form: Any = choose("reward", reward, REWARDS, importable=True)
+    form: Any = choose("reward", reward, REWARDS, importable=True) if isinstance(reward, str) else reward
     if not isinstance(form, RewardForm):  # a function of the user's own
-        return form
+        name = reward if isinstance(reward, str) else getattr(form, "__name__", repr(form))
+        if not callable(form):
+            raise InputError(
+                f"The reward {name!r} is of type {type(form).__name__}: expected a name, or a function of "
+                "(outcome, original)."
+            )
+        return partial(_checked, form, name)
     if not form.needs_budget:
         return form.worth
     if macs_budget is None:

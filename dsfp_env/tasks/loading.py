@@ -13,7 +13,7 @@ import torch
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.random_numbers import own_random_numbers
+from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
 from dsfp_env.tasks.task import Task
@@ -22,6 +22,7 @@ from dsfp_env.training.epochs import shown
 from dsfp_env.training.pretraining import load_published, load_weights, pretrained
 from dsfp_env.training.recipes import PRETRAINING, Recipe, recipe_from
 
+_LARGEST_IMAGE = 4096
 NAMES = ("digits", "cifar10-NETWORK", "cifar100-NETWORK", "imagefolder:PATH")
 
 Data = tuple[Splits, int]  # and the number of classes
@@ -65,7 +66,7 @@ class TaskOptions:
     def given(self) -> dict[str, Any]:
         """Those options of `load_task` that were said."""
         names = ("network", "image_size", "weights", "recipe", "download")
-        return {name: value for name in names if (value := getattr(self, name))}
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
 
     def seed_of_task(self, seed: int = 0) -> int:
         """The seed of the task that was said, or else that of the run."""
@@ -111,8 +112,7 @@ def load_task(
     Raises:
         InputError: If something is unknown, missing, broken, or does not fit together.
     """
-    if seed < 0:
-        raise InputError(f"The seed of the task is {seed}: expected 0 or more.")
+    check_seed(seed, "The seed of the task")
     if isinstance(name, Task):
         return name
     options = {
@@ -158,6 +158,9 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
     if kind == "imagefolder" and path:
         _check_options(name, options, "network", "image_size", "weights", "recipe")
         network = options.get("network", "resnet18")
+        size = options.get("image_size")
+        if size is not None and not 1 <= size <= _LARGEST_IMAGE:
+            raise InputError(f"The image size is {size}: expected pixels, from 1 to {_LARGEST_IMAGE}.")
         read = partial(_read_tree, Path(path), options.get("image_size"))
     elif data in ("cifar10", "cifar100") and network and not colon:
         _check_options(name, options, "weights", "recipe", "download")

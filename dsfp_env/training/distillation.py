@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dsfp_env.common.devices import fused
+from dsfp_env.common.devices import MOST_THREADS, fused
 from dsfp_env.common.errors import check_ranges
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -69,7 +69,7 @@ class Fidelity:
             "last_distillation_weight": (0 <= self.last_distillation_weight <= 1, "in [0, 1]"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            "threads": (self.threads >= 0, "0 or more"),
+            "threads": (0 <= self.threads <= MOST_THREADS, f"from 0 to {MOST_THREADS}"),
             "kernels": (self.kernels in KERNELS, f"one of {', '.join(KERNELS)}"),
         }
         check_ranges(self, expected)

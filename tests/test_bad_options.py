@@ -1,0 +1,158 @@
+"""What people give by hand, from the command line or from Python: it is used, or refused with a sentence."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import dsfp_env
+from agents.learners.q_learning import QLearning
+from agents.registry import AGENTS, choose_agent
+from agents.reporting.seeds import parse_seeds
+from dsfp_env import Fidelity, InputError
+from dsfp_env.common.ranges import Count, Range, Share, check_numbers
+from dsfp_env.evaluation.rewards import reward_function
+from dsfp_env.tasks.loading import load_task
+
+MODULE = """
+import math
+team_forgotten = type("T", (), {"__init__": lambda self, env, seed: env.possible_agents})
+raising = type("R", (), {"__init__": lambda self, *args: 1 / 0})
+odd_actions = type("O", (), {"actions": "both"})
+number = 7
+def as_text(outcome, original): return "much"
+def as_dict(outcome, original): return {"score": 1}
+def as_nan(outcome, original): return math.nan
+def as_zero_division(outcome, original): return 1 / 0
+def as_array(outcome, original):
+    import numpy
+    return numpy.float32(0.5)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Modules of the user's own, one of them with an error of syntax, one that raises."""
+    (tmp_path / "own_things.py").write_text(MODULE)
+    (tmp_path / "own_syntax.py").write_text("def broken(:\n")
+    (tmp_path / "own_raises.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("own_things", "own_syntax", "own_raises"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "1e999", "-1e999", "None", "True", "'x'", "[1]"])
+@pytest.mark.parametrize(
+    ("agent", "option"), [(name, option) for name, entry in AGENTS.items() for option in entry.options or ()]
+)
+def test_every_option_of_every_learner_has_a_range(agent, option, value):
+    fine = {"pareto": ("True",), "prior_mean": ("-1",), "initial_value": ("-1",), "mutation": ("None",)}
+    fine["population"] = ("None",) if agent == "cma_es" else ()
+    if option == "pareto":
+        pytest.skip("a truth value")
+    text = f"{agent}({option}={value})"
+    if value in fine.get(option, ()):
+        choose_agent(text)
+        return
+    with pytest.raises(InputError, match=f"{option} = .*cannot be used: expected a (whole )?number"):
+        choose_agent(text)
+
+
+def test_numbers_are_checked_in_python_too():
+    with pytest.raises(InputError, match="option of QLearning: step_size = 2 cannot be used: expected a number"):
+        QLearning("a", None, None, None, step_size=2)
+
+
+def test_ranges_by_hand():
+    def function(a: Share, b: Count | None = None, c: int = 0, d: "NoSuchType" = None):  # noqa: F821
+        pass
+
+    check_numbers("x", {"a": -1}, function)  # annotations that cannot be read promise nothing
+    function.__annotations__.pop("d")
+    for fine in ({"a": 0}, {"a": np.float32(0.5)}, {"b": None}, {"b": np.int64(3)}, {"c": "anything"}):
+        check_numbers("x", fine, function)
+    for wrong in ({"a": -0.1}, {"a": np.nan}, {"a": True}, {"a": "0.5"}, {"b": 0}, {"b": 1.0}):
+        with pytest.raises(InputError, match="The x [ab] = "):
+            check_numbers("x", wrong, function)
+    assert Range("x", bool).holds(1)
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [
+        ("own_syntax:Agent", "Could not import the agent 'own_syntax:Agent' .*invalid syntax"),
+        ("own_raises:Agent", "Could not import the agent .*no licence"),
+        ("own_things:Nobody", "Could not import the agent .*Nobody"),
+        ("own_things:number", "is of type int: expected a class"),
+        ("own_things:odd_actions", "Unknown kind of actions of the agent 'own_things:odd_actions': 'both'"),
+    ],
+)
+def test_an_agent_of_ones_own_that_is_none(own, agent, sentence):
+    with pytest.raises(InputError, match=sentence):
+        choose_agent(agent)
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [
+        (
+            "own_things:raising",
+            "could not be made .ZeroDivisionError: .*called as own_things:raising.agent",
+        ),
+        ("own_things:team_forgotten", "a class for all agents at once says team = True"),
+    ],
+)
+def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):
+    env = dsfp_env.parallel_env(task=tiny)
+    with pytest.raises(InputError, match=sentence):
+        choose_agent(agent).make(env, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("as_text", "gave 'much' for Outcome.*expected one finite number"),
+        ("as_dict", "gave {'score': 1}"),
+        ("as_nan", "gave nan"),
+        (
+            "as_zero_division",
+            "'own_things:as_zero_division' failed .ZeroDivisionError: division by zero",
+        ),
+    ],
+)
+def test_a_reward_of_ones_own_that_is_no_number(own, tiny, name, sentence):
+    env = dsfp_env.parallel_env(task=tiny, reward=f"own_things:{name}")
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=sentence):
+        env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+
+
+def test_a_reward_of_ones_own_may_be_a_number_of_numpy(own):
+    assert reward_function("own_things:as_array")(None, None) == 0.5
+    with pytest.raises(InputError, match="The reward 'own_things:number' is of type int"):
+        reward_function("own_things:number")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 2**70, 1.5, "0", True, None])
+def test_seeds_have_a_range(seed):
+    with pytest.raises(InputError, match="The seed of the task is .*expected a whole number from 0 to 4294967295"):
+        load_task("digits", seed=seed)
+
+
+def test_seeds_on_the_command_line_have_a_range():
+    assert parse_seeds("4294967295") == [2**32 - 1]
+    for text in ("4294967296", "0-99999999999999"):
+        with pytest.raises(InputError, match="--seeds is .*expected a whole number from 0 to 4294967295"):
+            parse_seeds(text)
+
+
+@pytest.mark.parametrize("size", [-5, 0, 100_000])
+def test_image_sizes_have_a_range(size):
+    with pytest.raises(InputError, match=f"The image size is {size}: expected pixels"):
+        load_task("imagefolder:somewhere", image_size=size)
+
+
+def test_threads_have_a_range():
+    with pytest.raises(InputError, match="Fidelity.threads is 100000: expected from 0 to"):
+        Fidelity(threads=100_000)
