@@ -23,25 +23,54 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
+from msgspec import Meta, Struct
 from torch import nn
 
 from dsfp_env.channels.graph import ChannelGraph, Keep
-from dsfp_env.channels.layers import Weighted, kind_of, widths
+from dsfp_env.channels.layers import Convolution, Weighted, kind_of, widths
 from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import check_regular, write_whole
 from dsfp_env.common.hashing import bytes_of
+from dsfp_env.common.schemas import Hash, Natural, Positive, Share, Strict, read_json
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
 
 FORMAT = 3
 _SIGNED = ("format", "task", "architecture", "layers", "widths")  # parts of the header under the checksum
+
+
+class _Layer(Strict):
+    filters: Positive
+    of: Positive
+    ratio: Share
+    kept: Annotated[list[Natural], Meta(min_length=1)]
+
+
+class _Header(Strict):
+    """See the top of this file."""
+
+    format: int
+    task: str
+    architecture: tuple[str, Positive] | None
+    layers: dict[str, _Layer]
+    widths: dict[str, dict[str, Positive]]
+    checksum: Hash
+    versions: dict[str, str]
+    about: dict[str, Any]
+    extra_state: dict[str, Any] | None = None
+
+
+class _Format(Struct):
+    """What every version of the header has."""
+
+    format: int
 
 
 def save_pruned(
@@ -135,6 +164,7 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
     slim = copy.deepcopy(unwrapped(network)).cpu()
     try:
         _set_state(slim, {**tensors, **header.get("extra_state", {})}, header["widths"])
+        _check_filters(slim, unwrapped(network), header["layers"])
     except ValueError as error:
         raise InputError(
             f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
@@ -165,10 +195,13 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     try:
         check_regular(path)
         with safetensors.safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["dsfp_env"])
+            text = (file.metadata() or {})["dsfp_env"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT}")
+        version = read_json(text, _Format, "its header").format
+        if version != FORMAT:
+            raise ValueError(f"its format is {version}, and this version reads {FORMAT}")
+        _check_layers(read_json(text, _Header, "its header"))
+        header = json.loads(text)
         if header["checksum"] != _checksum(header, tensors):
             raise ValueError("its checksum does not match its content")
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -185,6 +218,17 @@ def _widths(network: nn.Module, graph: ChannelGraph) -> dict[str, dict[str, int]
     for path, node in graph.nodes.items():
         found[path] |= {name: getattr(network.get_submodule(path), name) for name in node.counts}
     return {path: attributes for path, attributes in found.items() if attributes}
+
+
+def _check_layers(header: _Header) -> None:
+    """Refuse what its layers say of themselves if it cannot be."""
+    for path, layer in header.layers.items():
+        rising = all(first < second for first, second in zip(layer.kept, layer.kept[1:], strict=False))
+        if not rising or layer.kept[-1] >= layer.of or layer.filters != len(layer.kept):
+            expected = f"{layer.filters} rising numbers below {layer.of}"
+            raise ValueError(f"the kept filters of {path!r} are not {expected}")
+        if abs(layer.ratio - (1 - layer.filters / layer.of)) > 1e-9:
+            raise ValueError(f"the ratio of {path!r} is {layer.ratio}, but {layer.filters} of {layer.of} stayed")
 
 
 def _state_of(network: nn.Module) -> dict[str, Any]:
@@ -250,12 +294,26 @@ def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mappin
 
 
 def _may_have(module: nn.Module, attributes: Mapping[str, int]) -> bool:
-    """Whether a module may get these widths: a layer those of its kind, others numbers below those they have."""
-    own = vars(module)
-    return widths(module).keys() <= attributes.keys() and all(
-        name in widths(module) or (type(own.get(name)) is type(value) is int and 0 < value <= own[name])
+    """Whether a module may get these widths: those of its kind, and numbers of its own, none above what it has."""
+    own, of_kind = vars(module), widths(module).keys()
+    return of_kind <= attributes.keys() and all(
+        name in of_kind or (type(own.get(name)) is int and value <= own[name])
         for name, value in attributes.items()
     )
+
+
+def _check_filters(slim: nn.Module, original: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
+    """See that the layers have as many filters as the file says, of as many.
+
+    Raises:
+        ValueError: If one has not.
+    """
+    for path, layer in layers.items():
+        for network, expected in ((slim, layer["filters"]), (original, layer["of"])):
+            module: Any = dict(network.named_modules(remove_duplicate=False)).get(path, network)
+            kind = kind_of(module)
+            if not isinstance(kind, Convolution) or kind.out_width(module) != expected:
+                raise ValueError(f"{path!r} has not the {expected} filters that the file tells of")
 
 
 def _version(package: str) -> str:

@@ -124,7 +124,9 @@ def test_a_changed_byte_gets_a_sentence(saved, tiny):
     ("change", "sentence"),
     [
         (lambda header: header.update(format=1), "its format is 1"),
-        (lambda header: header.pop("layers"), "KeyError"),
+        (lambda header: header.pop("layers"), "missing required field `layers`"),
+        (lambda header: header.update(colour="red"), "unknown field `colour`"),
+        (lambda header: header["layers"]["conv2"].update(filters=True), "Expected `int`, got `bool`"),
         (lambda header: header["widths"]["conv2"].update(in_channels=3), "checksum does not match"),
     ],
 )

@@ -29,11 +29,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import write_whole
+from dsfp_env.common.files import check_regular, read_regular, write_whole
+from dsfp_env.tables.meta import FIDELITIES as FIDELITIES
+from dsfp_env.tables.meta import SCHEMA as SCHEMA
+from dsfp_env.tables.meta import SPLITS as SPLITS
+from dsfp_env.tables.meta import check_meta
 
-SCHEMA = 1
-FIDELITIES = ("recalibrated", "distilled")  # without, and with the short knowledge distillation
-SPLITS = ("validation", "test")
 COSTS = ("macs", "params", "filters")
 META, NETWORK = "meta.json", "network.safetensors"
 
@@ -80,16 +81,13 @@ def read_meta(folder: Path) -> dict[str, Any]:
         InputError: If it is no table of this schema.
     """
     try:
-        meta = json.loads((folder / META).read_text())
+        text = read_regular(folder / META).decode()
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} is no table: {META} cannot be read ({error}). Expected a folder that "
             "`python -m dsfp_env.tabulate` has made."
         ) from error
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        came = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
-        raise InputError(f"{folder} is no table that this release reads: its schema is {came}, expected {SCHEMA}.")
-    return meta
+    return check_meta(text, f"{META} of {folder}")
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
@@ -134,17 +132,35 @@ def read(folder: Path) -> tuple[dict[str, Any], Arrays]:
             "on."
         )
     told = {key: value for key, value in meta.items() if key != "checksum"}
-    if _checksum_of(told) != meta["checksum"]:
+    if "files" not in meta or _checksum_of(told) != meta["checksum"]:
         raise InputError(f"The table {folder} is damaged: {META} was changed. Get it anew, or make it anew.")
     for name, expected in meta["files"].items():
-        if not (folder / name).is_file():
+        if Path(name).name != name or not (folder / name).is_file():
             raise InputError(f"The table {folder} is not whole: {name} is missing. Get it anew, or make it anew.")
         if checksum(folder / name) != expected:
             raise InputError(
                 f"The table {folder} is damaged: {name} is not the file that {META} tells of. Get it anew, or "
                 "make it anew."
             )
-    return meta, open_arrays(folder, meta)
+    arrays = open_arrays(folder, meta)
+    _check_numbers(folder, meta, arrays)
+    return meta, arrays
+
+
+def _check_numbers(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
+    """Refuse numbers that no measurement gives."""
+    images = np.array([meta["splits"][split] for split in SPLITS])
+    filters = np.array([agent["filters"] for agent in meta["agents"].values()])
+    whole = np.array([meta["original"][name] for name in COSTS])
+    fine = {
+        "correct.npy": (arrays.correct >= 0).all() and (arrays.correct <= images).all(),
+        "seconds.npy": np.isfinite(arrays.seconds).all() and (arrays.seconds >= 0).all(),
+        "costs.npy": (arrays.costs >= 1).all() and (arrays.costs <= whole).all(),
+        "filters_kept.npy": (arrays.filters_kept >= 1).all() and (arrays.filters_kept <= filters).all(),
+    }
+    for name, holds in fine.items():
+        if not holds:
+            raise InputError(f"The table {folder} is damaged: {name} has numbers that cannot be. Make it anew.")
 
 
 def open_arrays(folder: Path, meta: Mapping[str, Any], writable: bool = False) -> Arrays:
@@ -161,6 +177,7 @@ def open_arrays(folder: Path, meta: Mapping[str, Any], writable: bool = False) -
     opened = {}
     for name, shape in shapes(meta).items():
         try:
+            check_regular(folder / f"{name}.npy")
             array = np.load(folder / f"{name}.npy", mmap_mode="r+" if writable else "r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"The table {folder} is damaged: {name}.npy cannot be read ({error}).") from error

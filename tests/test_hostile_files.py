@@ -1,0 +1,141 @@
+"""Files of strangers, with right checksums, that say anything: they are used, or refused with a sentence."""
+
+import contextlib
+import copy
+import json
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyNet, make_tiny_task
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tables import make_table
+
+from dsfp_env import Evaluator, InputError, checkpoints, load_pruned, load_table, save_pruned
+from dsfp_env.tables import files as table_files
+from dsfp_env.tables.evaluator import TableEvaluator
+
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70), st.sampled_from([0, -1, 1, 2, 3, 2**31, 2**53 + 1]), st.floats(), st.booleans()
+)
+ANYTHING = st.recursive(
+    st.one_of(st.none(), NUMBERS, st.text(max_size=8)),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=6), inside, max_size=4),
+    max_leaves=6,
+)
+
+
+def places(value, path=()):
+    """Every place in nested JSON."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from places(one, (*path, key))
+
+
+def changed(value, data):
+    """JSON with something else in one place, or with one place less."""
+    value = copy.deepcopy(value)
+    path = data.draw(st.sampled_from([path for path in places(value) if path]))
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    if data.draw(st.integers(0, 5)) == 0:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = data.draw(ANYTHING)
+    return value
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    file = tmp_path_factory.mktemp("saved") / "net.safetensors"
+    task = make_tiny_task("hostile")
+    evaluator = Evaluator(task, "l1", store=False)
+    ratios = dict.fromkeys(task.agents, 50.0)
+    save_pruned(file, evaluator.build(ratios), evaluator.keep(ratios), task, {"score": 1})
+    return file
+
+
+@MANY
+@given(data=st.data())
+def test_checkpoints(saved, tmp_path_factory, data):
+    content = saved.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    outer = json.loads(content[8 : 8 + length])
+    header = changed(json.loads(outer["__metadata__"]["dsfp_env"]), data)
+    _, tensors = checkpoints.read_pruned(saved)
+    with contextlib.suppress(KeyError, TypeError):  # what is missing is found out before
+        header["checksum"] = checkpoints._checksum(header, tensors)
+    outer["__metadata__"]["dsfp_env"] = json.dumps(header)
+    text = json.dumps(outer).encode()
+    file = tmp_path_factory.getbasetemp() / "hostile.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    try:
+        network = load_pruned(file, network=TinyNet())
+    except InputError:
+        return
+    assert network(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return make_table(tmp_path_factory.mktemp("hostile") / "table")
+
+
+def used(folder):
+    """What people do with a table."""
+    table = load_table(folder)
+    evaluator = TableEvaluator(table)
+    outcome = evaluator.evaluate(dict.fromkeys(table.agents, 50.0), 1)
+    assert 0 <= outcome.accuracy <= 1
+    assert 0 < outcome.relative_macs <= 1
+    assert 0 <= evaluator.original.accuracy <= 1
+    assert np.isfinite(table.landscape("accuracy_x_saving").scores).all() if hasattr(table, "landscape") else True
+
+
+@MANY
+@given(data=st.data())
+def test_tables(table, data):
+    meta = changed(json.loads((table / "meta.json").read_text()), data)
+    whole = (table / "meta.json").read_bytes()
+    try:
+        told = {key: value for key, value in meta.items() if key != "checksum"}
+        (table / "meta.json").write_text(json.dumps({**told, "checksum": table_files._checksum_of(told)}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            used(table)
+    except InputError:
+        pass
+    finally:
+        (table / "meta.json").write_bytes(whole)
+
+
+@settings(MANY, max_examples=60)
+@given(data=st.data())
+def test_numbers_of_tables(table, data):
+    name = data.draw(st.sampled_from(table_files.Arrays._fields))
+    whole = {path.name: path.read_bytes() for path in table.iterdir()}
+    array = np.load(table / f"{name}.npy")
+    wrong = (
+        st.sampled_from([np.nan, np.inf, -1])
+        if name == "seconds"
+        else st.integers(0, int(np.iinfo(array.dtype).max))
+    )
+    flat = array.reshape(-1)
+    flat[data.draw(st.integers(0, len(flat) - 1))] = data.draw(wrong)
+    if data.draw(st.booleans()):
+        array = array[: data.draw(st.integers(0, len(array)))]
+    try:
+        np.save(table / f"{name}.npy", array)
+        table_files.finish(table, table_files.read_meta(table))
+        used(table)
+    except InputError:
+        pass
+    finally:
+        for path, content in whole.items():
+            (table / path).write_bytes(content)
