@@ -421,6 +421,118 @@ def test_convolutions_over_one_and_three_dimensions(dims):
         assert_exact(graph, network, image, seed)
 
 
+class Doubled(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(torch.cat([x, x], 1))
+
+
+class Enlarging(nn.Conv2d):
+    def forward(self, x):
+        return F.pixel_shuffle(super().forward(x), 2)
+
+
+class LowRank(nn.Linear):
+    """With an adapter of low rank, as in LoRA."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Parameter(torch.randn(2, inputs)), nn.Parameter(torch.randn(outputs, 2))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"),
+    [(Doubled(16, 6, 3, padding=1), 6), (Enlarging(8, 8, 3, padding=1), 2)],
+    ids=["doubled", "enlarging"],
+)
+def test_a_convolution_with_a_forward_pass_of_its_own_is_left_alone(layer, width):
+    torch.manual_seed(0)
+    network, image = Net(lambda n, x: n.d(n.a(x)), width, d=layer).eval(), torch.randn(2, 3, 8, 8)
+    graph = ChannelGraph.trace(network, image)
+    assert list(graph.layers) == ["z"]
+    assert graph.excluded["d"] == "its forward pass is not that of a convolution"
+    assert "mixed by convolution in 'd'" in graph.excluded["a"]
+    assert_exact(graph, network, image, 0)
+
+
+def test_what_a_layer_computes_besides_is_counted():
+    torch.manual_seed(0)
+    network = Net(lambda n, x: n.z2(n.l(x.mean((2, 3)))[..., None, None]), 4, l=LowRank(3, 6), z2=conv(6, 4))
+    network, image = network.eval(), torch.randn(2, 3, 8, 8)
+    assert_exact(ChannelGraph.trace(network, image), network, image, 0)
+
+
+def halves_of(width, how):
+    """A stage of CSP: a convolution of one half of the channels."""
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = conv(width // 2, width // 2)
+
+        def forward(self, y):
+            half = y.shape[1] // 2
+            left, right = y.chunk(2, 1) if how == "chunk" else (y[:, :half], y[:, half:])
+            return torch.cat([self.c(left), right], 1)
+
+    return Stage()
+
+
+@pytest.mark.parametrize("how", ["chunk", "slice"])
+@pytest.mark.parametrize("width", [8, 16, 24])
+@pytest.mark.parametrize("stages", [2, 3])
+def test_halves_of_halves_are_exact_for_any_plan(how, width, stages):
+    """Coupled sets with other ratios leave other numbers in the two halves, unless these are tied."""
+    torch.manual_seed(0)
+    blocks = [halves_of(width, how) for _ in range(stages)]
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3)
+    network, image = nn.Sequential(conv(3, width), *blocks, *head).eval(), torch.randn(2, 3, 8, 8)
+    graph = ChannelGraph.trace(network, image)
+    assert len(graph.layers) == 1 + stages
+    for seed in range(20):
+        assert_exact(graph, network, image, seed)
+
+
+ORDERS = {
+    "roll": lambda y: y.roll(2, 1),
+    "half, rolled": lambda y: y[:, : y.shape[1] // 2].roll(1, 1),
+    "even, odd": lambda y: torch.cat([y[:, ::2], y[:, 1::2]], 1),
+    "first half": lambda y: y.chunk(2, 1)[0],
+    "pairs": lambda y: F.max_pool3d(y[:, None], (2, 1, 1))[:, 0],
+    "one gates the others": lambda y: y[:, :1].sigmoid() * y[:, 1:],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("width", [2, 5, 8, 9, 12, 15, 16])
+def test_what_is_taken_by_position_is_exact_for_any_plan(order, width):
+    torch.manual_seed(0)
+    out = ORDERS[order](torch.zeros(1, width, 1, 1)).shape[1]
+    network = Net(lambda n, x: ORDERS[order](n.a(x)), out, a=conv(3, width)).eval()
+    graph = ChannelGraph.trace(network, torch.randn(1, 3, 8, 8))
+    for seed in range(20):
+        assert_exact(graph, network, torch.randn(2, 3, 8, 8), seed)
+
+
+def test_a_branch_that_is_zero_at_first_is_verified_too():
+    class ReZero(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.head = conv(3, 8), conv(8, 8), conv(8, 8), nn.Linear(8, 3)
+            self.alpha = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            y = F.relu(self.a(x))
+            e = self.b(y).exp()
+            return self.head((y + self.alpha * self.c(e / e.sum(1, keepdim=True))).mean((2, 3)))
+
+    graph = ChannelGraph.trace(ReZero().eval(), torch.randn(1, 3, 8, 8))
+    assert list(graph.layers) == ["a", "c"]
+    assert "something depends on their number" in graph.excluded["b"]
+
+
 class Twins(nn.Module):
     """Two layers that share one weight."""
 

@@ -455,3 +455,46 @@ def test_complex_numbers_are_no_reason_to_fail():
     graph = is_exact(seeded(Spectral))
     assert "b" in graph.layers
     assert "a" in graph.layers or "fft" in graph.excluded["a"]
+
+
+class Tied(nn.Module):
+    """Two convolutions that share weight and normalisation, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3)
+        self.c.weight, self.norm, self.head = self.b.weight, nn.BatchNorm2d(4), nn.Linear(4 * 36, 3)
+
+    def forward(self, x):
+        y = F.relu(self.norm(self.b(F.relu(self.a(x)))))
+        return self.head(F.relu(self.norm(self.c(y))).flatten(1))
+
+
+@pytest.mark.parametrize("criterion", sorted(CRITERIA.keys() - {"random"}))
+def test_tied_layers_have_scores(criterion):
+    task = task_of(seeded(Tied))
+    if criterion not in ("bn_scale", "taylor_bn"):  # these need a normalisation behind every layer
+        assert all(scores.isfinite().all() for scores in task.scores(criterion).values())
+    assert half(task).accuracy > 0
+
+
+def test_a_forward_pass_without_gradients_gets_a_sentence():
+    class Detached(Reshaped):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    task = task_of(seeded(Detached))
+    with pytest.raises(InputError, match="No gradient comes out .*or a criterion without gradients, as 'l1'"):
+        task.scores("dsfp")
+    with pytest.raises(InputError, match="No gradient comes out .*or no fine-tuning: Fidelity.batches=0."):
+        half(task)
+
+
+def test_complex_logits_are_refused():
+    class Complex(Reshaped):
+        def forward(self, x):
+            return super().forward(x) * 1j
+
+    with pytest.raises(InputError, match="answers complex shape"):
+        task_of(seeded(Complex))

@@ -118,7 +118,7 @@ def channel_classes(
         for path, module in trace.modules.items()
         for reads, writes in [_sides(trace, path)]
     }
-    nodes |= _vector_nodes(network, trace, of_label)
+    nodes |= _vector_nodes(network, trace, of_label, seen)
     for (path, name), labels in counts.items():
         nodes.setdefault(path, _empty_node()).counts[name] = of_label[labels]
     pinned: dict[int, str] = {}
@@ -134,14 +134,14 @@ def function_nodes(trace: Trace, classes: Classes) -> dict[str, Node]:
     for number, event in enumerate(trace.events):
         for seen in event.labels if event.macs else ():
             channels = seen.compact.flatten().long()
-            if max(seen.compact.shape, default=1) == len(channels) > 1 and (channels > 0).all():
+            if max(seen.compact.shape, default=1) == len(channels) > 1 and channels.any():
                 along, uses = (classes.of_label[channels],), event.macs // len(channels)
                 node = nodes.setdefault(f"<{number}>", _empty_node())
                 node.tensors["product"] = LabelledTensor(torch.Size([len(channels)]), along, False, False, uses)
     return nodes
 
 
-def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> dict[str, Node]:
+def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor, seen: set[int]) -> dict[str, Node]:
     """Nodes for tensors of the user's own modules that hold one number per channel."""
     nodes: dict[str, Node] = {}
     for (path, name), dim in trace.vectors.items():
@@ -150,7 +150,9 @@ def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> d
         one_axis = (None,) * dim + (of_label[trace.vertices[path, name]],)
         node = nodes.setdefault(path, _empty_node())
         is_parameter = name in module._parameters
-        node.tensors[name] = LabelledTensor(tensor.shape, one_axis, is_parameter, is_parameter)
+        counts = is_parameter and id(tensor) not in seen
+        node.tensors[name] = LabelledTensor(tensor.shape, one_axis, is_parameter, counts)
+        seen.add(id(tensor))
     return nodes
 
 
@@ -271,6 +273,8 @@ def prunable_layers(
         for path, module in network.named_modules()
         if isinstance(kind_of(module), Convolution) and path not in trace.positions
     }
+    for path in trace.unlike & excluded.keys():
+        excluded[path] = "its forward pass is not that of a convolution"
     for path in trace.positions:
         module: Any = trace.modules[path]
         node = classes.nodes[path]

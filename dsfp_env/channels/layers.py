@@ -88,6 +88,10 @@ class Weighted(Kind):
         """How many channels the layer writes."""
         return self.weight(layer).shape[0]
 
+    def in_width(self, layer: Any) -> int:
+        """How many channels the layer reads."""
+        return self.weight(layer).shape[1]
+
     def uses(self, layer: Any, inputs: torch.Tensor, output: torch.Tensor) -> int:
         """How often each number of the weight was multiplied, from what the layer read and wrote."""
         return output.numel() // output.shape[self.channel_dim(layer)]
@@ -133,6 +137,9 @@ class Convolution(Weighted):
 
     def out_width(self, layer: _ConvNd) -> int:
         return layer.out_channels
+
+    def in_width(self, layer: _ConvNd) -> int:
+        return layer.in_channels
 
     def loses_whole_groups(self, layer: _ConvNd) -> bool:
         """Whether whole groups go, and not the same places in every group."""

@@ -57,6 +57,7 @@ class Propagation(TorchDispatchMode):
         self.failed: Event | None = None  # the operation that raised, with the labels that it read
         self.counting = True  # multiply-adds
         self.multiply_adds = 0  # of convolutions and matrix products with a weight, outside of what is opaque
+        self.hidden_macs = 0  # of those, inside of what is opaque, so far
         self._uncut = uncut or []
         self._path: list[str] = []
         self._opaque = False
@@ -92,7 +93,10 @@ class Propagation(TorchDispatchMode):
     ) -> Any:
         operation = Operation(func, args, kwargs or {})
         if self._opaque:
-            return operation.run()
+            result = operation.run()
+            if operation.name in LINEAR and self.counting:
+                self.hidden_macs += _multiply_adds(operation, result)
+            return result
         labelled = [tensor for tensor in operation.inputs if self.labels.of(tensor) is not None]
         name = RESHAPES.get(operation.name, operation.name)
         event = Event(f"{name} in {self.where!r}" if self.where else name, self.where)
@@ -104,7 +108,7 @@ class Propagation(TorchDispatchMode):
             raise
         outputs = tensors_in(result)
         if operation.name in LINEAR and self.counting:
-            event.macs = flop_registry[func.overloadpacket](*args, **operation.kwargs, out_val=result) // 2
+            event.macs = _multiply_adds(operation, result)
             self.multiply_adds += event.macs
         if not labelled:
             self.made.note(operation.inputs, outputs)
@@ -243,3 +247,9 @@ class Propagation(TorchDispatchMode):
     def seen(self, tensors: Iterable[torch.Tensor]) -> list[Seen]:
         """The labels of those tensors that have any."""
         return [seen(labels) for tensor in tensors if (labels := self.labels.of(tensor)) is not None]
+
+
+def _multiply_adds(operation: Operation, result: Any) -> int:
+    """Of a convolution or a matrix product."""
+    count = flop_registry[operation.func.overloadpacket]
+    return int(count(*operation.args, **operation.kwargs, out_val=result)) // 2

@@ -47,14 +47,16 @@ class Selector:
         self._sizes = np.bincount(self._set_of_class, minlength=len(self.sets))
         self._starts = np.cumsum([0, *self._sizes[:-1]])[: len(self._sizes)]
 
-        # Who loses outputs: these layers, and others without an agent, one after another.
+        # Who loses outputs: these layers, and others without an agent, one after another; and who might lose all
+        # inputs.
         followers = [
             out_classes[path]
             for path, node in classes.nodes.items()
             if path not in layers and node.positions and np.isin(out_classes[path], self._classes).any()
         ]
-        self._has_agent = np.array([True] * len(own) + [False] * len(followers))
-        self._losers = own + followers
+        readers = _unprotected(classes, own + followers, self._classes)
+        self._has_agent = np.array([True] * len(own) + [False] * (len(followers) + len(readers)))
+        self._losers = own + followers + readers
         self._widths = np.array([len(one) for one in self._losers])
         self._all = np.concatenate([np.empty(0, np.int64), *self._losers])
         self._bounds = np.cumsum([0, *self._widths[:-1]])[: len(self._widths)]
@@ -99,6 +101,22 @@ class Selector:
             best = lost[of_class[lost] == of_class[lost].max()][-1]  # the last of equals: the first went first
             alive[self._classes[best]] = True
             kept = np.add.reduceat(alive[self._all], self._bounds, dtype=np.int64)
+
+
+def _unprotected(classes: Classes, losers: list[np.ndarray], removable: np.ndarray) -> list[np.ndarray]:
+    """What layers read that may lose all of it though every layer keeps a filter, as they read a part of one."""
+    by_first: dict[int, list[set[int]]] = {}
+    for loser in losers:
+        by_first.setdefault(int(loser[0]), []).append(set(loser.tolist()))
+    unprotected = []
+    for node in classes.nodes.values():
+        reads = node.in_class.numpy().copy()
+        if not node.positions or not np.isin(reads, removable).all():
+            continue
+        known = set(reads.tolist())
+        if not any(loser <= known for first in known & by_first.keys() for loser in by_first[first]):
+            unprotected.append(reads)
+    return unprotected
 
 
 def _lowest(scores: np.ndarray, count: int) -> np.ndarray:

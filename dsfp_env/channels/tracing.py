@@ -42,6 +42,7 @@ class Trace:
     modules: dict[str, nn.Module] = field(default_factory=dict)  # layers that ran, in order of execution
     vertices: Vertices = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)  # path -> uses of each weight, per image
+    unlike: set[str] = field(default_factory=set)  # layers of the user's own that are not like those of their kind
     norms: dict[str, str] = field(default_factory=dict)  # convolution -> normalisation that takes its output
     vectors: dict[tuple[str, str], int] = field(default_factory=dict)  # other tensors, one number per channel: dim
     events: list[Event] = field(default_factory=list)
@@ -194,8 +195,30 @@ class _Run:
             kind = kind_of(module)
             if kind is None:
                 return forward(*inputs, **kwargs)
-            with self.propagation.opaque():
-                return self._layer(path, module, kind, forward, *inputs, **kwargs)
+            if _is_torchs_own(module) or self._is_plain(module, kind, forward, *inputs, **kwargs):
+                with self.propagation.opaque():
+                    return self._layer(path, module, kind, forward, *inputs, **kwargs)
+            self.trace.unlike.add(path)  # its forward pass is followed like that of any other module
+            return forward(*inputs, **kwargs)
+
+    def _is_plain(
+        self, module: nn.Module, kind: Kind, forward: Callable[..., Any], *inputs: Any, **kwargs: Any
+    ) -> bool:
+        """Whether a layer whose forward pass is the user's own maps its channels as layers of its kind do."""
+        image = inputs[0] if inputs else next(iter(kwargs.values()), None)
+        if not isinstance(image, torch.Tensor) or image.dim() <= abs(kind.channel_dim(module)):
+            return False
+        counting, self.propagation.counting = self.propagation.counting, False
+        with self.propagation.opaque():
+            output = forward(*inputs, **kwargs)
+        self.propagation.counting = counting
+        dim = kind.channel_dim(module)
+        if not isinstance(output, torch.Tensor) or output.dim() != image.dim():
+            return False
+        reads, writes = image.shape[dim], output.shape[dim]
+        if isinstance(kind, Weighted):
+            return (reads, writes) == (kind.in_width(module), kind.out_width(module))
+        return reads == writes
 
     def finish(self, output: Any, training: bool) -> None:
         """After a run."""
@@ -218,7 +241,11 @@ class _Run:
         event = Event(f"the forward pass in {path!r}", path, self.propagation.seen([image]))
         self.propagation.failed = event
         statistics = kind.is_normalisation and module.training  # one image has none, and buffers are not ours
+        before = self.propagation.hidden_macs
         output = image.clone() if statistics else forward(*inputs, **kwargs)
+        own = kind.uses(module, image, output) * kind.weight(module).numel() if isinstance(kind, Weighted) else 0
+        if self.propagation.counting:  # what a forward pass of the user's own computes besides
+            self.propagation.multiply_adds += self.propagation.hidden_macs - before - own
         self.propagation.failed = None
         dim = kind.channel_dim(module)
         reads = self.labels(path, "in", image.shape[dim])
@@ -277,6 +304,12 @@ def _label_vectors(skeleton: nn.Module, run: _Run, uncut: Trace | None) -> None:
                 run.trace.vectors[path, name] = long[0]
                 labels = run.labels(path, name, tensor.numel())
                 run.propagation.labels.put(tensor, labels.view(tensor.shape).float())
+
+
+def _is_torchs_own(module: nn.Module) -> bool:
+    """Whether what runs in a layer is torch's code, and not that of a class which inherits from it."""
+    functions = (getattr(type(module), name, None) for name in ("forward", "_conv_forward"))
+    return all(getattr(function, "__module__", "torch.").startswith("torch.") for function in functions)
 
 
 def _mixes(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ does not tells which classes cannot be removed, and why.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -44,6 +45,9 @@ class Graph(Protocol):
 
 
 _FEW = 16  # filters, of which 90 % are all but one
+_MORE = 8  # trials of networks that take channels by position
+_STIRRED = 10_000  # numbers; larger tensors are left as they are, unless their numbers are all the same
+_IN_ORDER = {"cat", "stack", "constant_pad_nd", "repeat"}  # these look at whole tensors
 
 
 class Fault(NamedTuple):
@@ -65,7 +69,7 @@ def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, 
     """
     if not graph.layers:
         return None
-    for keep in _trials(graph, classes):
+    for keep in _trials(graph, classes, more=_takes_by_position(trace, classes)):
         alive = torch.from_numpy(graph.alive(keep))
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
         slim = cut(network, graph.nodes, alive, shared)
@@ -74,13 +78,16 @@ def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, 
             return fault
         if fault or after.error:
             break
-    else:
-        fault = None
         with torch.no_grad():
-            alike = same_answers(after.answers, tensors_of(example.run(graph.masked(network, keep).eval())))
-        few = any(layer.out_channels < _FEW for layer in graph.layers.values())
-        if alike and not (few and _why_not(graph, classes, network, example, graph.layers, 0.9)):
+            masked = tensors_of(example.run(graph.masked(network, keep).eval()))
+        if not same_answers(after.answers, masked):
+            break
+    else:
+        fault, few = None, any(layer.out_channels < _FEW for layer in graph.layers.values())
+        stirred = _stirred(network)
+        if not _why_not(graph, classes, stirred, example, graph.layers, *([0.5, 0.9] if few else [0.5])):
             return None
+        network = stirred
     if by_set := _faults_by_set(graph, classes, network, example):
         return Fault(by_set)
     if _why_not(graph, classes, network, example, graph.layers, 0.1, 0.4, 0.9):
@@ -88,8 +95,10 @@ def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, 
     return None  # other operations may run after removal, and do the same
 
 
-def _trials(graph: Graph, classes: Classes) -> Iterator[Keep]:
+def _trials(graph: Graph, classes: Classes, more: bool) -> Iterator[Keep]:
     """Kept filters that bring mistakes to light: not the first ones; then two or more at random, never the last.
+
+    If asked, some more at random: where channels are taken by position, it matters how many stay of each piece.
 
     Scores are given to classes: the mean over coupled layers, which do not lie alike, would even them out.
     """
@@ -99,9 +108,53 @@ def _trials(graph: Graph, classes: Classes) -> Iterator[Keep]:
     rng = torch.Generator().manual_seed(0)
     some = torch.rand(graph.num_classes, generator=rng)
     some[torch.stack([graph.nodes[path].out_class[-1] for path in graph.layers])] = -1
-    shares = (0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)).tolist()
-    ratios = _at_least_one(graph, classes, dict(zip(graph.layers, shares, strict=True)))
-    yield graph.keep(ratios, _of_filters(graph, some), min_filters=2)
+    for number in range(1 + _MORE * more):
+        shares = (0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)).tolist()
+        ratios = _at_least_one(graph, classes, dict(zip(graph.layers, shares, strict=True)))
+        yield graph.keep(ratios, _of_filters(graph, some), min_filters=2 - number % 2)
+        some = torch.rand(graph.num_classes, generator=rng)
+
+
+def _takes_by_position(trace: Trace, classes: Classes) -> bool:
+    """Whether an operation takes channels that can be removed by their position, or some of them together."""
+    pinned = torch.zeros(len(classes.of_label), dtype=torch.bool)  # by class
+    pinned[list(classes.pinned)] = True
+    return any(
+        not pinned[classes.of_label[seen.compact.flatten().long()]].all()
+        for event in trace.events
+        if event.mixes or _reorders(event)
+        for seen in event.labels
+    )
+
+
+def _reorders(event: Event) -> bool:
+    """Whether what an operation wrote are other channels than it read, or in another order."""
+    if event.read is None or event.operation.split(" ")[0] in _IN_ORDER:
+        return False
+    read = event.read.compact.flatten()
+    return not all(torch.equal(seen.compact.flatten().unique_consecutive(), read) for seen in event.labels)
+
+
+def _stirred(network: nn.Module) -> nn.Module:
+    """A copy in which small tensors, and those of equal numbers, hold others; the rest is shared.
+
+    A branch that is initialised to zero shows nothing of what is wrong in it.
+    """
+    rng = torch.Generator().manual_seed(0)
+    memo: dict[int, torch.Tensor] = {}
+    for tensor in (*network.parameters(), *network.buffers()):
+        old = tensor.detach()
+        if (
+            old.is_floating_point()
+            and old.numel()
+            and (old.numel() <= _STIRRED or (old == old.flatten()[0]).all())
+        ):
+            noise = torch.rand(old.shape, generator=rng).to(old)  # positive, as variances are
+            new = (old * (0.8 + 0.4 * noise) + 0.1 * noise).to(old.dtype)
+        else:
+            new = old
+        memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+    return copy.deepcopy(network, memo)
 
 
 def _at_least_one(graph: Graph, classes: Classes, ratios: dict[str, float]) -> dict[str, float]:
@@ -232,7 +285,11 @@ def same_answers(slim: list[torch.Tensor], masked: list[torch.Tensor]) -> bool:
 
 def same_logits(slim: torch.Tensor, masked: torch.Tensor) -> bool:
     """Whether two outputs are equal but for rounding; not known if the reference is not finite."""
-    if slim.shape != masked.shape or not masked.is_floating_point():
+    if slim.shape != masked.shape or slim.dtype != masked.dtype:
+        return False
+    if masked.is_complex():
+        slim, masked = torch.view_as_real(slim.resolve_conj()), torch.view_as_real(masked.resolve_conj())
+    if not masked.is_floating_point():
         return torch.equal(slim, masked)
     if not masked.isfinite().all():
         return True
@@ -244,6 +301,8 @@ def _same(before: torch.Tensor, now: Seen, stays: torch.Tensor) -> bool:
     """Whether a tensor holds what the original's held ``before`` (compact), less what does not stay."""
     if before.dim() != now.compact.dim():
         return False
+    if 0 in now.shape:
+        return not stays[before].any()
     shape, stay, gone = [], stays[before], ~stays[before] & (before > 0)
     for dim, (whole, size, full) in enumerate(zip(before.shape, now.compact.shape, now.shape, strict=True)):
         if whole == 1 and size > 1:

@@ -6,6 +6,10 @@ A message says what was expected, what came, for which agent or layer, and what 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 class InputError(ValueError):
@@ -30,3 +34,20 @@ def check_ranges(settings: object, expected: Mapping[str, tuple[bool, str]]) -> 
         if not fine:
             came = getattr(settings, name)
             raise InputError(f"{type(settings).__name__}.{name} is {came}: expected {range_}.")
+
+
+def check_differentiable(loss: torch.Tensor, instead: str) -> None:
+    """Refuse a loss that no gradient can be taken of.
+
+    Args:
+        loss: That a network has led to.
+        instead: What needs no gradients, for the message.
+
+    Raises:
+        InputError: If it does not depend on anything that could be trained.
+    """
+    if not loss.requires_grad:
+        raise InputError(
+            "No gradient comes out of the network: its forward pass runs under torch.no_grad, or detaches what it "
+            f"computes. Expected one that can be trained, or {instead}."
+        )

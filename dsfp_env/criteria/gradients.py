@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dsfp_env.channels.layers import filters_first
 from dsfp_env.common.devices import in_double
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, check_differentiable
 from dsfp_env.criteria.criterion import Evidence, Scores, activations_noted, on_cpu, scaled_norms, zero_scores
 
 
@@ -150,6 +150,7 @@ def _gradients(loss: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor
     Raises:
         InputError: If the network recomputes its activations in the way that allows no such gradients.
     """
+    check_differentiable(loss, "a criterion without gradients, as 'l1' or 'output_kl'")
     if _recomputes(loss):
         raise InputError(
             "The network recomputes activations by torch.utils.checkpoint with use_reentrant=True, which allows "
@@ -183,8 +184,9 @@ def _differentiable(
 
     The network's own parameters are not touched: they may be frozen, and keep whatever gradient they have.
     """
+    stands_for: dict[int, torch.Tensor] = {}  # id of a parameter -> its stand-in; layers may share it
     parameters = {
-        f"{path}.{name}": parameter.detach().requires_grad_()
+        f"{path}.{name}": stands_for.setdefault(id(parameter), parameter.detach().requires_grad_())
         for path in paths
         for name, parameter in network.get_submodule(path).named_parameters()
     }

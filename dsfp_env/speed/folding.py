@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,12 @@ def foldable(network: nn.Module, norms: Mapping[str, str], images: torch.Tensor)
         norms: Module path of a convolution -> that of a normalisation that takes its output.
         images: A few ``[N, C, H, W]`` to compare the answers for.
     """
-    candidates = {path: norm for path, norm in norms.items() if _has_statistics(network.get_submodule(norm))}
+    uses = Counter(norms.values())  # more than one, if convolutions share it
+    candidates = {
+        path: norm
+        for path, norm in norms.items()
+        if uses[norm] == 1 and _has_statistics(network.get_submodule(norm))
+    }
     expected = network(images)
     if _answers(network, candidates, images, expected):
         return candidates

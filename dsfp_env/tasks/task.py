@@ -195,8 +195,10 @@ def _num_classes(network: nn.Module, images: torch.Tensor) -> int:
     """How many logits a network answers for each image."""
     with torch.no_grad():
         logits = network(images)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        came = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.is_complex():
+        came = f"a {type(logits).__name__}"
+        if isinstance(logits, torch.Tensor):
+            came = f"{'complex ' * logits.is_complex()}shape {tuple(logits.shape)}"
         raise InputError(
             f"{type(network).__name__} answers {came}: expected logits [N, classes], as tasks are classification. "
             "Give a module whose forward returns them; ChannelGraph takes any."

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.common.devices import MOST_THREADS, fused
-from dsfp_env.common.errors import check_ranges
+from dsfp_env.common.errors import check_differentiable, check_ranges
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.compiled_norms import norms_compiled
@@ -193,6 +193,7 @@ def fine_tune(
                 temperature=fidelity.temperature,
                 label_smoothing=fidelity.label_smoothing,
             )
+            check_differentiable(loss, "no fine-tuning: Fidelity(batches=0)")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
