@@ -97,11 +97,19 @@ def save_pruned(
     graph, name, architecture = task, f"a {type(network).__name__}", None
     if isinstance(task, Task):
         graph, name, architecture = task.graph, task.name, task.architecture
-    assert isinstance(graph, ChannelGraph)
+    if not isinstance(graph, ChannelGraph):
+        raise InputError(f"The task is a {type(task).__name__}: expected a dsfp_env.Task, or a ChannelGraph.")
     layers = graph.layers
-    if unknown := keep.keys() - layers.keys():
-        raise InputError(f"Task {name!r} has no prunable layer {min(unknown)!r}: give the keep of this task.")
+    if isinstance(keep, Mapping) and (unknown := keep.keys() - layers.keys()):
+        first = min(map(str, unknown))
+        raise InputError(f"Task {name!r} has no prunable layer {first!r}: give the keep of this task.")
     keep = graph.kept(keep)
+    try:
+        _check_filters(network, {path: len(kept) for path, kept in keep.items()})
+    except ValueError as error:
+        raise InputError(
+            f"The network has not kept these filters: {error}. Give the keep it was cut with."
+        ) from error
     header: dict[str, Any] = {
         "format": FORMAT,
         "task": name,
@@ -130,13 +138,16 @@ def save_pruned(
         "python": platform.python_version(),
         **{package: _version(package) for package in ("dsfp_env", "torch")},
     }
-    header["about"] = dict(about or {})
+    try:
+        header["about"] = json.loads(json.dumps(dict(about or {})))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"What is to be stored beside the network cannot be written ({error}).") from error
     content = safetensors.torch.save(tensors, {"dsfp_env": json.dumps(header)})
     try:
         if not Path(path).parent.is_dir():
             raise FileNotFoundError(f"there is no folder {Path(path).parent}")
         write_whole(Path(path), lambda file: file.write(content))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} cannot be written ({error}): expected a path in a folder that exists."
         ) from error
@@ -164,7 +175,8 @@ def load_pruned(path: str | Path, task: Task | None = None, network: nn.Module |
     slim = copy.deepcopy(unwrapped(network)).cpu()
     try:
         _set_state(slim, {**tensors, **header.get("extra_state", {})}, header["widths"])
-        _check_filters(slim, unwrapped(network), header["layers"])
+        _check_filters(slim, {path: layer["filters"] for path, layer in header["layers"].items()})
+        _check_filters(unwrapped(network), {path: layer["of"] for path, layer in header["layers"].items()})
     except ValueError as error:
         raise InputError(
             f"{path} was cut from task {header['task']!r} and does not fit {what}: {error}."
@@ -302,18 +314,19 @@ def _may_have(module: nn.Module, attributes: Mapping[str, int]) -> bool:
     )
 
 
-def _check_filters(slim: nn.Module, original: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
-    """See that the layers have as many filters as the file says, of as many.
+def _check_filters(network: nn.Module, filters: Mapping[str, int]) -> None:
+    """See that layers have so many filters.
 
     Raises:
         ValueError: If one has not.
     """
-    for path, layer in layers.items():
-        for network, expected in ((slim, layer["filters"]), (original, layer["of"])):
-            module: Any = dict(network.named_modules(remove_duplicate=False)).get(path, network)
-            kind = kind_of(module)
-            if not isinstance(kind, Convolution) or kind.out_width(module) != expected:
-                raise ValueError(f"{path!r} has not the {expected} filters that the file tells of")
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for path, expected in filters.items():
+        module: Any = modules.get(path)
+        kind = None if module is None else kind_of(module)
+        came = kind.out_width(module) if isinstance(kind, Convolution) else "no"
+        if came != expected:
+            raise ValueError(f"{path!r} has {came} filters, not {expected}")
 
 
 def _version(package: str) -> str:

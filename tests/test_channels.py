@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -326,3 +327,44 @@ def test_a_new_kind_of_layer_is_one_class(monkeypatch):
     assert torch.equal(slim[1].gains, network[1].gains[[1, 4]])
     assert layers.widths(slim[1]) == {"num_gains": 2}
     assert torch.allclose(slim(image), graph.masked(network, keep)(image), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ratio", ["0.5", None, [0.5], 1j, torch.tensor([0.5]), np.array([0.5, 0.2]), np.nan, 1, -0.1]
+)
+def test_ratios_that_are_no_fractions_get_a_sentence(tiny, ratio):
+    path = next(iter(tiny.graph.layers))
+    with pytest.raises(InputError, match=f"The pruning ratio of '{path}' is .*expected a fraction in"):
+        tiny.graph.keep({path: ratio}, tiny.scores("l1"))
+
+
+@pytest.mark.parametrize("ratios", [None, [0.5], "half", 0.5])
+def test_ratios_that_are_no_dictionary_get_a_sentence(tiny, ratios):
+    with pytest.raises(InputError, match="The pruning ratios are a .*expected a dictionary"):
+        tiny.graph.keep(ratios, tiny.scores("l1"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores: scores.numpy(),
+        lambda scores: scores.tolist(),
+        lambda scores: scores.to_sparse(),
+        lambda scores: scores.to("meta"),
+        lambda scores: scores.to(torch.complex128),
+        lambda scores: scores[:-1],
+        lambda scores: scores * torch.nan,
+        lambda scores: None,
+    ],
+)
+def test_scores_that_are_none_get_a_sentence(tiny, change):
+    scores = {path: change(one) for path, one in tiny.scores("l1").items()}
+    with pytest.raises(InputError, match="The scores of .*expected"):
+        tiny.graph.keep(dict.fromkeys(tiny.graph.layers, 0.5), scores)
+
+
+@pytest.mark.parametrize("name", ["min_filters", "round_to"])
+@pytest.mark.parametrize("number", ["2", None, 0, -1, 1.5, np.nan])
+def test_numbers_of_filters_that_are_none_get_a_sentence(tiny, name, number):
+    with pytest.raises(InputError, match="expected whole numbers, 1 or more"):
+        tiny.graph.keep(dict.fromkeys(tiny.graph.layers, 0.5), tiny.scores("l1"), **{name: number})

@@ -143,6 +143,26 @@ def test_a_changed_header_gets_a_sentence(saved, tiny, change, sentence):
         load_pruned(saved, tiny)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"keep": None}, "The kept filters are a NoneType"),
+        ({"task": None}, "The task is a NoneType: expected a dsfp_env.Task"),
+        ({"path": None}, "cannot be written"),
+        ({"about": {"a": {1}}}, "cannot be written .*not JSON serializable"),
+        ({"about": [1]}, "cannot be written"),
+        ({"network": TinyNet()}, "The network has not kept these filters: 'conv1' has 4 filters, not 2"),
+        ({"network": nn.Linear(2, 2)}, "The network has not kept these filters: 'conv1' has no filters"),
+    ],
+)
+def test_what_cannot_be_saved_gets_a_sentence(tmp_path, tiny, change, sentence):
+    keep = tiny.graph.keep(dict.fromkeys(tiny.graph.layers, 0.5), tiny.scores("l1"))
+    given = {"path": tmp_path / "net", "network": tiny.graph.slim(tiny.network, keep), "keep": keep, "task": tiny}
+    with pytest.raises(InputError, match=sentence):
+        save_pruned(**{**given, **change})
+    assert not list(tmp_path.iterdir())
+
+
 class Wider(TinyNet):
     def __init__(self):
         super().__init__()

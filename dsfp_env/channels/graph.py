@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -136,9 +137,9 @@ class ChannelGraph:
             InputError: If a path, a ratio or a score tensor is not what was expected.
         """
         self._check_ratios(ratios)
-        if min_filters < 1 or round_to < 1:
+        if not all(isinstance(number, Integral) and number >= 1 for number in (min_filters, round_to)):
             raise InputError(
-                f"min_filters is {min_filters} and round_to is {round_to}: expected whole numbers, 1 or more."
+                f"min_filters is {min_filters!r} and round_to is {round_to!r}: expected whole numbers, 1 or more."
             )
         pruned = {path for path, ratio in ratios.items() if ratio > 0}
         pruned |= {other for path in pruned for other in self.layers[path].coupled_with}
@@ -218,6 +219,11 @@ class ChannelGraph:
         }
 
     def _check_ratios(self, ratios: Mapping[str, float]) -> None:
+        if not isinstance(ratios, Mapping):
+            raise InputError(
+                f"The pruning ratios are a {type(ratios).__name__}: expected a dictionary, module path -> "
+                "fraction."
+            )
         for path, ratio in ratios.items():
             if path not in self.layers:
                 why = self.excluded.get(path)
@@ -226,17 +232,38 @@ class ChannelGraph:
                     if why
                     else f"No prunable layer is called {path!r}; there are: {', '.join(self.layers)}."
                 )
-            if not 0 <= ratio < 1:
-                raise InputError(f"The pruning ratio of {path!r} is {ratio}: expected a fraction in [0, 1).")
+            if not isinstance(ratio, Real) or not 0 <= ratio < 1:
+                raise InputError(f"The pruning ratio of {path!r} is {ratio!r}: expected a fraction in [0, 1).")
 
     def _checked_scores(self, paths: Iterable[str], scores: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         checked = {}
+        if not isinstance(scores, Mapping):
+            raise InputError(
+                f"The scores are a {type(scores).__name__}: expected a dictionary, module path -> tensor."
+            )
         for path in paths:
             expected = (self.layers[path].out_channels,)
             came = scores.get(path)
+            if came is not None and not _is_of_numbers(came):
+                what = type(came).__name__
+                if isinstance(came, torch.Tensor):
+                    what = f"{came.dtype}, {came.layout}, on {came.device}"
+                raise InputError(
+                    f"The scores of {path!r} are {what}: expected a tensor of real numbers {expected}."
+                )
             if came is not None and came.shape == expected:
                 checked[path] = came.detach().to("cpu", torch.float64).numpy()
             if came is None or came.shape != expected or np.isnan(checked[path]).any():
                 what = "are missing" if came is None else f"have shape {tuple(came.shape)} or hold NaN"
                 raise InputError(f"The scores of {path!r} {what}: expected one number per filter, {expected}.")
         return checked
+
+
+def _is_of_numbers(scores: Any) -> bool:
+    """Whether scores are a tensor that holds real numbers."""
+    return (
+        isinstance(scores, torch.Tensor)
+        and scores.layout == torch.strided
+        and not scores.is_meta
+        and not scores.is_complex()
+    )
