@@ -11,9 +11,9 @@ With --backend table nothing is measured: learners are judged on a table of all 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,18 +26,25 @@ import dsfp_env
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
+from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
-from agents.reporting.run_folder import RunFolder, check_free, write_json
+from agents.reporting.journal import Journal, NotThisRun
+from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, read_result, write_json
 from agents.reporting.seeds import parse_seeds
+from agents.trial import check_learners
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.saying import remark, say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
-from dsfp_env.evaluation.rewards import reward_function
+from dsfp_env.environment.credit import compared_plans
+from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.plans import Plan
+from dsfp_env.evaluation.rewards import needs_time, reward_function
 from dsfp_env.tasks.loading import TaskOptions, check_task
 
 WITH_A_TABLE = (  # settings that mean something there
@@ -110,15 +117,15 @@ class RunSettings(TaskOptions):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    nothing = "ended before the first evaluation of a run; nothing was written for it"
+    nothing = "ended before the first evaluation of a run; the same command goes on from here"
     return command_line.run(RunSettings, train, __doc__, stopped=nothing)
 
 
 def train(settings: RunSettings) -> int:
-    """Run all seeds; returns 0.
+    """Run all seeds, or go on with those that a folder holds; returns 0.
 
     Raises:
-        InputError: If a setting cannot be used. Nothing is written then.
+        InputError: If a setting cannot be used, nothing is written then; or if the folder is of another run.
         KeyboardInterrupt: After Ctrl-C, with a sentence that says what was kept.
     """
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
@@ -127,25 +134,45 @@ def train(settings: RunSettings) -> int:
         return 0
     seeds, folder = check(settings)
     torch.set_num_threads(settings.threads)
-    results = []
-    for seed in seeds:
-        one = dataclasses.replace(settings, seed=seed, seeds=None)
-        env = make_env(one)
-        agents.check_budget(env, one.evaluations)
-        team = make_team(one, env)
-        record = RunFolder(folder if settings.seeds is None else folder / f"seed-{seed}", asdict(one))
+    if settings.seeds is None:
+        train_one(settings, folder)
+        return 0
+    with RunFolder(folder, asdict(settings)) as record:
         try:
-            results.append(run(one, env, team, record))
+            ones = [dataclasses.replace(settings, seed=seed, seeds=None) for seed in seeds]
+            results = [train_one(one, folder / f"seed-{one.seed}") for one in ones]
+        except InputError:
+            record.withdraw()
+            raise
+        if not (folder / SUMMARY).exists():
+            write_json(folder / SUMMARY, {"seeds": seeds, "summary": run_report.summary(results)})
+    say(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
+    return 0
+
+
+def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
+    """One seed, begun, gone on with, or only printed if it is finished; returns the result. Raises as `train`."""
+    with RunFolder(folder, asdict(settings)) as record:
+        if record.result is not None:
+            say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.table(record.result)}")
+            return record.result
+        try:
+            env = make_env(settings)
+            agents.check_budget(env, settings.evaluations)
+            team = make_team(settings, env)
+        except InputError:
+            record.withdraw()
+            raise
+        try:
+            return run(settings, env, team, record)
+        except NotThisRun:
+            raise
         except BaseException as error:
-            left = leave(one, record)
+            left = leave(settings, record)
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(left) from error
-            print(left, file=sys.stderr)
+            remark(left)
             raise
-    if settings.seeds is not None:
-        write_json(folder / "summary.json", {"seeds": seeds, "summary": run_report.summary(results)})
-        print(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
-    return 0
 
 
 def judge(settings: RunSettings) -> None:
@@ -170,13 +197,14 @@ def judge(settings: RunSettings) -> None:
         seeds=settings.seeds or str(settings.seed),
         evaluations=settings.evaluations,
         workers=settings.workers,
-        out=settings.out or str(free_folder(settings)),
     )
+    same = {name: value for name, value in asdict(asked).items() if name not in ("workers", "out")}
+    unfinished = partial(leaderboard.goes_on_in, settings=same)
+    asked = dataclasses.replace(asked, out=settings.out or str(default_folder(folder_name(settings), unfinished)))
     try:
         leaderboard.leaderboard(asked)
     except KeyboardInterrupt as error:
-        sentence = f"stopped; the same command with --out {asked.out} goes on from here"
-        raise KeyboardInterrupt(sentence) from error
+        raise KeyboardInterrupt(f"stopped; the same command goes on from here, in {asked.out}") from error
 
 
 def check(settings: RunSettings) -> tuple[list[int], Path]:
@@ -198,14 +226,14 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     check_task(settings.task, settings.given())
     parse_criterion(settings.criterion)
-    choose_agent(settings.agent)
+    check_learners([settings.agent], settings.evaluations)
     reward_function(reward_name(settings), settings.macs_budget)
     choose_device(settings.device)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
         raise InputError(f"The seed {min(seeds)} is negative: expected 0 or more.")
     folder = Path(settings.out) if settings.out else free_folder(settings)
-    check_free(folder)
+    check_same(folder, asdict(settings))
     return seeds, folder
 
 
@@ -252,9 +280,14 @@ def run(
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
+    journal = go_on(settings, evaluator, record)
     mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
-    start_many = partial(evaluator.start_many, workers=1 if alone else settings.workers)
+    workers = 1 if alone else settings.workers
+
+    def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
+        return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))
+
     with evaluator:
         baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
         learn(settings, env, team, record)
@@ -264,18 +297,44 @@ def run(
         greedy = agents.play(env, team).ratios
         plans = baselines.finish(best, greedy)
     seeds = measuring_seeds(settings.seed)
+
+    def measured(plan: Plan) -> dict[str, Any]:
+        return journal.once(["final", plan, seeds], lambda: measure(evaluator, plan, score, seeds))
+
     result = {
         **summary_of(settings),
         "original": measure_original(evaluator, score),
-        "best": measure(evaluator, best, score, seeds),
-        "greedy": measure(evaluator, greedy, score, seeds),
-        "baselines": {name: measure(evaluator, plan, score, seeds) for name, plan in plans.items()},
+        "best": measured(best),
+        "greedy": measured(greedy),
+        "baselines": {name: measured(plan) for name, plan in plans.items()},
         **fronts(record, baselines),
     }
     write(record, result, env, baselines)
-    print(f"\n{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations\n")
-    print(f"{run_report.table(result)}\n\nwritten to {record.folder}", flush=True)
+    what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
+    say(f"\n{what}\n\n{run_report.table(result)}\n\nwritten to {record.folder}")
     return result
+
+
+def go_on(settings: RunSettings, evaluator: dsfp_env.Evaluator, record: RunFolder) -> Journal:
+    """Let the evaluator remember what a run before this one has measured; returns the journal.
+
+    Raises:
+        NotThisRun: If times were measured, which are never the same again.
+    """
+    done, timed = len(record.recorded), evaluator.latency is not None
+    if timed and done:
+        raise NotThisRun(
+            f"The run in {record.folder} measured times, which are never the same again, so it cannot go on: "
+            "choose another folder with --out, or remove this one."
+        )
+    if timed:
+        remark("times are measured, which are never the same again: once stopped, this run cannot go on")
+    elif done:
+        remark(
+            f"{record.folder}: {done} of {settings.evaluations} evaluations are known; the run goes on from there"
+        )
+    record.journal.tell(evaluator)
+    return record.journal
 
 
 def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
@@ -295,6 +354,9 @@ def learn(
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
 
     def note(evaluation: agents.Evaluation) -> None:
+        seed = env.evaluation_seed
+        for plan in (evaluation.ratios, *compared_plans(evaluation.ratios, settings.credit)):
+            record.journal.note_outcome(plan, seed, measuring(env).evaluate(plan, seed))  # known by now
         record.add(evaluation)
         progress.advance(evaluation.score)
 
@@ -302,6 +364,7 @@ def learn(
         agents.train(env, team, settings.evaluations, seed=settings.seed, on_evaluation=note)
     finally:
         progress.close()
+    record.check_all_came()
 
 
 def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines) -> None:
@@ -320,13 +383,16 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
 
 def leave(settings: RunSettings, record: RunFolder) -> str:
     """After Ctrl-C or a failure: write the best of what the search saw so far; returns a sentence about it."""
-    done = len(record.evaluations)
-    said = f"\nended after {done} of {settings.evaluations} evaluations"
-    if done:
-        best = {**record.best_so_far(), "test_accuracy": None}
-        record.write_result({**summary_of(settings), "evaluations": done, "interrupted": True, "best": best})
+    if read_result(record.folder) is not None:
+        return f"\nended; the result was written before, and is whole, in {record.folder}"
+    lines = record.so_far()
+    said = f"\nended after {len(lines)} of {settings.evaluations} evaluations"
+    if lines:
+        best = {**max(lines, key=lambda line: line["reward"]), "test_accuracy": None}
+        part = {"evaluations": len(lines), "interrupted": True, "best": best}
+        record.write_result({**summary_of(settings), **part})
         said += f"; the best of them (reward {best['reward']:.4f}) and all others are in {record.folder}"
-    return said
+    return f"{said}; the same command goes on from here"
 
 
 def summary_of(settings: RunSettings) -> dict[str, Any]:
@@ -359,12 +425,15 @@ def reward_name(settings: RunSettings) -> str:
 
 
 def free_folder(settings: RunSettings) -> Path:
-    """The first folder below ``runs`` that does not exist."""
+    """The first folder below ``runs`` that does not exist, or holds an unfinished run with these settings."""
+    timed = needs_time(reward_name(settings))  # such a run cannot go on
+    return default_folder(folder_name(settings), lambda folder: not timed and goes_on_in(folder, asdict(settings)))
+
+
+def folder_name(settings: RunSettings) -> str:
+    """Of the folder that is written if none is named."""
     seeds = f"seed{settings.seed}" if settings.seeds is None else f"seeds{settings.seeds}"
-    what = "table" if settings.backend == "table" else f"{settings.agent}-{seeds}"
-    name = f"{settings.task}-{what}".replace(":", "-").replace("/", "-")
-    candidates = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
-    return next(folder for folder in candidates if not folder.exists())
+    return f"{settings.task}-{'table' if settings.backend == 'table' else f'{settings.agent}-{seeds}'}"
 
 
 if __name__ == "__main__":

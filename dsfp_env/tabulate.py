@@ -34,8 +34,10 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.folders import PART, check_writable, contents, held, remove_parts
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.saying import say
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
@@ -129,19 +131,33 @@ def tabulate(settings: TableSettings) -> None:
         return
     part, parts = _part(settings.part)
     _check(settings)
+    _check_folder(folder, settings)
     torch.set_num_threads(1)
     surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
-    meta = _begin(folder, settings, surveyor)
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        remove_parts(folder)
+        _measure(folder, settings, surveyor, part, parts)
+
+
+def _measure(folder: Path, settings: TableSettings, surveyor: Surveyor, part: int, parts: int) -> None:
+    """Measure what is left of a part."""
+    described = _describe(settings, surveyor)
+    meta = _begin(folder, surveyor, described)
     arrays = table_files.open_arrays(folder, meta, writable=True)
     order = np.random.default_rng(0).permutation(len(arrays.correct))[part - 1 :: parts]
     left = order[~table_files.is_measured(arrays.correct)[order]]
+    if len(left) and (described["machines"][0] not in meta["machines"] or "checksum" in meta):
+        machines = {str(one): one for one in (*meta["machines"], *described["machines"])}
+        meta = {**_described(meta), "machines": list(machines.values())}
+        table_files.write_meta(folder, meta)
     plans = {int(row): _plan(meta, row) for row in left}
     progress = Progress(f"joint actions of {settings.task}", len(plans))
     with closing(progress):
         for row, measured in as_done(surveyor.measure, plans, settings.workers):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
             progress.advance()
-    _finish_if_whole(folder, meta, arrays)
+    say(f"{folder} {_finish_if_whole(folder, meta, arrays)}")
 
 
 def merge(parts: Sequence[Path], folder: Path) -> None:
@@ -155,6 +171,9 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
         _check_same(parts[0], metas[0], part, meta)
     if folder.exists():
         raise InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
+    check_writable(folder)
+    whole, folder = folder, folder.with_name(f"{folder.name}{PART}")  # it gets its name when it is whole
+    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(parts[0], folder)
     machines = [machine for meta in metas for machine in meta["machines"]]
     meta = {**_described(metas[0]), "machines": list({str(one): one for one in machines}.values())}
@@ -164,7 +183,9 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
         theirs = table_files.open_arrays(part, of_part)
         new = table_files.is_measured(theirs.correct) & ~table_files.is_measured(arrays.correct)
         arrays.correct[new], arrays.seconds[new] = theirs.correct[new], theirs.seconds[new]
-    _finish_if_whole(folder, meta, arrays)
+    sentence = _finish_if_whole(folder, meta, arrays)
+    folder.rename(whole)
+    say(f"{whole} {sentence}")
 
 
 def _check(settings: TableSettings) -> None:
@@ -175,6 +196,23 @@ def _check(settings: TableSettings) -> None:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
     if settings.workers < 1:
         raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+
+
+def _check_folder(folder: Path, settings: TableSettings) -> None:
+    """Refuse a folder in which the table cannot be made, as far as can be told before anything is loaded."""
+    check_writable(folder)
+    if (folder / table_files.META).exists():
+        meta = table_files.read_meta(folder)
+        asked = {**meta, **{name: list(getattr(settings, name)) for name in ("levels", "seeds")}}
+        _check_same(folder, meta, Path("what was asked for"), {**asked, "criterion": settings.criterion})
+    elif begun := {path.name for path in contents(folder)}:
+        ours = {NETWORK, *(f"{name}.npy" for name in Arrays._fields)}
+        if NETWORK not in begun or begun - ours:
+            raise _something_else(folder)
+
+
+def _something_else(folder: Path) -> InputError:
+    return InputError(f"The folder {folder} holds something else: choose another with --out.")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -213,18 +251,12 @@ def _some(split: LabelledImages, count: int | None) -> LabelledImages:
     return LabelledImages(split.images[chosen], split.labels[chosen])
 
 
-def _begin(folder: Path, settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
+def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, Any]:
     """The `meta.json` of a table: that of the folder if there is one, which must be of the same table."""
-    meta = _describe(settings, surveyor)
     if (folder / table_files.META).exists():
         before = table_files.read_meta(folder)
         _check_same(folder, before, Path("what was asked for"), meta)
-        if meta["machines"][0] not in before["machines"]:
-            before["machines"] += meta["machines"]
-            table_files.write_meta(folder, before)
         return before
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"The folder {folder} holds something else: choose another with --out.")
     task, evaluator = surveyor.task, surveyor.evaluators[0]
     outcomes = [
         evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
@@ -233,7 +265,10 @@ def _begin(folder: Path, settings: TableSettings, surveyor: Surveyor) -> dict[st
     costs = np.array([[getattr(outcome, name) for name in COSTS] for outcome in outcomes])
     kept = np.array([list(outcome.filters_kept.values()) for outcome in outcomes])
     weights = {name: value.contiguous() for name, value in task.network.state_dict().items()}
-    write_whole(folder / NETWORK, lambda file: file.write(safetensors.torch.save(weights)))
+    network = safetensors.torch.save(weights)
+    if (folder / NETWORK).exists() and (folder / NETWORK).read_bytes() != network:
+        raise _something_else(folder)  # else it was killed before it was begun
+    write_whole(folder / NETWORK, lambda file: file.write(network))
     table_files.create(folder, meta, costs, kept)
     return meta
 
@@ -309,16 +344,17 @@ def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:
     return {agent: float(meta["levels"][level]) for agent, level in zip(meta["agents"], levels, strict=True)}
 
 
-def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
-    left = int((~table_files.is_measured(arrays.correct)).sum())
+def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> str:
+    """Write everything to the disk; returns how far the table is."""
+    total, left = len(arrays.correct), int((~table_files.is_measured(arrays.correct)).sum())
     for array in arrays:
         if isinstance(array, np.memmap):
             array.flush()
     if left:
-        print(f"{folder}: {left} of {len(arrays.correct)} joint actions are left")
-    else:
+        return f"is not whole: {left} of {total} joint actions are left"
+    if "checksum" not in meta:
         table_files.finish(folder, meta)
-        print(f"{folder} is whole: {len(arrays.correct)} joint actions")
+    return f"is whole: {total} joint actions"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ credit as in ``q_learning@difference``.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -28,13 +26,19 @@ from agents.compare.report import draw, draw_fronts, table
 from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
-from agents.reporting.run_folder import as_file_name, claim, write_json
+from agents.reporting.run_folder import as_file_name, check_claim, claim, read_json, write_json
 from agents.reporting.seeds import parse_seeds
+from agents.trial import check_learners
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.files import write_whole
+from dsfp_env.common.folders import held, remove_parts
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.saying import remark, say
+from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.evaluation.workers import as_done, available_cores
+from dsfp_env.tasks.loading import check_task
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,41 @@ def compare(settings: ComparisonSettings) -> None:
     Raises:
         InputError: If a setting cannot be used, or the folder is of another task or reward.
     """
-    contestants = expanded(settings.agents)
-    for contestant in contestants:
-        choose_agent(credit_of(contestant)[0])
-    seeds, folder = parse_seeds(settings.seeds), Path(settings.out)
-    same = {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
-    claim(folder, "a comparison", same, asdict(settings))
+    contestants, seeds, folder = check(settings)
+    claim(folder, "a comparison", same(settings), asdict(settings))
+    with held(folder):
+        remove_parts(folder / "runs")
+        _fill(settings, contestants, seeds, folder)
+
+
+def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
+    """Refuse what cannot be used before anything is loaded or written.
+
+    Returns:
+        The learners, the seeds and the folder.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    if not settings.budgets or min(settings.budgets) < 1:
+        raise InputError(f"--budgets are {settings.budgets}: expected one or more, each 1 or more.")
+    if settings.workers < 1:
+        raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+    contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), Path(settings.out)
+    check_learners(contestants, max(settings.budgets))
+    reward_function(settings.reward, settings.macs_budget)
+    check_task(settings.task, {})
+    check_claim(folder, "a comparison", same(settings))
+    return contestants, seeds, folder
+
+
+def same(settings: ComparisonSettings) -> dict[str, Any]:
+    """What must be equal for work in a folder to go on."""
+    return {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
+
+
+def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
+    """Make the runs that are left, then print and write the tables and the picture."""
     left = [
         Job(contestant, seed, budgets)
         for seed in seeds
@@ -94,7 +127,7 @@ def compare(settings: ComparisonSettings) -> None:
         dsfp_env.load_task(settings.task, seed=seed)  # trained here once, not by every process
     _run(settings, left, folder)
     runs = [
-        json.loads(path.read_text())
+        read_json(path)
         for contestant in contestants
         for budget in settings.budgets
         for seed in seeds
@@ -103,10 +136,10 @@ def compare(settings: ComparisonSettings) -> None:
     if not runs:
         raise InputError("No run could be made, for the reasons above: expected at least one.")
     text = table(runs)
-    (folder / "comparison.md").write_text(text)
+    write_whole(folder / "comparison.md", lambda file: file.write(text.encode()))
     draw(folder / "comparison.png", runs)
     draw_fronts(folder / "fronts.png", runs)
-    print(text)
+    say(text)
 
 
 def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> None:
@@ -114,7 +147,7 @@ def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> Non
     work = partial(make_runs, settings, folder=folder)
     for job, refused in as_done(work, {job: job for job in jobs}, settings.workers):
         if refused:
-            print(f"{job.agent}: {refused}", file=sys.stderr)
+            remark(f"{job.agent}: {refused}")
         for _ in job.budgets:
             progress.advance()
     progress.close()

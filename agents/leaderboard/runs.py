@@ -17,29 +17,40 @@ credit as in ``q_learning@difference``. With a budget of MACs, those who choose 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import agents
 import dsfp_env
 from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_form
 from agents.leaderboard.report import draw, tables
 from agents.registry import choose_agent, credit_of, expanded
-from agents.reporting.run_folder import as_file_name, claim, versions, write_json
+from agents.reporting.run_folder import (
+    SETTINGS,
+    as_file_name,
+    check_free,
+    claim,
+    read_json,
+    versions,
+    write_json,
+)
 from agents.reporting.seeds import parse_seeds
+from agents.trial import check_learners
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.folders import check_writable, held, is_held, remove_parts
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.saying import remark, say
 from dsfp_env.evaluation.workers import as_done, available_cores
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
+BOARD = "leaderboard.json"
 CHUNK = 25  # seeds that a process takes at a time
 
 
@@ -86,9 +97,19 @@ def leaderboard(settings: LeaderboardSettings) -> None:
     """
     start = time.monotonic()
     table, forms = check(settings)
-    contestants, folder = expanded(settings.agents), Path(settings.out)
+    folder = Path(settings.out)
     same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
     claim(folder, "runs", same, asdict(settings))
+    with held(folder):
+        remove_parts(folder / "runs")
+        _fill(settings, table, forms, folder, start)
+
+
+def _fill(
+    settings: LeaderboardSettings, table: dsfp_env.Table, forms: Sequence[Form], folder: Path, start: float
+) -> None:
+    """Make the runs that are left, then print and write the tables and the picture."""
+    contestants = expanded(settings.agents)
     jobs = _left(settings, forms, folder)
     _run(settings, table, jobs, folder)
     runs = {
@@ -114,10 +135,10 @@ def leaderboard(settings: LeaderboardSettings) -> None:
         },
     }
     text = tables(results)
-    write_json(folder / "leaderboard.json", results)
-    (folder / "leaderboard.md").write_text(text)
+    write_whole(folder / "leaderboard.md", lambda file: file.write(text.encode()))
     draw(folder / "leaderboard.png", results)
-    print(f"{text}\nwritten to {folder}")
+    write_json(folder / BOARD, results)  # last: a folder with it is whole
+    say(f"{text}\nwritten to {folder}")
 
 
 def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
@@ -130,13 +151,24 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
         if (value := getattr(settings, name)) < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
     parse_seeds(settings.seeds)
-    for contestant in expanded(settings.agents):
-        choose_agent(credit_of(contestant)[0])
+    check_learners(expanded(settings.agents), settings.evaluations)
+    if (Path(settings.out) / SETTINGS).exists():
+        check_writable(Path(settings.out))
+    else:
+        check_free(Path(settings.out))
     forms = [parse_form(text) for text in dict.fromkeys(settings.rewards)]
     table = dsfp_env.load_table(settings.table)
     for form in forms:
         table.scores(form.reward, form.macs_budget)
     return table, forms
+
+
+def goes_on_in(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a leaderboard that was begun with these settings, and is not at its end."""
+    if not (folder / SETTINGS).exists() or (folder / BOARD).exists() or is_held(folder):
+        return False
+    before = read_json(folder / SETTINGS).get("settings", {})
+    return all(before.get(name) == value for name, value in json.loads(json.dumps(dict(settings))).items())
 
 
 def _seeds_of(contestant: str, settings: LeaderboardSettings) -> list[int]:
@@ -169,7 +201,7 @@ def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Jo
     for job, made in as_done(work, {job: job for job in jobs}, settings.workers):
         if isinstance(made, str):
             if (job.agent, made) not in refused:
-                print(f"{job.agent}: {made}", file=sys.stderr)
+                remark(f"{job.agent}: {made}")
             refused.add((job.agent, made))
         else:
             path = piece(folder, job.form, job.agent)

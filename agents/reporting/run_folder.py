@@ -7,27 +7,36 @@
 | `result.json`        | the original, best and greedy networks and the baselines                 |
 | `pruned.safetensors` | the best network; `dsfp_env.load_pruned` reads it                        |
 | `summary.png`        | a picture of the run                                                     |
+| `journal.jsonl`      | what was measured, until the run is at its end, see `journal`            |
 
-Files other than `evaluations.jsonl` appear whole or not at all. Nothing in `result.json` depends on the clock or
+Files other than the `.jsonl` appear whole or not at all. A folder without a result, or with that of an interrupted
+run, is of an unfinished one: the same settings go on in it. The run is made again from its beginning, and every
+evaluation that the journal knows is told in place of being measured, so the learners are where they were; what
+comes is compared with what `evaluations.jsonl` records. Nothing in `result.json` depends on the clock or
 on the place: equal settings give an equal file.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dsfp_env
 from agents.loop import Evaluation
+from agents.reporting.journal import Journal, NotThisRun
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import write_whole
+from dsfp_env.common.files import append_line, whole_lines, write_whole
+from dsfp_env.common.folders import check_writable, contents, held, is_held, remove_parts
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
+HOW = ("out", "workers", "store", "download")  # settings that results do not depend on
+SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
+SUMMARY = "summary.json"  # of several seeds
 
 
 def check_free(folder: Path) -> None:
@@ -36,17 +45,51 @@ def check_free(folder: Path) -> None:
     Raises:
         InputError: If a run cannot be written there.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        what = "already holds a run" if (folder / "settings.json").exists() else "is not empty"
-        raise InputError(f"The folder {folder} {what}: choose another with --out, or remove it first.")
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The folder {folder} cannot be written ({place} is {'read-only' if place.is_dir() else 'a file'}): "
-            "choose another with --out."
-        )
+    if contents(folder):
+        raise InputError(f"The folder {folder} is not empty: choose another with --out, or remove it first.")
+    check_writable(folder)
+
+
+def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that these settings can neither begin nor go on in; nothing is created.
+
+    Raises:
+        InputError: If it holds something else, or cannot be written.
+    """
+    if not (folder / SETTINGS).exists():
+        check_free(folder)
+        return
+    before = read_json(folder / SETTINGS)
+    there, here = before.get("settings", {}), json.loads(json.dumps(dict(settings)))
+    for name in here:
+        if name not in HOW and there.get(name) != here[name]:
+            raise NotThisRun(
+                f"The folder {folder} already holds a run with other settings: --{name.replace('_', '-')} is "
+                f"{there.get(name)!r} there, and {here[name]!r} came. Give the same, or choose another with --out."
+            )
+    if not is_finished(folder):
+        _check_versions(folder, before.get("versions", {}))
+        check_writable(folder)
+
+
+def goes_on_in(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds an unfinished run with these settings, that no other process is at."""
+    if not (folder / SETTINGS).exists() or is_finished(folder) or is_held(folder):
+        return False
+    try:
+        check_same(folder, settings)
+    except InputError:
+        return False
+    return True
+
+
+def _check_versions(folder: Path, before: Mapping[str, str]) -> None:
+    for name, now in versions().items():
+        if before.get(name) != now:
+            raise NotThisRun(
+                f"The unfinished run in {folder} was begun with {name} {before.get(name)}, and this is {now}, "
+                "whose numbers may differ: go on with the former, or choose another folder with --out."
+            )
 
 
 def claim(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -61,13 +104,23 @@ def claim(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[st
     Raises:
         InputError: If it is for something else, or cannot be written.
     """
-    path = folder / "settings.json"
-    if not path.exists():
+    check_claim(folder, what, same)
+    if not (folder / SETTINGS).exists():
+        write_json(folder / SETTINGS, {"same": dict(same), "settings": dict(settings), "versions": versions()})
+
+
+def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
+    """Refuse what `claim` would; nothing is written.
+
+    Raises:
+        InputError: As `claim` does.
+    """
+    if not (folder / SETTINGS).exists():
         check_free(folder)
-        write_json(path, {"same": dict(same), "settings": dict(settings), "versions": versions()})
         return
-    before = json.loads(path.read_text()).get("same")
-    if before != same:
+    check_writable(folder)
+    before = read_json(folder / SETTINGS).get("same")
+    if before != json.loads(json.dumps(dict(same))):
         raise InputError(
             f"The folder {folder} holds {what} with {before}, and {same} was asked for: choose another with --out."
         )
@@ -79,22 +132,54 @@ def as_file_name(text: str) -> str:
 
 
 class RunFolder:
-    """Writes the files of one run.
+    """The files of one run, begun or gone on with. A context manager: others are kept out meanwhile.
 
     Args:
-        folder: Must be free, see `check_free`.
+        folder: Free, or that of a run with the same settings.
         settings: What was asked.
+
+    Attributes:
+        result: Of a run that is at its end; None before.
+        recorded: Lines that a run before this one has written.
+        evaluations: Lines that this run has come to.
+        journal: What was measured.
+
+    Raises:
+        InputError: If the folder is of another run, is used by another process, or cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        check_same(folder, settings)
         self.folder = folder
-        self.evaluations: list[dict[str, Any]] = []
-        self._write_json("settings.json", {"settings": dict(settings), "versions": versions()})
+        self._made = _missing(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(held(folder))
+            check_same(folder, settings)  # another process may have been faster
+            remove_parts(folder)
+            if not (folder / SETTINGS).exists():
+                write_json(folder / SETTINGS, {"settings": dict(settings), "versions": versions()})
+            self.evaluations: list[dict[str, Any]] = []
+            self.result = read_result(folder)
+            self._lines = [] if self.result else whole_lines(folder / EVALUATIONS)
+            self.recorded = [_parsed(folder, number, line) for number, line in enumerate(self._lines, start=1)]
+            self.journal = Journal(folder / JOURNAL)
+            if self.result:
+                self.journal.remove()
+            self._held = stack.pop_all()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
 
     def add(self, evaluation: Evaluation) -> None:
-        """Append one evaluation."""
+        """Append one evaluation, or see that it is the one that is recorded.
+
+        Raises:
+            NotThisRun: If another is recorded in its place.
+        """
         shared = next(iter(evaluation.infos.values()))
         line = {
             "evaluation": evaluation.number,
@@ -105,20 +190,101 @@ class RunFolder:
             "params": shared["params"],
             "reward": evaluation.score,
         }
+        text, place = json.dumps(line), len(self.evaluations)
+        if place >= len(self._lines):
+            append_line(self.folder / EVALUATIONS, text)
+        elif text != self._lines[place]:
+            name = next(
+                (one for one in line if self.recorded[place].get(one) != json.loads(text)[one]), "its form"
+            )
+            raise self._refusal(place, f"{name} is {self.recorded[place].get(name)} there, {line.get(name)} here")
         self.evaluations.append(line)
-        with open(self.folder / "evaluations.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
 
-    def best_so_far(self) -> dict[str, Any]:
-        """The first line with the highest reward."""
-        return max(self.evaluations, key=lambda line: line["reward"])
+    def check_all_came(self) -> None:
+        """See that the search came to every line that is recorded.
+
+        Raises:
+            NotThisRun: If there are more.
+        """
+        if len(self.recorded) > len(self.evaluations):
+            raise self._refusal(len(self.evaluations), f"the search ends after {len(self.evaluations)}")
+
+    def so_far(self) -> list[dict[str, Any]]:
+        """What this run, or one before it, has come to."""
+        return self.evaluations + self.recorded[len(self.evaluations) :]
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`."""
-        self._write_json("result.json", result)
+        """Write `result.json`; one that is whole is never replaced by one of an interrupted run."""
+        whole = not result.get("interrupted")
+        if whole or read_result(self.folder) is None:
+            write_json(self.folder / RESULT, result)
+        if whole:
+            self.journal.remove()
 
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_json(self.folder / name, content)
+    def withdraw(self) -> None:
+        """Leave no trace, if nothing was done."""
+        if [path.name for path in contents(self.folder)] == [SETTINGS]:
+            (self.folder / SETTINGS).unlink()
+            with suppress(OSError):  # somebody else has put something there
+                for made in self._made:
+                    made.rmdir()
+
+    def _refusal(self, place: int, why: str) -> NotThisRun:
+        return NotThisRun(
+            f"Line {place + 1} of {self.folder / EVALUATIONS} is not what this run comes to ({why}). It was "
+            "changed, or other code made it, or the learner does not repeat itself: choose another folder "
+            "with --out, or remove this one."
+        )
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def _parsed(folder: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict) or "reward" not in parsed:
+        raise NotThisRun(
+            f"Line {number} of {folder / EVALUATIONS} cannot be read: it was changed since it was written. Choose "
+            "another folder with --out, or remove this one."
+        )
+    return parsed
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run, or one of several seeds, is at its end."""
+    return (folder / SUMMARY).exists() or read_result(folder) is not None
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that is at its end; None if there is none, or one of an interrupted run."""
+    if not (folder / RESULT).exists():
+        return None
+    result = read_json(folder / RESULT)
+    return None if result.get("interrupted") else result
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: If it holds none, or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): choose another folder with --out, or remove this one."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} holds no settings or result: choose another folder with --out, or remove this one."
+        )
+    return content
 
 
 def versions() -> dict[str, str]:

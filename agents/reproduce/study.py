@@ -14,7 +14,7 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,13 +27,17 @@ import agents
 import dsfp_env
 from agents.registry import choose_agent
 from agents.reporting.finals import choose_best
-from agents.reporting.run_folder import write_json
+from agents.reporting.run_folder import check_free, read_json, write_json
 from agents.reproduce.paper_table import paper_table
+from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import write_whole
+from dsfp_env.common.files import append_line, whole_lines, write_whole
+from dsfp_env.common.folders import check_writable
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.saying import say
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.measurement import Measurement
@@ -104,13 +108,13 @@ def reproduce(settings: StudySettings) -> None:
     left = [name for name in study.pieces if not study.file(name).exists()]
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
-    print(f"{done}; now: {', '.join(chosen) or 'nothing'}")
+    say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
     for name in chosen:
-        print(f"\n{name}", flush=True)
+        say(f"\n{name}")
         study.pieces[name]()
-    print(f"\n{study.table()}", flush=True)
+    say(f"\n{study.table()}")
     if left := [name for name in study.pieces if not study.file(name).exists()]:
-        print(f"\nleft: {', '.join(left)}")
+        say(f"\nleft: {', '.join(left)}")
 
 
 class Study:
@@ -147,8 +151,10 @@ class Study:
         check_task(self._task_name, self._task_options())
         recipe_from(settings.fine_tuning, FINE_TUNING)
         parse_criterion(settings.criterion)
-        for name in settings.agents:
-            choose_agent(name)
+        check_learners(settings.agents, settings.evaluations)
+        choose_device(settings.device)
+        if not settings.seeds or min(settings.seeds) < 0:
+            raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more.")
         if not all(10 <= rate <= 90 for rate in settings.rates):
             raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
         if settings.evaluations < 1 or settings.threads < 1:
@@ -159,8 +165,10 @@ class Study:
         wanted = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k not in HOW}))
         file = self.folder / "settings.json"
         if not file.exists():
+            check_free(self.folder)
             write_json(file, wanted)
-        there = json.loads(file.read_text())
+        check_writable(self.folder)
+        there = read_json(file)
         if differ := [name for name in wanted if wanted[name] != there.get(name)]:
             raise InputError(
                 f"{self.folder} is of other settings ({', '.join(f'{n} {there.get(n)}' for n in differ)}): choose "
@@ -210,7 +218,7 @@ class Study:
         """What a piece found; it is worked on first if it is not there."""
         if not self.file(name).exists():
             self.pieces[name]()
-        return json.loads(self.file(name).read_text())
+        return read_json(self.file(name))
 
     # The pieces.
 
@@ -245,7 +253,7 @@ class Study:
         )
         tried: list[dict[str, Any]] = []
         log = self.folder / f"{name}.jsonl"
-        before = list(_lines(log))
+        before = _lines(log)
         for line in before:  # the agents are repeatable: they will ask for the same again
             evaluator.remember(line["ratios"], seed, line["accuracy"])
         progress = Progress(name, evaluations)
@@ -255,8 +263,12 @@ class Study:
             found = {"accuracy": info["accuracy"], "macs": info["macs"], "reward": evaluation.score}
             tried.append({"ratios": evaluation.ratios, **found})
             if len(tried) > len(before):
-                with open(log, "a") as file:
-                    file.write(json.dumps(tried[-1]) + "\n")
+                append_line(log, json.dumps(tried[-1]))
+            elif tried[-1] != before[len(tried) - 1]:
+                raise InputError(
+                    f"Line {len(tried)} of {log} is not what this search comes to: it was changed, or other code "
+                    "made it. Remove the file, and the search is made anew."
+                )
             progress.advance(evaluation.score)
 
         team = entry.make(env, seed, evaluations)
@@ -326,7 +338,7 @@ class Study:
 
     def _found(self, name: str) -> dict[str, Any] | None:
         file = self.file(name)
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
 
 def _name(kind: str, rate: int, seed: int) -> str:
@@ -334,12 +346,20 @@ def _name(kind: str, rate: int, seed: int) -> str:
     return f"{kind.replace(':', '.')}-{rate}-seed{seed}"
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of a file, if it is there; one that was cut short is dropped from it."""
-    if not file.exists():
-        return
-    text = file.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole)
-    yield from map(json.loads, whole.splitlines())
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """What was tried, if the file is there; a line that was cut short is dropped from it.
+
+    Raises:
+        InputError: If a line is not one that a search wrote.
+    """
+    found = []
+    for number, line in enumerate(whole_lines(file), start=1):
+        try:
+            one = json.loads(line)
+            found.append({name: one[name] for name in ("ratios", "accuracy", "macs", "reward")})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"Line {number} of {file} cannot be read: it was changed since it was written. Remove the file, "
+                "and the search is made anew."
+            ) from error
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,11 +10,16 @@ from typing import Any, TypeVar
 
 import tyro
 
+from dsfp_env.common import saying
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.saying import remark
+from dsfp_env.common.signals import raised_as_ctrl_c
 
 Settings = TypeVar("Settings")
 
-REFUSED, INTERRUPTED = 2, 130  # exit statuses; the second is a shell's for a program ended by Ctrl-C
+# Exit statuses; a shell's for a program that a signal ended is 128 and the signal's number.
+UNSAID, REFUSED, INTERRUPTED = 1, 2, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # of a disk
 
 
 def run(
@@ -25,24 +31,40 @@ def run(
 ) -> int:
     """Read settings from the command line, and work; returns the exit status.
 
+    SIGTERM and SIGHUP are as Ctrl-C. A full or closed standard output does not end the work; the status tells.
+
     Args:
         settings: A dataclass.
         work: Raises InputError if the settings cannot be used, and may raise KeyboardInterrupt with a sentence of
             its own.
         description: For ``--help``.
         arguments: Those of the command line, unless given.
-        stopped: What is said after Ctrl-C.
+        stopped: What is said after Ctrl-C; after the last semicolon, how to go on.
     """
     sys.path.insert(0, os.getcwd())  # where package.module:attribute is looked for first
-    try:
-        work(tyro.cli(settings, prog=_program(), description=description, args=arguments))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt as error:
-        print(error if error.args else stopped, file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    saying.begin()
+    with raised_as_ctrl_c() as signals:
+        try:
+            work(tyro.cli(settings, prog=_program(), description=description, args=arguments))
+        except InputError as error:
+            remark(f"error: {error}")
+            return REFUSED
+        except KeyboardInterrupt as error:
+            remark(error if error.args else stopped)
+            return 128 + signals[0] if signals else INTERRUPTED
+        except SystemExit as end:  # after --help, and for what is no option
+            return (end.code if isinstance(end.code, int) else REFUSED) or _status()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            remark(f"error: {error}. What was written before is whole; with room, {stopped.split('; ')[-1]}")
+            return UNSAID
+        return _status()
+
+
+def _status() -> int:
+    """Of a command that came to its end."""
+    return 0 if saying.all_was_said() else UNSAID
 
 
 def _program() -> str | None:

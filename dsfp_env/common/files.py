@@ -99,3 +99,34 @@ def is_trusted(path: Path) -> bool:
     except OSError:
         return False
     return all(one.st_uid in (0, os.getuid()) and not one.st_mode & 0o022 for one in found)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file to which lines are appended; none if there is no file.
+
+    One that was cut short, by a process that was killed while it wrote, is removed from the file.
+
+    Args:
+        path: Nobody else writes to it.
+
+    Raises:
+        OSError: If the file cannot be read or cut.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return content[:whole].decode(errors="replace").split("\n")[:-1]
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, at once.
+
+    Raises:
+        OSError: If it cannot be.
+    """
+    with open(path, "ab") as file:
+        file.write(f"{line}\n".encode())

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from dsfp_env.common.saying import remark
+
 Item = TypeVar("Item")
 
 
@@ -31,7 +33,7 @@ class Progress:
                 self._bar.set_postfix_str(f"best reward {self._best:.4f}", refresh=False)
             self._bar.update()
         elif self._done == self._total or self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
-            print(self._line(), file=sys.stderr, flush=True)
+            remark(self._line())
 
     def close(self) -> None:
         """Leave the bar as it is."""

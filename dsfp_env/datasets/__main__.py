@@ -14,6 +14,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from dsfp_env.common import command_line
+from dsfp_env.common.saying import say
 from dsfp_env.datasets.on_disk import cifar, default_root
 
 
@@ -41,7 +42,7 @@ def download(settings: Download) -> None:
     splits = cifar(settings.name, settings.data_root, download=True)
     counts = [len(split.labels) for split in splits]
     what = "{} training, {} validation and {} test images".format(*counts)
-    print(f"{settings.name} is in {settings.data_root}: {what}")
+    say(f"{settings.name} is in {settings.data_root}: {what}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
+from dsfp_env.common.saying import remark
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
@@ -124,7 +124,7 @@ def shown(label: str) -> Callable[[Epoch], None]:
         left = (time.monotonic() - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
         accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
         line = f"{label}: epoch {epoch.number}/{epoch.of}, loss {epoch.loss:.4f}{accuracy}, {left:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        remark(line)
 
     return show
 

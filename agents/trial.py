@@ -1,0 +1,47 @@
+"""Learners with their options, tried on the toy: what they cannot use is said before anything is loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from agents.loop import train
+from agents.registry import AGENTS, choose_agent, credit_of
+from dsfp_env.common.choices import parse_call
+from dsfp_env.common.errors import InputError
+from dsfp_env.toy import ToyEnv
+
+STEPS = 4
+
+
+def check_learners(contestants: Iterable[str], evaluations: int) -> None:
+    """Refuse learners that there are not, and values of options that they cannot use.
+
+    Only learners of `agents.registry` with options are tried, for a few steps: those of users may know nothing of
+    toys.
+
+    Args:
+        contestants: As for `registry.choose_agent`; a kind of credit may be added as in ``ucb1@difference``.
+        evaluations: The budget that they are made for.
+
+    Raises:
+        InputError: If a name, an option or its value cannot be used.
+    """
+    for contestant in contestants:
+        text, _ = credit_of(contestant)
+        entry = choose_agent(text)
+        name, options = parse_call("agent", text)
+        if not options or name not in AGENTS:
+            continue
+        env = ToyEnv(entry.actions)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # so few steps teach some learners nothing
+                train(env, entry.make(env, 0, max(evaluations, 1)), STEPS, seed=0)
+        except InputError:
+            raise
+        except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError) as error:
+            raise InputError(
+                f"The agent {text!r} cannot use its options ({error}): expected values such as docs/agents.md and "
+                "its class tell."
+            ) from error

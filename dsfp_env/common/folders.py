@@ -1,0 +1,79 @@
+"""The folder that a command writes: whether it can be written, and that nobody else writes it meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dsfp_env.common.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # there is none on Windows: nobody is kept out there
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part"  # how the names of files end that are not whole yet, see `files.write_whole`
+
+
+def contents(folder: Path) -> list[Path]:
+    """What a folder holds, if there is one, in order, without what a killed process was just writing."""
+    return sorted(path for path in folder.iterdir() if path.suffix != PART) if folder.is_dir() else []
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written; nothing is created.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    place = folder.absolute()
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The folder {folder} cannot be written ({place} is {'read-only' if place.is_dir() else 'a file'}): "
+            "choose another with --out."
+        )
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process was just writing; for who holds the folder."""
+    for path in folder.glob(f"*{PART}"):
+        with suppress(OSError):  # it may be read-only: then they stay
+            path.unlink()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep others out of a folder that exists, for as long as this lasts or this process lives.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"Another process works in the folder {folder}: wait for its end, or choose another with --out."
+            ) from error
+        except OSError:  # a file system without locks: nobody is kept out
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another process holds a folder."""
+    try:
+        with held(folder):
+            return False
+    except InputError:
+        return True

@@ -1,0 +1,51 @@
+"""What a command says: a full or closed output is told of once, and does not end the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+_lost = False  # whether something could not be said
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print to standard output, at once; if that cannot be, one sentence says so on standard error."""
+    try:
+        if sys.stdout is None:
+            raise ValueError("it is closed")
+        print(text, end=end, flush=True)
+    except (OSError, ValueError) as error:  # full, or a pipe whose reader has gone; closed
+        _lose(error)
+
+
+def remark(text: object) -> None:
+    """Print to standard error, at once; if that cannot be, nobody is told."""
+    with suppress(OSError, ValueError):  # a terminal that has gone: there is nowhere left to say so
+        print(text, file=sys.stderr, flush=True)
+
+
+def begin() -> None:
+    """Forget what could not be said before."""
+    global _lost
+    _lost = False
+
+
+def all_was_said() -> bool:
+    """Whether everything reached standard output, what was printed by others included."""
+    say(end="")
+    return not _lost
+
+
+def _lose(error: Exception) -> None:
+    global _lost
+    if not _lost:
+        reason = getattr(error, "strerror", None) or error
+        remark(f"error: standard output cannot be written ({reason}); the work itself goes on to its end")
+    _lost = True
+    stdout = sys.stdout
+    if stdout is not None and stdout is sys.__stdout__:  # its buffer would raise again at the end
+        with suppress(OSError, ValueError):  # it was closed from the start
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stdout.fileno())
+            os.close(nowhere)
