@@ -11,7 +11,7 @@ from dsfp_env.common.choices import parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.toy import ToyEnv
 
-STEPS = 4
+STEPS = 12  # more than there are levels: then a bandit has tried all
 
 
 def check_learners(contestants: Iterable[str], evaluations: int) -> None:

@@ -38,13 +38,14 @@ from dsfp_env.common.folders import PART, check_writable, contents, held, remove
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import say
+from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
 from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
-from dsfp_env.tasks.loading import TaskOptions
+from dsfp_env.tasks.loading import TaskOptions, check_task
 from dsfp_env.tasks.task import Task
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
@@ -134,15 +135,22 @@ def tabulate(settings: TableSettings) -> None:
     _check_folder(folder, settings)
     torch.set_num_threads(1)
     surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
+    described = _describe(settings, surveyor)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         remove_parts(folder)
-        _measure(folder, settings, surveyor, part, parts)
+        _measure(folder, settings, surveyor, described, part, parts)
 
 
-def _measure(folder: Path, settings: TableSettings, surveyor: Surveyor, part: int, parts: int) -> None:
+def _measure(
+    folder: Path,
+    settings: TableSettings,
+    surveyor: Surveyor,
+    described: dict[str, Any],
+    part: int,
+    parts: int,
+) -> None:
     """Measure what is left of a part."""
-    described = _describe(settings, surveyor)
     meta = _begin(folder, surveyor, described)
     arrays = table_files.open_arrays(folder, meta, writable=True)
     order = np.random.default_rng(0).permutation(len(arrays.correct))[part - 1 :: parts]
@@ -196,6 +204,8 @@ def _check(settings: TableSettings) -> None:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
     if settings.workers < 1:
         raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+    parse_criterion(settings.criterion)
+    check_task(settings.task, settings.given())
 
 
 def _check_folder(folder: Path, settings: TableSettings) -> None:

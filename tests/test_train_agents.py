@@ -194,7 +194,9 @@ def test_bad_settings_get_a_sentence_and_write_nothing(tmp_path, monkeypatch, wr
 
 def test_folders_that_cannot_be_used_get_a_sentence(tmp_path, finished, monkeypatch):
     out, _ = finished
-    with pytest.raises(dsfp_env.InputError, match="already holds a run with other settings: --evaluations is 4 there, and 3 came"):
+    with pytest.raises(
+        dsfp_env.InputError, match="already holds a run with other settings: --evaluations is 4 there, and 3 came"
+    ):
         train_agents.train(settings(out=str(out)))
     (tmp_path / "file").write_text("kept")
     with pytest.raises(dsfp_env.InputError, match="is not empty"):

@@ -85,6 +85,7 @@ def compare(settings: ComparisonSettings) -> None:
     contestants, seeds, folder = check(settings)
     claim(folder, "a comparison", same(settings), asdict(settings))
     with held(folder):
+        remove_parts(folder)
         remove_parts(folder / "runs")
         _fill(settings, contestants, seeds, folder)
 

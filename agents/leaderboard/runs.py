@@ -101,6 +101,7 @@ def leaderboard(settings: LeaderboardSettings) -> None:
     same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
     claim(folder, "runs", same, asdict(settings))
     with held(folder):
+        remove_parts(folder)
         remove_parts(folder / "runs")
         _fill(settings, table, forms, folder, start)
 

@@ -43,8 +43,8 @@ def _lose(error: Exception) -> None:
         reason = getattr(error, "strerror", None) or error
         remark(f"error: standard output cannot be written ({reason}); the work itself goes on to its end")
     _lost = True
-    stdout = sys.stdout
-    if stdout is not None and stdout is sys.__stdout__:  # its buffer would raise again at the end
+    stdout = sys.__stdout__
+    if stdout is not None and stdout is sys.stdout:  # its buffer would raise again at the end
         with suppress(OSError, ValueError):  # it was closed from the start
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stdout.fileno())

@@ -1,0 +1,506 @@
+"""Runs that are killed, at any moment: the same command goes on, and ends in the same bytes."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import dsfp_env
+import train_agents
+from agents.compare import runs as compare
+from agents.leaderboard import runs as leaderboard
+from agents.reporting import journal, run_folder
+from agents.reproduce import study
+from dsfp_env import tabulate
+from dsfp_env.common import command_line, files, folders
+from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.measurement import Measurement
+from dsfp_env.tables import files as table_files
+
+ROOT = Path(__file__).parents[1]
+AGENTS = ("q_learning", "thompson", "random_search", "ppo(n_steps=4)", "tpe")
+WHAT_COMES = ("evaluations.jsonl", "result.json", "pruned.safetensors", "summary.png")
+TINY = {"task": "tiny_tasks:tiny", "evaluations": 9, "criterion": "l1", "kd_batches": 1, "device": "cpu"}
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")
+
+
+def settings(out, **changed):
+    return train_agents.RunSettings(**{**TINY, "workers": 1, "store": False, **changed, "out": str(out)})
+
+
+def arguments(out, **changed):
+    asked = {**TINY, "workers": 1, **changed, "out": out}
+    return [
+        "--no-store",
+        *(str(word) for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)),
+    ]
+
+
+def in_child(work, **streams):
+    """Do it in a process that is forked; returns its exit status, negative for a signal."""
+    pid = start_child(work, **streams)
+    return ended(pid)
+
+
+def start_child(work, stderr=os.devnull):
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        with open(stderr, "w") as errors, open(os.devnull, "w") as nothing:
+            sys.stdout, sys.stderr = nothing, errors
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            status = work()
+            errors.flush()
+    finally:
+        os._exit(status)
+
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_while_writing(moment, how):
+    """From now on, in this process: the so many-th write is the last thing it does; ``torn`` does half of it."""
+    left = [moment]
+
+    def dying(write, torn):
+        def writing(path, content):
+            left[0] -= 1
+            if left[0]:
+                return write(path, content)
+            if how == "torn":
+                torn(path, content)
+            elif how == "after":
+                write(path, content)
+            return die()
+
+        return writing
+
+    def half_a_line(path, line):
+        with open(path, "a") as file:
+            file.write(line[: len(line) // 2])
+
+    def a_part(path, write):
+        files.write_whole(path, lambda file: die() if write(file) else None)
+
+    append, whole = dying(files.append_line, half_a_line), dying(files.write_whole, a_part)
+    journal.append_line = run_folder.append_line = append
+    run_folder.write_whole = dsfp_env.checkpoints.write_whole = whole
+
+
+def run_until_killed(asked, moment, how):
+    def work():
+        killed_while_writing(moment, how)
+        return train_agents.train(asked)
+
+    return in_child(work)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """How many networks were pruned and fine-tuned, by all processes."""
+    log, work = tmp_path / "measured", Measurement.build
+
+    def build(*given):
+        with open(log, "a") as file:
+            file.write("x")
+        return work(*given)
+
+    monkeypatch.setattr(Measurement, "build", build)
+    return lambda: log.stat().st_size if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Agent -> the folder of a run that nobody killed."""
+    made = {}
+
+    def whole(agent="q_learning", **changed):
+        key = agent, *changed.items()
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole") / "run"
+            assert train_agents.train(settings(made[key], agent=agent, **changed)) == 0
+        return made[key]
+
+    return whole
+
+
+def check_same_bytes(folder, whole):
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    for name in WHAT_COMES:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def check_kills(tmp_path, whole, measured, kills, rng, **changed):
+    """Kill a run again and again while it writes, go on to its end, and compare."""
+    out, before = tmp_path / f"run{rng.random()}", measured()
+    died = 0
+    for _ in range(kills):
+        how = rng.choice(["before", "torn", "after"])
+        status = run_until_killed(settings(out, **changed), rng.choice([1, 2, 5, 12, 25, 50]), how)
+        assert status in (0, -signal.SIGKILL)
+        died += status != 0
+    assert in_child(lambda: train_agents.train(settings(out, **changed))) == 0
+    check_same_bytes(out, whole)
+    return died, measured() - before
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_killed_run_ends_in_the_same_bytes_and_measures_nothing_twice(tmp_path, wholes, measured, agent):
+    before = measured()
+    assert train_agents.train(settings(tmp_path / "anew", agent=agent)) == 0
+    once = measured() - before
+    died, again = check_kills(tmp_path, wholes(agent), measured, 3, random.Random(agent), agent=agent)
+    assert died
+    assert again <= once + died * (1 + 3)  # what was under way; a reported network is measured with three seeds
+
+
+def test_so_does_one_with_difference_credit_several_steps_and_masks(tmp_path, wholes, measured):
+    changed = {"credit": "difference", "evaluations": 20, "horizon": 2, "macs_budget": 0.5}
+    check_kills(tmp_path, wholes(**changed), measured, 3, random.Random(0), **changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", [*AGENTS, "sac", "maskable_ppo", "nsga2", "cma_es", "linucb", "joint_thompson"])
+@pytest.mark.usefixtures("digits")
+def test_runs_on_the_digits_are_killed_at_random_times(tmp_path, wholes, agent):
+    changed = {"task": "digits", "kd_batches": 0, "evaluations": 20, "agent": agent}
+    start, whole, rng = time.monotonic(), wholes(**changed), random.Random(agent)
+    seconds, out = max(1.0, time.monotonic() - start), tmp_path / "out"
+    for _ in range(10):
+        pid = start_child(lambda: train_agents.train(settings(out, **changed)))
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
+    assert in_child(lambda: train_agents.train(settings(out, **changed))) == 0
+    check_same_bytes(out, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_a_folder_that_goes_on(tmp_path, wholes, monkeypatch, number):
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["train_agents.py", *arguments(out)])
+
+    def interrupted():
+        append, left = run_folder.append_line, [4]
+
+        def appending(path, line):
+            append(path, line)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), number)
+
+        run_folder.append_line = appending
+        return train_agents.main()
+
+    assert in_child(interrupted, stderr=tmp_path / "errors") == 128 + number
+    errors = (tmp_path / "errors").read_text()
+    assert "ended after 4 of 9 evaluations; the best of them" in errors
+    assert "the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    result = json.loads((out / "result.json").read_text())
+    assert (result["interrupted"], result["evaluations"]) == (True, 4)
+    assert in_child(train_agents.main, stderr=tmp_path / "errors") == 0
+    assert "4 of 9 evaluations are known; going on from there" in (tmp_path / "errors").read_text()
+    check_same_bytes(out, wholes())
+
+
+def test_a_hang_up_that_is_ignored_stays_so(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
+
+    @dataclass
+    class Nothing:
+        pass
+
+    def work(_):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def ignoring():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return command_line.run(Nothing, work, None)
+
+    assert in_child(ignoring) == 0
+    assert in_child(lambda: command_line.run(Nothing, work, None)) == 128 + signal.SIGHUP
+
+
+@pytest.fixture
+def half(tmp_path):
+    """The folder of a run that was killed after about half of its evaluations."""
+    folder = tmp_path / "half"
+    assert run_until_killed(settings(folder), 11, "after") == -signal.SIGKILL
+    assert 3 <= (folder / "evaluations.jsonl").read_text().count("\n") <= 6
+    return folder
+
+
+def test_a_line_that_is_cut_short_is_lost_alone(half, wholes, measured):
+    lines = (half / "evaluations.jsonl").read_bytes()
+    (half / "evaluations.jsonl").write_bytes(lines[:-20])
+    train_agents.train(settings(half))
+    check_same_bytes(half, wholes())
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"evaluations": 10}, "--evaluations is 9 there, and 10 came"),
+        ({"seed": 3}, "--seed is 0 there, and 3 came"),
+        ({"agent": "ucb1", "horizon": 2}, "--agent is 'q_learning' there, and 'ucb1' came"),
+        ({"kd_batches": None}, "--kd-batches is 1 there, and None came"),
+        ({"seeds": "0-1"}, "--seeds is None there, and '0-1' came"),
+    ],
+    ids=str,
+)
+def test_other_settings_are_refused(half, changed, sentence):
+    before = {path.name: path.read_bytes() for path in half.iterdir()}
+    with pytest.raises(InputError, match=f"already holds a run with other settings: {sentence}"):
+        train_agents.train(settings(half, **changed))
+    assert {path.name: path.read_bytes() for path in half.iterdir()} == before
+
+
+def edit(path, line, change):
+    lines = path.read_text().splitlines()
+    lines[line] = change(lines[line])
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_what_was_edited_or_is_of_another_version_is_refused(half):
+    kept = {path: path.read_bytes() for path in half.iterdir()}
+
+    def refused(sentence, **changed):
+        with pytest.raises(InputError, match=sentence):
+            train_agents.train(settings(half, **changed))
+        for path, content in kept.items():
+            path.write_bytes(content)
+        assert set(half.iterdir()) == set(kept)
+
+    edit(half / "evaluations.jsonl", 1, lambda line: line.replace('"reward": 0.', '"reward": 0.9'))
+    refused("Line 2 of .*evaluations.jsonl is not what this run comes to .reward is 0.9.* there")
+    edit(half / "evaluations.jsonl", 1, lambda line: line[:30])
+    refused("Line 2 of .*evaluations.jsonl cannot be read")
+    edit(half / "journal.jsonl", 0, lambda line: line.replace("0.", "0.1"))
+    refused("Line 1 of .*journal.jsonl does not match its checksum")
+    (half / "settings.json").write_text((half / "settings.json").read_text().replace('"torch": "', '"torch": "0.'))
+    refused("was begun with torch 0.* and this is .*: go on with the former")
+    (half / "settings.json").write_text("{")
+    refused("settings.json cannot be read .* choose another folder with --out")
+
+
+def test_a_journal_that_is_gone_costs_time_only(half, wholes):
+    (half / "journal.jsonl").unlink()
+    train_agents.train(settings(half, workers=2))
+    check_same_bytes(half, wholes())
+
+
+def test_a_finished_run_is_printed_and_nothing_is_done(tmp_path, wholes, capsys, measured, monkeypatch):
+    monkeypatch.setattr(train_agents, "make_env", None)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in wholes().iterdir()}
+    assert train_agents.train(settings(wholes())) == 0
+    said = capsys.readouterr().out
+    assert "is finished, nothing is left to do" in said
+    assert "best joint action" in said
+    assert measured() == 0
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in wholes().iterdir()} == before
+
+
+def test_several_seeds_go_on_one_by_one(tmp_path, wholes, capsys):
+    asked, out = {"seeds": "0-2", "evaluations": 4, "agent": "random_search"}, tmp_path / "out"
+    for moment in (60, 20, 25):
+        assert run_until_killed(settings(out, **asked), moment, "after") == -signal.SIGKILL
+    assert train_agents.train(settings(out, **asked)) == 0
+    whole = wholes(**asked)
+    assert (out / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    for seed in range(3):
+        check_same_bytes(out / f"seed-{seed}", whole / f"seed-{seed}")
+    capsys.readouterr()
+    assert train_agents.train(settings(out, **asked)) == 0
+    assert "3 seeds, mean" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--seeds is '0-2' there, and '0-4' came"):
+        train_agents.train(settings(out, **{**asked, "seeds": "0-4"}))
+
+
+def test_without_out_the_unfinished_run_of_the_same_settings_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = train_agents.RunSettings(**{**TINY, "workers": 1, "store": False, "evaluations": 4})
+    assert run_until_killed(asked, 5, "after") == -signal.SIGKILL
+    first = train_agents.free_folder(asked)
+    assert first.exists()
+    assert train_agents.free_folder(settings("", evaluations=5)).name == f"{first.name}-2"
+    with folders.held(first):  # another process is at it
+        assert train_agents.free_folder(asked).name == f"{first.name}-2"
+        with pytest.raises(InputError, match="Another process works in the folder"):
+            train_agents.train(settings(first, evaluations=4))
+    assert train_agents.train(asked) == 0
+    assert [path.name for path in Path("runs").iterdir()] == [first.name]
+    assert train_agents.free_folder(asked).name == f"{first.name}-2"  # a finished one is not touched
+
+
+def test_measured_times_cannot_go_on_and_this_is_said(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    asked = settings(out, reward="accuracy_x_speed")
+    status = in_child(lambda: killed_while_writing(5, "after") or train_agents.train(asked), stderr=tmp_path / "e")
+    assert status == -signal.SIGKILL
+    assert "once stopped, this run cannot go on" in (tmp_path / "e").read_text()
+    with pytest.raises(InputError, match="measured times, which are never the same again"):
+        train_agents.train(asked)
+
+
+def test_a_full_or_closed_output_harms_nothing(tmp_path, wholes):
+    script = [sys.executable, str(ROOT / "train_agents.py"), *arguments(tmp_path / "out")]
+    paths = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    sentence = "error: standard output cannot be written"
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            process = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        assert process.returncode == 1
+        assert process.stderr.count(sentence) == 1
+        assert "Traceback" not in process.stderr
+        assert "Exception ignored" not in process.stderr
+        check_same_bytes(tmp_path / "out", wholes())
+    process = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process.stdout.close()  # as head does
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors.count("\n") == errors.count(sentence) or "evaluations" in errors
+    assert "Traceback" not in errors
+    check_same_bytes(tmp_path / "out", wholes())
+
+
+def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path, wholes, monkeypatch):
+    out = tmp_path / "out"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_agents, "say", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the result was written before, and is whole"):
+        train_agents.train(settings(out))
+    check_same_bytes(out, wholes())
+
+
+@pytest.mark.parametrize(
+    ("work", "asked"),
+    [
+        (train_agents.train, train_agents.RunSettings(agent="ucb1(exploration=high)")),
+        (compare.compare, compare.ComparisonSettings(agents=("q_learning(step_size=abc)",))),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), reward="budget")),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), task="digit")),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), budgets=(0,))),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), seeds="4-0")),
+        (leaderboard.leaderboard, leaderboard.LeaderboardSettings(agents=("q_learning(step_size=abc)",))),
+        (study.reproduce, study.StudySettings(agents=("q_learning(step_size=abc)",))),
+        (study.reproduce, study.StudySettings(seeds=())),
+        (tabulate.tabulate, tabulate.TableSettings(out="out", criterion="taylr")),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_before_anything_is_loaded_or_written(tmp_path, monkeypatch, work, asked):
+    monkeypatch.chdir(tmp_path)
+    for module in (train_agents.RunSettings, tabulate.TableSettings):
+        monkeypatch.setattr(module, "load", None)
+    monkeypatch.setattr(dsfp_env, "load_task", None)
+    with pytest.raises(InputError):
+        work(asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    for module in (train_agents.RunSettings, tabulate.TableSettings):
+        monkeypatch.setattr(module, "load", None)
+    monkeypatch.setattr(dsfp_env, "load_task", None)
+    monkeypatch.setattr(dsfp_env, "load_table", None)
+    for out in (str(tmp_path / "file"), str(tmp_path / "file" / "below")):
+        for work in (
+            lambda out: train_agents.train(train_agents.RunSettings(out=out)),
+            lambda out: compare.compare(compare.ComparisonSettings(("ucb1",), out=out)),
+            lambda out: leaderboard.leaderboard(leaderboard.LeaderboardSettings(("ucb1",), out=out)),
+            lambda out: study.reproduce(study.StudySettings(out=out)),
+            lambda out: tabulate.tabulate(tabulate.TableSettings(out=out)),
+        ):
+            with pytest.raises(InputError, match="cannot be written .*file is a file"):
+                work(out)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "network.safetensors").write_text("somebody's")
+    (tmp_path / "other" / "notes").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        tabulate.tabulate(tabulate.TableSettings(out=str(tmp_path / "other")))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_table_that_was_killed_while_it_was_begun_goes_on(tmp_path, monkeypatch):
+    asked = {"task": "tiny_tasks:tiny", "levels": (10, 90), "seeds": (0,), "criterion": "l1", "workers": 1}
+
+    def killed(moment, how, out):
+        def work():
+            left, whole = [moment], files.write_whole
+
+            def writing(path, write):
+                left[0] -= 1
+                whole(path, lambda file: die() if write(file) or True else None) if not left[0] else whole(path, write)
+
+            tabulate.write_whole = table_files.write_whole = writing
+            return tabulate.tabulate(tabulate.TableSettings(out=str(out), **asked))
+
+        return in_child(work)
+
+    tabulate.tabulate(tabulate.TableSettings(out=str(tmp_path / "whole"), **asked))
+    out = tmp_path / "killed"
+    for moment in range(1, 8):  # network, four arrays, meta.json, and meta.json with its checksums
+        assert killed(moment, "torn", out) == -signal.SIGKILL
+    tabulate.tabulate(tabulate.TableSettings(out=str(out), **asked))
+    whole, table = (dsfp_env.load_table(folder) for folder in (tmp_path / "whole", out))
+    assert (whole.accuracies(0) == table.accuracies(0)).all()
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_a_comparison_that_is_killed_ends_in_the_same_bytes(tmp_path):
+    def asked(out):
+        agents = ("random_search", "q_learning")
+        return compare.ComparisonSettings(agents, (3, 5), "0-1", "tiny_tasks:tiny", workers=1, out=str(out))
+
+    def killed(moment, out):
+        def work():
+            left, whole = [moment], run_folder.write_whole
+
+            def writing(path, write):
+                left[0] -= 1
+                whole(path, lambda file: die() if write(file) and not left[0] else None)
+
+            run_folder.write_whole = compare.write_whole = writing
+            compare.compare(asked(out))
+            return 0
+
+        return in_child(work)
+
+    compare.compare(asked(tmp_path / "whole"))
+    for moment in (1, 3, 2, 4):
+        assert killed(moment, tmp_path / "killed") == -signal.SIGKILL
+    compare.compare(asked(tmp_path / "killed"))
+    names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    for name in names:
+        if name.name != "settings.json":  # which names the folder
+            assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list((tmp_path / "killed").rglob("*.part"))
+
+
+with contextlib.suppress(ImportError):  # once, before processes are forked
+    import matplotlib.figure
+    import optuna
+    import sb3_contrib  # noqa: F401
