@@ -256,9 +256,18 @@ def piece(folder: Path, form: Form, contestant: str) -> Path:
 
 
 def _read(path: Path) -> dict[int, Run]:
-    """Runs by seed; none, if there is no file."""
+    """Runs by seed; none, if there is no file.
+
+    Raises:
+        InputError: If it is no file of runs.
+    """
     lines = path.read_text().splitlines() if path.exists() else []
-    return {run["seed"]: run for run in map(json.loads, lines)}
+    try:
+        return {run["seed"]: run for run in map(json.loads, lines)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} was changed since it was written: remove it, and its runs are made anew."
+        ) from error
 
 
 def _known(folder: Path, form: Form, contestant: str, seeds: Iterable[int]) -> list[Run]:

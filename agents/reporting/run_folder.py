@@ -210,8 +210,9 @@ class RunFolder:
             raise self._refusal(len(self.evaluations), f"the search ends after {len(self.evaluations)}")
 
     def so_far(self) -> list[dict[str, Any]]:
-        """What this run, or one before it, has come to."""
-        return self.evaluations + self.recorded[len(self.evaluations) :]
+        """What is recorded by now, by this run or one before it."""
+        lines = whole_lines(self.folder / EVALUATIONS)
+        return [_parsed(self.folder, number, line) for number, line in enumerate(lines, start=1)]
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`; one that is whole is never replaced by one of an interrupted run."""
