@@ -396,6 +396,16 @@ def test_a_full_or_closed_output_harms_nothing(tmp_path, wholes):
     check_same_bytes(tmp_path / "out", wholes())
 
 
+def test_help_that_nobody_reads_ends_without_a_traceback():
+    script = [sys.executable, str(ROOT / "train_agents.py"), "--help"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    assert errors.count("standard output cannot be written") == 1
+    assert "Traceback" not in errors
+
+
 def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path, wholes, monkeypatch):
     out = tmp_path / "out"
 

@@ -45,7 +45,7 @@ def run(
     saying.begin()
     with raised_as_ctrl_c() as signals:
         try:
-            work(tyro.cli(settings, prog=_program(), description=description, args=arguments))
+            work(_parsed(settings, description, arguments))
         except InputError as error:
             remark(f"error: {error}")
             return REFUSED
@@ -60,6 +60,14 @@ def run(
             remark(f"error: {error}. What was written before is whole; with room, {stopped.split('; ')[-1]}")
             return UNSAID
         return _status()
+
+
+def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
+    try:
+        return tyro.cli(settings, prog=_program(), description=description, args=arguments)
+    except OSError as error:  # it could not print its help
+        saying.lose(error)
+        raise SystemExit(UNSAID) from error
 
 
 def _status() -> int:

@@ -16,7 +16,7 @@ def say(text: str = "", end: str = "\n") -> None:
             raise ValueError("it is closed")
         print(text, end=end, flush=True)
     except (OSError, ValueError) as error:  # full, or a pipe whose reader has gone; closed
-        _lose(error)
+        lose(error)
 
 
 def remark(text: object) -> None:
@@ -37,11 +37,12 @@ def all_was_said() -> bool:
     return not _lost
 
 
-def _lose(error: Exception) -> None:
+def lose(error: Exception) -> None:
+    """Say, once, that something could not be printed; from now on nothing is tried."""
     global _lost
     if not _lost:
         reason = getattr(error, "strerror", None) or error
-        remark(f"error: standard output cannot be written ({reason}); the work itself goes on to its end")
+        remark(f"error: standard output cannot be written ({reason}); what goes to files is not affected")
     _lost = True
     stdout = sys.__stdout__
     if stdout is not None and stdout is sys.stdout:  # its buffer would raise again at the end
