@@ -29,8 +29,9 @@ from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
-from agents.reporting.journal import Journal, NotThisRun
-from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, read_result, write_json
+from agents.reporting.journal import NotThisRun
+from agents.reporting.resuming import go_on, leave
+from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
 from dsfp_env.common import command_line
@@ -168,7 +169,7 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
         except NotThisRun:
             raise
         except BaseException as error:
-            left = leave(settings, record)
+            left = leave(record, summary_of(settings), settings.evaluations)
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(left) from error
             remark(left)
@@ -280,7 +281,7 @@ def run(
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
-    journal = go_on(settings, evaluator, record)
+    journal = go_on(record, evaluator, settings.evaluations)
     mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
     workers = 1 if alone else settings.workers
@@ -313,28 +314,6 @@ def run(
     what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
     say(f"\n{what}\n\n{run_report.table(result)}\n\nwritten to {record.folder}")
     return result
-
-
-def go_on(settings: RunSettings, evaluator: dsfp_env.Evaluator, record: RunFolder) -> Journal:
-    """Let the evaluator remember what a run before this one has measured; returns the journal.
-
-    Raises:
-        NotThisRun: If times were measured, which are never the same again.
-    """
-    done, timed = len(record.recorded), evaluator.latency is not None
-    if timed and done:
-        raise NotThisRun(
-            f"The run in {record.folder} measured times, which are never the same again, so it cannot go on: "
-            "choose another folder with --out, or remove this one."
-        )
-    if timed:
-        remark("times are measured, which are never the same again: once stopped, this run cannot go on")
-    elif done:
-        remark(
-            f"{record.folder}: {done} of {settings.evaluations} evaluations are known; the run goes on from there"
-        )
-    record.journal.tell(evaluator)
-    return record.journal
 
 
 def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
@@ -379,20 +358,6 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
     record.write_result(result)
-
-
-def leave(settings: RunSettings, record: RunFolder) -> str:
-    """After Ctrl-C or a failure: write the best of what the search saw so far; returns a sentence about it."""
-    if read_result(record.folder) is not None:
-        return f"\nended; the result was written before, and is whole, in {record.folder}"
-    lines = record.so_far()
-    said = f"\nended after {len(lines)} of {settings.evaluations} evaluations"
-    if lines:
-        best = {**max(lines, key=lambda line: line["reward"]), "test_accuracy": None}
-        part = {"evaluations": len(lines), "interrupted": True, "best": best}
-        record.write_result({**summary_of(settings), **part})
-        said += f"; the best of them (reward {best['reward']:.4f}) and all others are in {record.folder}"
-    return f"{said}; the same command goes on from here"
 
 
 def summary_of(settings: RunSettings) -> dict[str, Any]:

@@ -143,6 +143,7 @@ class RunFolder:
         recorded: Lines that a run before this one has written.
         evaluations: Lines that this run has come to.
         journal: What was measured.
+        repeatable: Whether the same command can go on.
 
     Raises:
         InputError: If the folder is of another run, is used by another process, or cannot be written.
@@ -150,7 +151,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         check_same(folder, settings)
-        self.folder = folder
+        self.folder, self.repeatable = folder, True
         self._made = _missing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
