@@ -34,7 +34,7 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
-from dsfp_env.common.folders import PART, check_writable, contents, held, remove_parts
+from dsfp_env.common.folders import check_writable, contents, held, remove_parts
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import say
@@ -180,7 +180,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     if folder.exists():
         raise InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
     check_writable(folder)
-    whole, folder = folder, folder.with_name(f"{folder.name}{PART}")  # it gets its name when it is whole
+    whole, folder = folder, folder.with_name(f".{folder.name}.merging")  # it gets its name when it is whole
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(parts[0], folder)
     machines = [machine for meta in metas for machine in meta["machines"]]

@@ -496,6 +496,15 @@ def test_a_table_that_was_killed_while_it_was_begun_goes_on(tmp_path, monkeypatc
     assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
+def test_files_of_others_are_no_leftovers(tmp_path):
+    (tmp_path / "film.part").touch()
+    (tmp_path / "result.json.0a_b1c2d.part").touch()
+    folders.remove_parts(tmp_path)
+    assert folders.contents(tmp_path) == [tmp_path / "film.part"]
+    with pytest.raises(InputError, match="is not empty"):
+        train_agents.train(settings(tmp_path))
+
+
 def test_a_comparison_that_is_killed_ends_in_the_same_bytes(tmp_path):
     def asked(out):
         agents = ("random_search", "q_learning")

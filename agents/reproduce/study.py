@@ -106,6 +106,8 @@ def reproduce(settings: StudySettings) -> None:
     study = Study(settings)
     study.check()
     left = [name for name in study.pieces if not study.file(name).exists()]
+    for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
+        study.training(name).unlink(missing_ok=True)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
@@ -140,6 +142,10 @@ class Study:
     def file(self, name: str) -> Path:
         """Where a piece leaves what it found."""
         return self.folder / f"{name}.json"
+
+    def training(self, name: str) -> Path:
+        """Where a piece keeps the fine-tuning that it is at."""
+        return self.folder / f"{name}.training"
 
     def check(self) -> None:
         """Refuse settings that cannot be used, or that differ from those of the folder.
@@ -290,7 +296,7 @@ class Study:
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
         recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
-        checkpoint = self.folder / f"{name}.training"
+        checkpoint = self.training(name)
         teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
         history = distil(
             network,

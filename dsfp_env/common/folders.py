@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,12 @@ try:
 except ImportError:  # there is none on Windows: nobody is kept out there
     fcntl = None  # type: ignore[assignment]
 
-PART = ".part"  # how the names of files end that are not whole yet, see `files.write_whole`
+PART = re.compile(r".+\.[a-z0-9_]{8}\.part")  # names of files that are not whole yet, see `files.write_whole`
 
 
 def contents(folder: Path) -> list[Path]:
     """What a folder holds, if there is one, in order, without what a killed process was just writing."""
-    return sorted(path for path in folder.iterdir() if path.suffix != PART) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if not PART.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def check_writable(folder: Path) -> None:
@@ -40,9 +41,10 @@ def check_writable(folder: Path) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what a killed process was just writing; for who holds the folder."""
-    for path in folder.glob(f"*{PART}"):
-        with suppress(OSError):  # it may be read-only: then they stay
-            path.unlink()
+    for path in folder.glob("*.part"):
+        if PART.fullmatch(path.name):
+            with suppress(OSError):  # it may be read-only: then they stay
+                path.unlink()
 
 
 @contextmanager
