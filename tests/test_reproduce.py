@@ -1,15 +1,20 @@
 """The paper's tables, cut into pieces: a small real study, its table, and going on after a stop."""
 
 import json
+import os
+import signal
 
 import pytest
 
+from agents.reporting import run_folder
 from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
-from dsfp_env import InputError, load_pruned
+from dsfp_env import InputError, checkpoints, load_pruned
+from dsfp_env.common import files
 from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
+from dsfp_env.training import epochs, fine_tuning
 from dsfp_env.training.distillation import fine_tune
 
 
@@ -91,6 +96,46 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeyp
         for file in (f"{name}.jsonl", f"{name}.json"):
             assert (folder / file).read_text() == (done.folder / file).read_text()
     assert counts[1] < counts[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")
+def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, tmp_path):
+    whole, killed = Study(finished).folder, changed(finished, out=str(tmp_path / "killed"))
+
+    def killed_at(moment):
+        """In a process that is forked: the so many-th file is not put in its place, or the line is torn."""
+        left = [moment]
+
+        def writing(path, write):
+            left[0] -= 1
+            files.write_whole(path, lambda file: (write(file), left[0] or os.kill(os.getpid(), signal.SIGKILL)))
+
+        def appending(path, line):
+            left[0] -= 1
+            if left[0]:
+                return files.append_line(path, line)
+            with open(path, "a") as file:
+                file.write(line[:20])
+            return os.kill(os.getpid(), signal.SIGKILL)
+
+        for module in (reproduce, run_folder, epochs, fine_tuning, checkpoints):
+            module.write_whole = writing
+        reproduce.append_line = appending
+        reproduce.reproduce(killed)
+
+    for moment in (1, 3, 2, 4, 6, 3, 4, 2):
+        if not (pid := os.fork()):
+            try:
+                killed_at(moment)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+    reproduce.reproduce(killed)
+    names = {path.name for path in whole.iterdir() if path.is_file()}
+    there = {path.name for path in Study(killed).folder.iterdir() if path.is_file()}
+    assert {name for name in there if not name.endswith(".part")} == names
+    for name in names:
+        assert (Study(killed).folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_bad_settings_get_a_sentence(finished, tmp_path):
