@@ -16,7 +16,7 @@ from conftest import TinyNet
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common.devices import threads_set
 from dsfp_env.evaluation.measurement import Measurement
-from dsfp_env.evaluation.workers import as_done
+from dsfp_env.evaluation.workers import GivenUp, Workers, as_done
 
 ROOT = Path(__file__).parents[1]
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
@@ -25,6 +25,13 @@ HALF = {"conv_0": 50.0, "conv_1": 50.0}
 
 def workers_alive():
     return multiprocessing.active_children()
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -81,6 +88,7 @@ def test_the_workers_of_an_evaluator_that_nobody_holds_go_on(tiny, built):
     pending = Evaluator(tiny, store=False).start_many(PLANS, 5, workers=2)
     outcomes = list(pending)
     assert not built  # in this process
+    wait_for(lambda: not workers_alive())  # nobody holds them any more
     assert outcomes == Evaluator(tiny, store=False).evaluate_many(PLANS, 5, workers=1)
 
 
@@ -136,17 +144,45 @@ def test_the_threads_of_the_process_change_nothing_where_the_fidelity_has_its_ow
         assert Evaluator(digits, "l1").evaluate_many(plans, workers=1) == expected
 
 
-def test_a_worker_that_is_ended_costs_time_and_nothing_else(tiny, evaluator):
-    expected = Evaluator(tiny).evaluate_many(PLANS, 3, workers=1)
-    pending = evaluator.start_many(PLANS, 3, workers=2)
-    first = next(pending)
-    os.kill(workers_alive()[0].pid, signal.SIGKILL)
-    time.sleep(1)
-    evaluator._memo.known.clear()
-    with pytest.warns(UserWarning, match="A worker was ended from outside") as warned:
-        again = [first, *pending, *evaluator.start_many(PLANS, 4, workers=2)]
-    assert again == expected + Evaluator(tiny).evaluate_many(PLANS, 4, workers=1)
+def slow_task(tiny):
+    """Each evaluation takes a few tenths of a second."""
+    fidelity = Fidelity(recalibration_images=32, batches=150, batch_size=16)
+    splits = tiny.train, tiny.validation, tiny.test
+    return Task.from_network(tiny.network, *splits, device="cpu", fidelity=fidelity)
+
+
+def test_a_worker_that_is_ended_costs_time_and_nothing_else(tiny):
+    task = slow_task(tiny)
+    expected = Evaluator(task, store=False).evaluate_many(PLANS[:5], 3, workers=1)
+    with Evaluator(task, store=False) as evaluator:
+        pending = evaluator.start_many(PLANS[:5], 3, workers=2)
+        first = next(pending)
+        before = {worker.pid for worker in workers_alive()}
+        os.kill(min(before), signal.SIGKILL)
+        with pytest.warns(UserWarning, match="A worker was ended from outside") as warned:
+            again = [first, *pending]
+        after = {worker.pid for worker in workers_alive()}
+    assert again == expected
     assert len(warned) == 1
+    assert len(before & after) == 1  # what the other was at went on
+    assert len(after) == 2
+
+
+def end_this_process(number):
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_work_that_ends_its_worker_is_given_up_and_the_rest_is_done():
+    workers = Workers(end_this_process, 2)
+    futures = [workers.submit(number) for number in (1, -1, 2, 3)]
+    with pytest.raises(GivenUp, match="A worker was ended from outside, 3 times at the same work"):
+        futures[1].result()
+    assert [futures[place].result() for place in (0, 2, 3)] == [1, 2, 3]
+    assert workers.submit(4).result() == 4
+    workers.stop()
+    assert not workers_alive()
 
 
 def test_workers_that_were_ended_while_idle_are_replaced(tiny, evaluator):

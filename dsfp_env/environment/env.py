@@ -26,23 +26,32 @@ from 0, so the undiscounted return of an episode is the score of its last joint 
 **Seeds.** ``reset(seed=s)`` measures with ``evaluator.evaluate(..., seed=s)`` until it is called with another;
 masks are drawn from it too.
 
+**Copies**, by `copy.deepcopy` or by pickle, go on where the original is, in the middle of an episode too, and what
+becomes of one changes nothing for the other. A deep copy shares the evaluator and all that it knows. Pickle takes
+an evaluator along that was given; one that the environment has made is made anew by whoever unpickles.
+
+**Threads.** An environment is of one thread at a time; a second one, while the first is in a step, is refused.
+
 **Costs.** ``infos[agent]["evaluations"]`` are those that the last step asked for; ``env.evaluations_per_step`` is
 the largest number.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
-from gymnasium.utils import EzPickle, seeding
+from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
 from dsfp_env.environment.backends import check_evaluator
@@ -53,6 +62,11 @@ from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class _Situation(NamedTuple):
@@ -66,7 +80,18 @@ class _Situation(NamedTuple):
     time: int  # steps taken
 
 
-class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
+def _by_one_thread(method: Method) -> Method:
+    """A method of an environment that a second thread may not call while a first is within."""
+
+    @wraps(method)
+    def guarded(self: LayerPruningEnv, *args: Any, **kwargs: Any) -> Any:
+        with self._one_thread:
+            return method(self, *args, **kwargs)
+
+    return cast(Method, guarded)
+
+
+class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     """The parallel environment; see the top of this file. `dsfp_env.parallel_env` makes it, and its evaluator.
 
     Args:
@@ -108,17 +133,15 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         context: float = 50.0,
         credit: str = "shared",
     ) -> None:
-        EzPickle.__init__(
-            self, evaluator, actions, reward, macs_budget, horizon, seed, render_mode, observation, context, credit
-        )
         # The rules, before anything is loaded. (Never an attribute max_cycles: parallel_api_test overwrites it.)
         rules = Rules(actions, reward, macs_budget, horizon, render_mode, observation, context, credit)
         self._rules, self._context = rules, float(context)
         self.render_mode, self.macs_budget, self.credit = render_mode, macs_budget, credit
 
         # Who tells what joint actions are worth, and the agents that choose them.
-        makes = callable(evaluator) and not isinstance(evaluator, type)
-        self.evaluator: AnyEvaluator = evaluator() if makes else evaluator  # type: ignore[operator, assignment]
+        makes: Any = evaluator if callable(evaluator) and not isinstance(evaluator, type) else None
+        self._make_evaluator: Callable[[], AnyEvaluator] | None = makes
+        self.evaluator: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
         check_evaluator(self.evaluator)
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
         self.possible_agents = list(self.layer_names)
@@ -141,6 +164,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
 
         self._seed(seed)
         self._was_reset, self._now = False, self._original()
+        self._one_thread = OneThread("This environment", "make one for each; they may share an evaluator.")
 
     def observation_space(self, agent: str) -> Box:
         """What this agent sees lies in this space (the same object each time)."""
@@ -150,6 +174,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         """What this agent does lies in this space (the same object each time)."""
         return self._action_spaces[agent]
 
+    @_by_one_thread
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], Infos]:
@@ -173,6 +198,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._render_for_humans()
         return self._observe(), self._infos()
 
+    @_by_one_thread
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], Infos]:
@@ -265,6 +291,27 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
         self._render_for_humans()
         return None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        for unchanging in (self.evaluator, self._make_evaluator, self._rules, self._now):
+            memo[id(unchanging)] = unchanging
+        twin.__dict__.update(copy.deepcopy(vars(self), memo))
+        return twin
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = self._make_evaluator is not None
+        return {k: v for k, v in vars(self).items() if k != "_budget_masks" and not (made and k == "evaluator")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._make_evaluator is not None:
+            self.evaluator = self._make_evaluator()
+        self._budget_masks = self._make_budget_masks()
+
     def close(self) -> None:
         """End the evaluator's workers, if there are any; another step would start them anew."""
         self.evaluator.close()
@@ -281,10 +328,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any], EzPickle):
     def _make_budget_masks(self) -> BudgetMasks | None:
         if self.macs_budget is None:
             return None
-        whole = self.evaluator.original.macs
+        evaluator, whole = self.evaluator, self.evaluator.original.macs
         return BudgetMasks(
             self.possible_agents,
-            lambda plan: self.evaluator.costs(plan).macs / whole,
+            lambda plan: evaluator.costs(plan).macs / whole,
             self.macs_budget,
             self._levels,
         )

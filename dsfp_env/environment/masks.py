@@ -16,6 +16,7 @@ A mask is an array ``[levels]`` of int8, 1 where a level may be chosen, as Petti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,9 @@ class BudgetMasks:
                 f"The MACs budget is {macs_budget}, but with every layer pruned by {levels[-1]:.0f} % the network "
                 f"still has {least:.4f} of its MACs: expected a budget of at least that."
             )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BudgetMasks:
+        return self  # what it knows does not change
 
     def allow(self, chosen: Mapping[str, int]) -> bool:
         """Whether the budget can be met with these levels by agent, if all others choose the highest."""

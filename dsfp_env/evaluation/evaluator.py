@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from dsfp_env.channels.costs import Costs
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.criteria.criterion import Criterion, Scores
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
@@ -34,6 +35,10 @@ from dsfp_env.training.distillation import Fidelity
 
 class Evaluator:
     """Evaluates joint actions on a task. A context manager, for those who want its workers gone early.
+
+    Several threads may use one. What is computed in this process is computed for one of them at a time, as a whole,
+    so outcomes are those of one thread. `copy.deepcopy` gives the evaluator itself: of equal questions one is
+    answered. Pickled, it takes its task and what it knows along, not its workers.
 
     Args:
         task: The trained network and its data.
@@ -85,12 +90,12 @@ class Evaluator:
         """Filter scores by module path; the same for every evaluation."""
         return self.task.scores(self.criterion)
 
-    @cached_property
+    @computed_once
     def layer_features(self) -> dict[str, np.ndarray]:
         """What agents see of their layers that never changes; see `tasks.layer_features`."""
         return fixed_features(self.task, self.scores)
 
-    @cached_property
+    @computed_once
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
         return self.measurement.measure_original()
@@ -141,13 +146,17 @@ class Evaluator:
         """As `evaluate_many`, but without waiting: the workers go on while this process does something else.
 
         Returns:
-            The outcomes in order, each when it is asked for. Without workers, that is when the work is done.
+            The outcomes in order, each when it is asked for. Without workers, that is when the work is done. Any
+            thread may ask, one at a time.
         """
         return self._memo.many(self._questions(plans, seed), self._executor(self._worker_count(workers)))
 
     def close(self) -> None:
         """End the workers, if there are any; they are started anew when they are needed."""
         self._processes.stop()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
+        return self
 
     def __enter__(self) -> Evaluator:
         return self
@@ -171,8 +180,9 @@ class Evaluator:
             ratios: As for `evaluate`; if None, the original network is measured, as it is.
             seed: Drives the fine-tuning.
         """
-        network = self.task.network if ratios is None else self.build(ratios, seed)
-        validation, test = self.measurement.accuracies(network, self.task.validation, self.task.test)
+        with alone():
+            network = self.task.network if ratios is None else self.build(ratios, seed)
+            validation, test = self.measurement.accuracies(network, self.task.validation, self.task.test)
         return validation, test
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:

@@ -2,7 +2,8 @@
 
 A `Measurement` is a pure function of (kept filters, seed): its noise depends on the seed alone, never on what was
 measured before, nor on the process. It holds what the work needs and no more, and pickles; `Question` is what it
-is asked, in plain numbers. So it can be sent to wherever the work is to be done.
+is asked, in plain numbers. So it can be sent to wherever the work is to be done. Of several threads of one process,
+one measures at a time, whatever the evaluator.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.latency import LatencyMeter
@@ -51,6 +53,7 @@ class Measurement:
         self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
         self.fidelity, self.latency = chosen_fidelity(task, fidelity or task.fidelity), latency
 
+    @alone()
     @with_gradients()
     def measure(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> Outcome:
         """What the network is worth when it keeps these filters.
@@ -63,12 +66,14 @@ class Measurement:
         with threads_set(self.fidelity.threads):
             return self._measured(self.build(keep, seed), keep)
 
+    @alone()
     @with_gradients()
     def measure_original(self) -> Outcome:
         """What the unpruned network is worth as it is, without fine-tuning."""
         with threads_set(self.fidelity.threads):
             return self._measured(self.network, {})
 
+    @alone()
     @with_gradients()
     def build(self, keep: Mapping[str, torch.Tensor], seed: int = 0) -> nn.Module:
         """The network that `measure` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
@@ -80,6 +85,7 @@ class Measurement:
             fine_tune(network, self.train, self.teacher.transfer_set(fidelity, seed), fidelity, seed)
             return network.eval()
 
+    @alone()
     @with_gradients()
     def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
         """Top-1 accuracy of a pruned network or the original on each split, as precisely as the fidelity says."""
@@ -115,9 +121,10 @@ class Measurement:
 
     def answer(self, question: Question) -> Outcome:
         """`measure` what a question is about."""
-        with threads_set(question.threads):
+        with alone(), threads_set(question.threads):
             return self.measure(self.kept(question), question.seed)
 
+    @alone()
     def prepare(self) -> None:
         """Compute what is one for all seeds, so that who this is sent to need not."""
         with self._computing():

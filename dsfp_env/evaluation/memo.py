@@ -11,11 +11,13 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from functools import partial
 from typing import Any
 
+from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.evaluation.executors import CannotSubmit, Executor
 from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.measurement import Measurement, Question
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.stored_outcomes import StoredOutcomes
+from dsfp_env.evaluation.workers import REPLACED
 
 
 class Memo:
@@ -30,6 +32,7 @@ class Memo:
         self._measurement, self._stored, self._here = measurement, stored, Serial()
         self.known: dict[Question, Outcome] = {}
         self._pending: dict[Question, Future[Outcome]] = {}  # with an executor
+        self._replaced = False  # whether a worker was, and nobody has been told yet
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pending": {}}
@@ -64,7 +67,11 @@ class Memo:
         """The answers; the executor is held for as long as somebody may ask for one."""
         try:
             for question in questions:
-                yield self._answer(question)
+                answer = self._answer(question)
+                if self._replaced:
+                    self._replaced = False
+                    _warn(REPLACED)
+                yield answer
         finally:  # after a failure, nobody waits for the rest
             for question in questions:
                 if future := self._pending.get(question):
@@ -78,21 +85,30 @@ class Memo:
             outcome = future.result() if future else None
         except CancelledError:
             outcome = None
-        except BrokenExecutor:
+        except BrokenExecutor as error:
             outcome = None
             self._pending.clear()
             _warn(
-                "A worker was ended from outside. Was memory short? Fewer workers need less. (Or does a script "
-                'that defines its own network lack `if __name__ == "__main__":` around its work?) No outcome is '
-                "lost: what is left is evaluated in this process, one plan after another."
+                f"{str(error) or 'A worker was ended from outside.'} Was memory short? Fewer workers need less. (Or does a script that defines its own network "
+                'lack `if __name__ == "__main__":` around its work?) No outcome is lost: what is left is evaluated '
+                "in this process, one plan after another."
             )
         except Exception:
             self._pending.pop(question, None)  # to be asked again, if anyone asks
             raise
-        if outcome is None:
+        if future is not None and outcome is not None:
+            self._heed(future)
+            return self._note(question, outcome)
+        with alone():
+            if question in self.known:  # another thread was sooner
+                return self.known[question]
             (done,) = self._here.submit(self._measurement, [question])
-            outcome = done.result()
-        return self._note(question, outcome)
+            return self._note(question, done.result())
+
+    def _heed(self, future: Future[Outcome]) -> None:
+        """Whether a worker was ended while it was at this is told once, to who asks next."""
+        if getattr(future, "deaths", 0):
+            self._replaced, future.deaths = True, 0  # type: ignore[attr-defined]
 
     def _note(self, question: Question, outcome: Outcome) -> Outcome:
         if self._stored is not None:
@@ -114,7 +130,9 @@ class Memo:
         """Keep what an executor found at once, even if nobody asks for it any more."""
         if future.cancelled():
             self._pending.pop(question, None)
-        elif future.exception() is None:
+            return
+        self._heed(future)
+        if future.exception() is None:
             self._note(question, future.result())
 
 

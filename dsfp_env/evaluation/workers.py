@@ -1,36 +1,57 @@
-"""Processes that do one piece of work, again and again, with other arguments.
+"""Several processes that do one piece of work, with one job after another; one that is killed is replaced.
 
 What the work needs (networks, images) is written once, into memory without a name that every worker maps: so all
 workers share one copy, beside that of the process that asked. It needs no room in /dev/shm, and is gone with the
 last process. A worker that writes into it gets a copy of its own of that page.
+
+Each worker has a thread here that hands it jobs. If a worker is ended from outside, a new one does its job again,
+up to `TRIES` times in all, and what the others are at goes on.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import sys
+import pickle
 import tempfile
 import threading
-import types
+import warnings
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, Future, as_completed
 from functools import partial
-from multiprocessing import connection, forkserver
-from typing import Any, NamedTuple, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import torch
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.lifetime import at_exit
+from dsfp_env.evaluation.worker_process import Ended, Terms, WorkerProcess, terms
 
 Key = TypeVar("Key")
-Job = TypeVar("Job")
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
+
+TRIES = 3  # of one job, if its worker is ended from outside
+REPLACED = "A worker was ended from outside. Was memory short? Fewer workers need less. Its work is done again."
+GIVEN_UP = (
+    f"A worker was ended from outside, {TRIES} times at the same work. Was memory short? Fewer workers need less, and "
+    "a smaller batch or fewer images."
+)
+
+
+class GivenUp(InputError):
+    """A job whose workers were ended from outside, one after the other."""
+
+
+class Job(Future[Any]):
+    """The result of a job to be."""
+
+    def __init__(self, arguments: bytes) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.deaths = 0  # of workers that were at it
 
 
 def available_cores() -> int:
@@ -43,39 +64,38 @@ def available_cores() -> int:
 class Workers:
     """Processes for one piece of work. They are started when needed, ignore Ctrl-C, and end with this process.
 
+    When nobody holds this any more, they end when they have done what they were given.
+
     Args:
         work: A function, or a method of an object, that pickles.
         count: How many processes, at most.
 
     Raises:
-        OSError: If there cannot be any here.
+        OSError: If the work cannot be written.
         Exception: Whatever pickling raises, if the work cannot be sent.
     """
 
     def __init__(self, work: Callable[..., Any], count: int) -> None:
-        self._terms = _terms(count)
-        path, free = _shared_file()
-        self._free = weakref.finalize(self, free)
-        torch.save(work, path)
-        self._needs_main = _mentions_main(path)
-        context = _start_method()
-        wanted, self._want = context.Pipe(duplex=False)  # while the second end is open, they are wanted
-        self._executor = ProcessPoolExecutor(
-            count, context, initializer=_start, initargs=(path, self._terms, wanted)
-        )
+        self._count, self._terms = count, terms()
+        self._crew = _Crew(work, self._terms, count)
+        weakref.finalize(self, self._crew.dismiss).atexit = False
 
     def suit(self, count: int) -> bool:
         """Whether these are the workers that would be started now."""
-        return self._terms == _terms(count)
+        return (self._count, self._terms) == (count, terms())
 
-    def submit(self, *arguments: Any) -> Future[Any]:
+    def submit(self, *arguments: Any) -> Job:
         """Start ``work(*arguments)``.
 
         Returns:
-            Its result to be. `BrokenProcessPool` is raised there if a worker was ended from outside.
+            Its result to be. `GivenUp` is raised there if its workers were ended from outside again and again,
+            `concurrent.futures.BrokenExecutor` if they end as soon as they begin.
+
+        Raises:
+            BrokenExecutor: If that has been so already, or the workers were stopped.
+            OSError: If no worker can be started.
         """
-        with _main_hidden(not self._needs_main):
-            return self._executor.submit(_work_on, *arguments)
+        return self._crew.submit(pickle.dumps(arguments))
 
     def stop(self, at_once: bool = False) -> None:
         """End the workers; what has not begun is cancelled.
@@ -83,14 +103,13 @@ class Workers:
         Args:
             at_once: Whether what they are at is dropped, rather than waited for.
         """
-        if at_once:
-            self._want.close()
-        self._executor.shutdown(cancel_futures=True)
-        self._want.close()
-        self._free()
+        if self._terms.parent == os.getpid():
+            self._crew.stop(at_once)
 
 
-def as_done(work: Callable[[Job], Result], jobs: Mapping[Key, Job], count: int) -> Iterator[tuple[Key, Result]]:
+def as_done(
+    work: Callable[[Asked], Result], jobs: Mapping[Key, Asked], count: int
+) -> Iterator[tuple[Key, Result]]:
     """Do jobs with several workers, and say what came of each, in the order in which they are done.
 
     Who stops asking, by an exception or by Ctrl-C, stops the workers at once.
@@ -101,7 +120,7 @@ def as_done(work: Callable[[Job], Result], jobs: Mapping[Key, Job], count: int) 
         count: Workers, at most; with 1, the work is done in this process.
 
     Raises:
-        InputError: If the count is not positive, or a worker is ended from outside.
+        InputError: If the count is not positive, or workers are ended from outside again and again.
     """
     if count < 1:
         raise InputError(f"The number of workers is {count}: expected 1 or more.")
@@ -111,17 +130,220 @@ def as_done(work: Callable[[Job], Result], jobs: Mapping[Key, Job], count: int) 
         return
     workers, whole = Workers(work, min(count, len(jobs))), False
     try:
-        futures = {workers.submit(job): key for key, job in jobs.items()}
+        futures: dict[Future[Any], Key] = {workers.submit(job): key for key, job in jobs.items()}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            key, result = futures.pop(future), future.result()
+            if getattr(future, "deaths", 0):
+                warnings.warn(REPLACED, stacklevel=2)
+            yield key, result
         whole = True
-    except BrokenProcessPool as error:
+    except (BrokenExecutor, GivenUp) as error:
         raise InputError(
-            "A worker was ended from outside. Was memory short? Nothing that was measured is lost: the same "
-            "command goes on, if need be with fewer --workers."
+            f"{error} Nothing that was measured is lost: the same command goes on, if need be with fewer --workers."
         ) from error
     finally:
         workers.stop(at_once=not whole)
+
+
+class _Crew:
+    """The threads of some workers, and what they share. A thread ends, and its process with it, after a None."""
+
+    def __init__(self, work: Callable[..., Any], terms: Terms, count: int) -> None:
+        path, free = _shared_file()
+        weakref.finalize(self, free)
+        torch.save(work, path)
+        self._start = partial(WorkerProcess, path, terms, _mentions_main(path))
+        self._count, self._jobs = count, SimpleQueue[Job | None]()
+        self._lock = threading.Lock()  # of what is below
+        self._threads: list[threading.Thread] = []
+        self._processes: set[WorkerProcess] = set()
+        self._waiting = 0  # jobs that are not done
+        self._over = ""  # why nothing is done any more
+        self._may_grow, self._dropped = True, False
+        at_exit(self._drop)
+
+    def submit(self, arguments: bytes) -> Job:
+        job = Job(arguments)
+        with self._lock:
+            if self._over:
+                raise BrokenExecutor(self._over)
+            self._waiting += 1
+            too_few = self._may_grow and len(self._threads) < min(self._count, self._waiting)
+            started = self._another() if too_few or not self._threads else None
+        if started is not None:
+            try:
+                started.result()
+            except BaseException as error:
+                with self._lock:
+                    self._may_grow = False
+                    if not (self._threads and isinstance(error, OSError)):  # else those that there are will do
+                        self._waiting -= 1
+                        raise
+        self._jobs.put(job)
+        return job
+
+    def dismiss(self) -> None:
+        """Let them end when all is done. Takes no lock: it may be called by the garbage collector at any time."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def stop(self, at_once: bool) -> None:
+        """End them, and wait for it; what has not begun is cancelled."""
+        with self._lock:
+            self._over = self._over or "The workers were stopped."
+            threads = list(self._threads)
+        self._empty(lambda job: job.cancel())
+        if at_once:
+            self._drop()
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _another(self) -> Future[None]:
+        """One more thread, with the lock held; done when its process has started, or could not be.
+
+        A thread is not reached by Ctrl-C, so a process is started wholly or not at all.
+        """
+        started = Future[None]()
+        thread = threading.Thread(target=self._member, args=(started,), daemon=True, name="dsfp_env: workers")
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there can be no more threads
+            self._threads.remove(thread)
+            started.set_exception(OSError(str(error)))
+        return started
+
+    def _member(self, started: Future[None]) -> None:
+        """What a thread does."""
+        process = None
+        why = ""
+        try:
+            try:
+                process = self._new_process()
+            except BaseException as error:  # whatever it is, it is raised where a job was submitted
+                self._leave()
+                started.set_exception(error)
+                return
+            started.set_result(None)
+            process = self._ready(process)
+            while (job := self._jobs.get()) is not None:
+                process = self._do(job, process)
+                del job
+        except BrokenExecutor as error:
+            why = str(error)
+        finally:
+            if process is not None:
+                self._gone(process)
+        self._leave(why)
+
+    def _leave(self, why: str = "") -> None:
+        """This thread does nothing any more; if there is no other, nothing is done."""
+        with self._lock:
+            self._threads.remove(threading.current_thread())
+            if self._threads or not why:
+                return
+            self._over = self._over or why
+        self._empty(partial(_fail, error=BrokenExecutor(why)))
+
+    def _do(self, job: Job, process: WorkerProcess) -> WorkerProcess:
+        """Do a job; returns the process that has done it."""
+        if not job.set_running_or_notify_cancel():
+            self._done()
+            return process
+        while True:
+            try:
+                if not process.is_idle:  # it was ended while it had nothing to do
+                    process = self._ready(self._replaced(process))
+                result, error = process.ask(job.arguments)
+            except Ended:
+                job.deaths += 1
+                if self._dropped:
+                    return self._told(job, process, BrokenExecutor("The workers were stopped."))
+                if job.deaths == TRIES:
+                    return self._told(job, process, GivenUp(GIVEN_UP))
+            except BrokenExecutor as none_left:
+                self._told(job, process, BrokenExecutor(str(none_left)))
+                raise
+            else:
+                if error is not None:
+                    return self._told(job, process, error)
+                self._done()
+                job.set_result(result)
+                return process
+
+    def _told(self, job: Job, process: WorkerProcess, error: BaseException) -> WorkerProcess:
+        self._done()
+        job.set_exception(error)
+        return process
+
+    def _done(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+
+    def _ready(self, process: WorkerProcess) -> WorkerProcess:
+        """The process, or the next one, when it has read the work."""
+        for is_last in (False, True):
+            try:
+                process.wait_until_ready()
+                return process
+            except Ended:
+                if is_last or self._dropped:
+                    break
+                process = self._replaced(process)
+            except BaseException as error:  # of reading the work, whatever that is
+                raise BrokenExecutor(
+                    f"Workers cannot read their work ({type(error).__name__}: {error})."
+                ) from error
+        raise BrokenExecutor("Workers end as soon as they begin.")
+
+    def _replaced(self, process: WorkerProcess) -> WorkerProcess:
+        self._gone(process)
+        try:
+            return self._new_process()
+        except OSError as error:
+            raise BrokenExecutor(
+                f"A worker was ended from outside, and there cannot be another ({error})."
+            ) from error
+
+    def _new_process(self) -> WorkerProcess:
+        process = self._start()
+        with self._lock:
+            self._processes.add(process)
+            dropped = self._dropped
+        if dropped:
+            process.kill()
+        return process
+
+    def _gone(self, process: WorkerProcess) -> None:
+        with self._lock:
+            self._processes.discard(process)
+        process.end()
+
+    def _drop(self) -> None:
+        """End the processes, whatever they are at."""
+        with self._lock:
+            self._over = self._over or "The workers were stopped."
+            self._dropped = True
+            processes = list(self._processes)
+        for process in processes:
+            process.kill()
+
+    def _empty(self, end: Callable[[Job], object]) -> None:
+        """Do this to all jobs that nobody has begun."""
+        try:
+            while True:
+                if (job := self._jobs.get_nowait()) is not None:
+                    self._done()
+                    end(job)
+        except Empty:
+            pass
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if job.set_running_or_notify_cancel():
+        job.set_exception(error)
 
 
 def _shared_file() -> tuple[str, Callable[[], None]]:
@@ -134,71 +356,8 @@ def _shared_file() -> tuple[str, Callable[[], None]]:
     return path, partial(os.unlink, path)
 
 
-def _start_method() -> multiprocessing.context.BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dsfp_env", "torch._dynamo"])  # imported once, in memory once
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for what is started here
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
 def _mentions_main(path: str) -> bool:
     """Whether something that was saved is defined in the script that is run."""
     with zipfile.ZipFile(path) as archive:
         pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         return b"__main__" in archive.read(pickled)
-
-
-@contextmanager
-def _main_hidden(hidden: bool) -> Iterator[None]:
-    """Processes started here do not run the user's script anew, as Python's own would.
-
-    So a script needs no ``if __name__ == "__main__":``, unless it defines the network.
-    """
-    main = sys.modules["__main__"]
-    if hidden:
-        sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-class _Terms(NamedTuple):
-    processes: int
-    parent: int  # a process that was forked cannot use its parent's workers
-    matmul_precision: str
-    dtype: torch.dtype
-
-
-def _terms(count: int) -> _Terms:
-    return _Terms(count, os.getpid(), torch.get_float32_matmul_precision(), torch.get_default_dtype())
-
-
-_work: Callable[..., Any]  # of a worker
-
-
-def _start(path: str, terms: _Terms, wanted: connection.Connection) -> None:
-    global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    threading.Thread(target=_end_when_unwanted, args=(wanted,), daemon=True).start()
-    torch.set_float32_matmul_precision(terms.matmul_precision)
-    torch.set_default_dtype(terms.dtype)
-    _work = torch.load(path, mmap=True, weights_only=False)
-
-
-def _end_when_unwanted(wanted: connection.Connection) -> None:
-    """End when the process that asked does, or when it does not want this one any more."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel, wanted])
-        os._exit(1)
-
-
-def _work_on(*arguments: Any) -> Any:
-    return _work(*arguments)

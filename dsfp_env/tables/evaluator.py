@@ -113,6 +113,9 @@ class TableEvaluator:
         seeds = self.table.seeds
         return int(seed) if seed in seeds else seeds[seed % len(seeds)]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableEvaluator:
+        return self  # a table does not change
+
     def close(self) -> None:
         """Nothing is open."""
 

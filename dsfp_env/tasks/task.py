@@ -15,6 +15,7 @@ from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
 from dsfp_env.speed.layout import settle_layout
@@ -43,6 +44,7 @@ class Task:
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
+    @alone()
     def from_network(
         cls,
         network: nn.Module,
@@ -111,6 +113,7 @@ class Task:
         """Agent -> module path of its convolution."""
         return {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
 
+    @alone()
     @with_gradients()
     def scores(self, criterion: str | Criterion = "dsfp") -> Scores:
         """Filter scores by module path, computed once per criterion; see `score_filters`."""
@@ -123,6 +126,9 @@ class Task:
         """Hash of what an evaluation sees of the task; None if it cannot be told. See `fingerprints`."""
         return fingerprint(self.network, self.train, self.validation)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        return self  # nothing in it changes
+
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "fingerprint"}  # of today's sources
         named = {name: scores for name, scores in self._scores.items() if isinstance(name, str)}
@@ -133,7 +139,7 @@ class Task:
         """The original network as it answers to the batches of a distillation."""
         return Teacher(self.network, self.train.images, self.graph.norms)
 
-    @cached_property
+    @computed_once
     @with_gradients()
     def precision(self) -> str:
         """What ``Fidelity(precision="auto")`` means here.
@@ -158,6 +164,7 @@ class Task:
         return self.teacher.transfer_set(fidelity, seed)
 
 
+@alone()
 def score_filters(
     task: Task,
     criterion: str | Criterion = "dsfp",

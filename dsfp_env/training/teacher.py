@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 import torch
 from torch import nn
 
 from dsfp_env.common.devices import with_gradients
+from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.datasets.labelled_images import draw_batches
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.training.accuracy import compute_logits
@@ -32,18 +32,19 @@ class Teacher:
         self._network, self._images, self._candidates = network, images, norms
         self._transfer_sets: dict[_Key, TransferSet] = {}
 
-    @cached_property
+    @computed_once
     @with_gradients()
     def norms(self) -> dict[str, str]:
         """Those normalisations that `fold` takes into the convolutions before them."""
         return foldable(self._network, self._candidates, self._images[:2])
 
-    @cached_property
+    @computed_once
     @with_gradients()
     def logits(self) -> torch.Tensor:
         """For all training images, exactly: ``[N, classes]`` float32."""
         return compute_logits(self._network, self._images)
 
+    @alone()
     @with_gradients()
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
         """The batches of distillation for a seed, and the answers to them; kept.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from pickle import PicklingError
@@ -24,9 +25,13 @@ class Processes:
         self.count = count
         self._measurement: Measurement | None = None  # that the workers have
         self._workers: Workers | None = None
+        self._lock = threading.RLock()  # of what is above, if several threads ask
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_measurement": None, "_workers": None}  # processes do not pickle
+        return {"count": self.count}  # processes do not pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def submit(self, measurement: Measurement, questions: Sequence[Question]) -> Iterator[Future[Outcome]]:
         """See `Executor.submit`."""
@@ -34,18 +39,21 @@ class Processes:
             measurement.prepare()
         for question in questions:
             try:
-                yield self._submitted(measurement, question)
+                with self._lock:
+                    future = self._submitted(measurement, question)
             except (OSError, PicklingError, AttributeError, TypeError, AssertionError) as error:
                 raise CannotSubmit(
                     f"Workers could not be started ({error}). A network can be sent to workers if its class is "
                     "defined at the top of a module."
                 ) from error
+            yield future
 
     def stop(self) -> None:
         """See `Executor.stop`."""
-        if self._workers is not None:
-            self._workers.stop()
-            self._workers = None
+        with self._lock:
+            workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.stop()
 
     def _submitted(self, measurement: Measurement, question: Question) -> Future[Outcome]:
         if self._workers is not None and not (self._measurement is measurement and self._workers.suit(self.count)):
@@ -55,6 +63,6 @@ class Processes:
                 self._measurement, self._workers = measurement, Workers(measurement.answer, self.count)
             try:
                 return self._workers.submit(question)
-            except BrokenExecutor:  # they were ended while they had nothing to do: new ones
+            except BrokenExecutor:  # they could do nothing: new ones
                 self._workers = None
         raise OSError("they end as soon as they begin")
