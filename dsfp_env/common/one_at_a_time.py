@@ -17,7 +17,7 @@ _computing = threading.RLock()  # of this process
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within this context no other thread of this process is in such a context; it waits. One thread may nest them.
+    """Within this context no other thread of this process is in such a one; it waits. One thread may nest them.
 
     For whatever sets what is one for all threads: torch's number of threads, generators and precision, and the
     gradients and forward passes of a network that tasks and evaluators share.

@@ -36,9 +36,9 @@ from dsfp_env.training.distillation import Fidelity
 class Evaluator:
     """Evaluates joint actions on a task. A context manager, for those who want its workers gone early.
 
-    Several threads may use one. What is computed in this process is computed for one of them at a time, as a whole,
-    so outcomes are those of one thread. `copy.deepcopy` gives the evaluator itself: of equal questions one is
-    answered. Pickled, it takes its task and what it knows along, not its workers.
+    Several threads may use one. What is computed in this process is computed for one of them at a time, as a
+    whole, so outcomes are those of one thread. `copy.deepcopy` gives the evaluator itself: of equal questions one
+    is answered. Pickled, it takes its task and what it knows along, not its workers.
 
     Args:
         task: The trained network and its data.

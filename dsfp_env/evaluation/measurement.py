@@ -2,8 +2,8 @@
 
 A `Measurement` is a pure function of (kept filters, seed): its noise depends on the seed alone, never on what was
 measured before, nor on the process. It holds what the work needs and no more, and pickles; `Question` is what it
-is asked, in plain numbers. So it can be sent to wherever the work is to be done. Of several threads of one process,
-one measures at a time, whatever the evaluator.
+is asked, in plain numbers. So it can be sent to wherever the work is to be done. Of several threads of one
+process, one measures at a time, whatever the evaluator.
 """
 
 from __future__ import annotations

@@ -89,9 +89,9 @@ class Memo:
             outcome = None
             self._pending.clear()
             _warn(
-                f"{str(error) or 'A worker was ended from outside.'} Was memory short? Fewer workers need less. (Or does a script that defines its own network "
-                'lack `if __name__ == "__main__":` around its work?) No outcome is lost: what is left is evaluated '
-                "in this process, one plan after another."
+                f"{str(error) or 'A worker was ended from outside.'} Was memory short? Fewer workers need less. "
+                '(Or does a script that defines its own network lack `if __name__ == "__main__":` around its work?) '
+                "No outcome is lost: what is left is evaluated in this process, one plan after another."
             )
         except Exception:
             self._pending.pop(question, None)  # to be asked again, if anyone asks

@@ -116,7 +116,7 @@ class WorkerProcess:
 
     def _received(self) -> bytes:
         try:
-            # A process that this one has started may outlive it, and hold its end of the pipe: so both are watched.
+            # Both are watched: a process that this one has started may outlive it, and hold its end of the pipe.
             if self._connection in connection.wait([self._connection, self._process.sentinel]):
                 return self._connection.recv_bytes()
         except (EOFError, OSError) as error:

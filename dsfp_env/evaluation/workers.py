@@ -36,8 +36,8 @@ Result = TypeVar("Result")
 TRIES = 3  # of one job, if its worker is ended from outside
 REPLACED = "A worker was ended from outside. Was memory short? Fewer workers need less. Its work is done again."
 GIVEN_UP = (
-    f"A worker was ended from outside, {TRIES} times at the same work. Was memory short? Fewer workers need less, and "
-    "a smaller batch or fewer images."
+    f"A worker was ended from outside, {TRIES} times at the same work. Was memory short? Fewer workers need less, "
+    "and so do fewer images at a time."
 )
 
 
@@ -139,7 +139,8 @@ def as_done(
         whole = True
     except (BrokenExecutor, GivenUp) as error:
         raise InputError(
-            f"{error} Nothing that was measured is lost: the same command goes on, if need be with fewer --workers."
+            f"{error} Nothing that was measured is lost: the same command goes on, if need be with fewer "
+            "--workers."
         ) from error
     finally:
         workers.stop(at_once=not whole)

@@ -82,6 +82,11 @@ class VectorJointActionEnv(SyncVectorEnv):
         evaluate_ahead([env.parallel_env for env, _ in live], [one for _, one in live], self._workers)
         return super().step(actions)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for env in self._members:  # the first has made one anew
+            env.parallel_env.evaluator = self._members[-1].parallel_env.evaluator
+
 
 def _the_same(env: JointActionEnv) -> JointActionEnv:
     return env
