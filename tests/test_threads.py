@@ -66,8 +66,7 @@ def test_answers_may_be_asked_for_in_another_thread(tiny):
     with Evaluator(tiny) as evaluator:
         for workers in (1, 2):
             answers = evaluator.start_many(PLANS, 2, workers=workers)
-            first = next(answers)
-            assert at_once(lambda rest: [first, *rest], [answers]) == [expected]
+            assert [next(answers), *at_once(list, [answers])[0]] == expected
 
 
 def test_an_environment_is_of_one_thread_at_a_time(tiny):

@@ -90,8 +90,8 @@ class Memo:
             self._pending.clear()
             _warn(
                 f"{str(error) or 'A worker was ended from outside.'} Was memory short? Fewer workers need less. "
-                '(Or does a script that defines its own network lack `if __name__ == "__main__":` around its work?) '
-                "No outcome is lost: what is left is evaluated in this process, one plan after another."
+                '(Or does a script that defines its own network lack `if __name__ == "__main__":` around its '
+                "work?) No outcome is lost: what is left is evaluated in this process, one plan after another."
             )
         except Exception:
             self._pending.pop(question, None)  # to be asked again, if anyone asks

@@ -16,7 +16,7 @@ import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, NamedTuple
 
 import torch
@@ -187,6 +187,7 @@ def _start_method() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dsfp_env", "torch._dynamo"])  # imported once, in memory once
+    resource_tracker.ensure_running()  # first: it lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for what is started here
     try:
         forkserver.ensure_running()
