@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 from collections.abc import Iterator
@@ -63,13 +64,25 @@ class WorkerProcess:
         self._has_ended = False  # as far as is known
         self._process = context.Process(target=_serve, args=(theirs, path, terms))  # type: ignore[attr-defined]
         try:
+            _check_descriptors(theirs)
             with _starting, _main_hidden(not needs_main):
-                self._process.start()
+                self._begin()
         except BaseException:
             self._connection.close()
             raise
         finally:
             theirs.close()
+
+    def _begin(self) -> None:
+        for patience in (0.1, 1.0, None):
+            try:
+                self._process.start()
+                break
+            except ConnectionError:  # the server of processes has just ended
+                if patience is None:
+                    raise
+                time.sleep(patience)
+                _start_method()
 
     @property
     def is_idle(self) -> bool:
@@ -194,6 +207,17 @@ def _start_method() -> multiprocessing.context.BaseContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def _check_descriptors(pipe: connection.Connection) -> None:
+    """Raise an OSError if there are too few left for a start: one that breaks off ends the server of processes."""
+    taken: list[int] = []
+    try:
+        for _ in range(8):
+            taken.append(os.dup(pipe.fileno()))
+    finally:
+        for one in taken:
+            os.close(one)
 
 
 @contextmanager
