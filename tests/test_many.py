@@ -322,7 +322,7 @@ def test_workers_end_with_the_process_that_asked(tmp_path, how):
 
 @pytest.mark.usefixtures("digits")
 def test_a_script_that_ends_does_not_wait_for_what_nobody_asked_for(tmp_path):
-    fidelity = "dsfp_env.Fidelity(batches=2000)"  # minutes of work
+    fidelity = "dsfp_env.Fidelity(batches=2000, precision='float32')"  # minutes of work
     then = f'slow = dsfp_env.Evaluator(task, "l1", {fidelity}, store=False); slow.start_many(plans, workers=2)'
     process = script(tmp_path, 1, f"{then}; sys.exit()")
     out, errors = process.communicate(timeout=120)

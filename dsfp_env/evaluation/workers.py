@@ -255,13 +255,13 @@ class _Crew:
             return process
         while True:
             try:
+                if self._dropped:
+                    raise BrokenExecutor("The workers were stopped.")
                 if not process.is_idle:  # it was ended while it had nothing to do
                     process = self._ready(self._replaced(process))
                 result, error = process.ask(job.arguments)
             except Ended:
                 job.deaths += 1
-                if self._dropped:
-                    return self._told(job, process, BrokenExecutor("The workers were stopped."))
                 if job.deaths == TRIES:
                     return self._told(job, process, GivenUp(GIVEN_UP))
             except BrokenExecutor as none_left:
@@ -301,6 +301,8 @@ class _Crew:
 
     def _replaced(self, process: WorkerProcess) -> WorkerProcess:
         self._gone(process)
+        if self._dropped:
+            raise BrokenExecutor("The workers were stopped.")
         try:
             return self._new_process()
         except OSError as error:
