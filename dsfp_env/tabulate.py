@@ -45,6 +45,7 @@ from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
 from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
+from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
 from dsfp_env.tasks.loading import TaskOptions, check_task
 from dsfp_env.tasks.task import Task
 
@@ -153,6 +154,11 @@ def _measure(
     """Measure what is left of a part."""
     meta = _begin(folder, surveyor, described)
     arrays = table_files.open_arrays(folder, meta, writable=True)
+    receipts = open_receipts(folder, arrays)
+    if damaged := forget_damaged(arrays, receipts):
+        say(f"{folder}: {damaged} joint actions were damaged, and are measured anew")
+    elif "checksum" in meta:
+        table_files.read(folder)  # refuses what is damaged: it is not signed anew
     order = np.random.default_rng(0).permutation(len(arrays.correct))[part - 1 :: parts]
     left = order[~table_files.is_measured(arrays.correct)[order]]
     if len(left) and (described["machines"][0] not in meta["machines"] or "checksum" in meta):
@@ -164,6 +170,7 @@ def _measure(
     with closing(progress):
         for row, measured in as_done(surveyor.measure, plans, settings.workers):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
+            receipts[row] = receipt(arrays, row)
             progress.advance()
     say(f"{folder} {_finish_if_whole(folder, meta, arrays)}")
 
@@ -182,18 +189,34 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     check_writable(folder)
     whole, folder = folder, folder.with_name(f".{folder.name}.merging")  # it gets its name when it is whole
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(parts[0], folder)
+    _checked_arrays(parts[0], metas[0])
+    shutil.copytree(parts[0], folder, ignore=shutil.ignore_patterns(ROWS))
     machines = [machine for meta in metas for machine in meta["machines"]]
     meta = {**_described(metas[0]), "machines": list({str(one): one for one in machines}.values())}
     table_files.write_meta(folder, meta)
     arrays = table_files.open_arrays(folder, meta, writable=True)
     for part, of_part in zip(parts[1:], metas[1:], strict=True):
-        theirs = table_files.open_arrays(part, of_part)
+        theirs = _checked_arrays(part, of_part)
         new = table_files.is_measured(theirs.correct) & ~table_files.is_measured(arrays.correct)
         arrays.correct[new], arrays.seconds[new] = theirs.correct[new], theirs.seconds[new]
     sentence = _finish_if_whole(folder, meta, arrays)
     folder.rename(whole)
     say(f"{whole} {sentence}")
+
+
+def _checked_arrays(part: Path, meta: Mapping[str, Any]) -> Arrays:
+    """The arrays of a part.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    if "checksum" in meta:
+        return table_files.read(part)[1]
+    arrays = table_files.open_arrays(part, meta)
+    copied = Arrays(*map(np.array, arrays))
+    if forget_damaged(copied, np.array(open_receipts(part, arrays))):
+        raise InputError(f"{part} is damaged: the command that began it measures anew what is.")
+    return arrays
 
 
 def _check(settings: TableSettings) -> None:
@@ -216,7 +239,7 @@ def _check_folder(folder: Path, settings: TableSettings) -> None:
         asked = {**meta, **{name: list(getattr(settings, name)) for name in ("levels", "seeds")}}
         _check_same(folder, meta, Path("what was asked for"), {**asked, "criterion": settings.criterion})
     elif begun := {path.name for path in contents(folder)}:
-        ours = {NETWORK, *(f"{name}.npy" for name in Arrays._fields)}
+        ours = {NETWORK, ROWS, *(f"{name}.npy" for name in Arrays._fields)}
         if NETWORK not in begun or begun - ours:
             raise _something_else(folder)
 

@@ -432,7 +432,6 @@ def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path
         (study.reproduce, study.StudySettings(seeds=())),
         (tabulate.tabulate, tabulate.TableSettings(out="out", criterion="taylr")),
     ],
-    ids=str,
 )
 def test_bad_settings_are_refused_before_anything_is_loaded_or_written(tmp_path, monkeypatch, work, asked):
     monkeypatch.chdir(tmp_path)

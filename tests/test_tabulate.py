@@ -203,3 +203,43 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else"):
         tabulate(TableSettings(out=str(tmp_path), **TINY))
+
+
+def damage(folder, name, row=4):
+    array = np.load(folder / f"{name}.npy", mmap_mode="r+")
+    array[row] = array[row] * 0 + 1
+    array.flush()
+
+
+@pytest.mark.parametrize("name", ["correct", "seconds"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_joint_actions_that_were_damaged_are_measured_anew(whole, tmp_path, capsys, name, finished):
+    folder = tmp_path / "table"
+    shutil.copytree(whole, folder)
+    if not finished:
+        meta = table_files.read_meta(folder)
+        table_files.write_meta(
+            folder, {key: value for key, value in meta.items() if key not in ("files", "checksum")}
+        )
+    damage(folder, name)
+    tabulate(TableSettings(out=str(folder), **TINY))
+    assert "1 joint actions were damaged, and are measured anew" in capsys.readouterr().out
+    assert np.array_equal(arrays_of(folder).correct, arrays_of(whole).correct)
+    dsfp_env.load_table(folder)
+
+
+@pytest.mark.parametrize("name", ["costs", "filters_kept"])
+def test_a_whole_table_that_was_damaged_is_not_signed_anew(whole, tmp_path, name):
+    folder = tmp_path / "table"
+    shutil.copytree(whole, folder)
+    damage(folder, name)
+    with pytest.raises(InputError, match=f"is damaged: {name}.npy is not the file that meta.json tells of"):
+        tabulate(TableSettings(out=str(folder), **TINY))
+
+
+def test_a_damaged_part_is_not_merged(whole, tmp_path):
+    folder = tmp_path / "part"
+    shutil.copytree(whole, folder)
+    damage(folder, "correct")
+    with pytest.raises(InputError, match="is damaged"):
+        tabulate(TableSettings(out=str(tmp_path / "merged"), merge=(str(folder), str(whole)), **TINY))
