@@ -36,9 +36,10 @@ from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
-from dsfp_env.common.devices import choose_device
+from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import remark, say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
@@ -220,6 +221,8 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
+    if settings.threads > MOST_THREADS:
+        raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     if settings.agent == "all":
         raise InputError(
             "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
@@ -233,6 +236,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
         raise InputError(f"The seed {min(seeds)} is negative: expected 0 or more.")
+    check_seed(max(seeds))
     folder = Path(settings.out) if settings.out else free_folder(settings)
     check_same(folder, asdict(settings))
     return seeds, folder

@@ -156,3 +156,12 @@ def test_image_sizes_have_a_range(size):
 def test_threads_have_a_range():
     with pytest.raises(InputError, match="Fidelity.threads is 100000: expected from 0 to"):
         Fidelity(threads=100_000)
+
+
+@pytest.mark.parametrize("name", ["min_filters", "round_to"])
+@pytest.mark.parametrize("number", [0, 99_999, 1.5, None])
+def test_numbers_of_filters_have_a_range(tiny, name, number):
+    with pytest.raises(
+        InputError, match=f"{name} is {number}: expected a whole number from 1 to 4, the filters of"
+    ):
+        dsfp_env.Evaluator(tiny, **{name: number})

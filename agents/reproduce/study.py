@@ -32,7 +32,7 @@ from agents.reproduce.paper_table import paper_table
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
-from dsfp_env.common.devices import choose_device
+from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line, whole_lines, write_whole
 from dsfp_env.common.folders import check_writable
@@ -163,7 +163,7 @@ class Study:
             raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more.")
         if not all(10 <= rate <= 90 for rate in settings.rates):
             raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
-        if settings.evaluations < 1 or settings.threads < 1:
+        if settings.evaluations < 1 or not 1 <= settings.threads <= MOST_THREADS:
             raise InputError("--evaluations and --threads: expected 1 or more.")
         for word in settings.only:
             if not any(name.startswith(word) for name in self.pieces):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ class Evaluator:
         latency: LatencyMeter | None = None,
         store: bool = True,
     ) -> None:
+        _check_widths(task, min_filters=min_filters, round_to=round_to)
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store
         self.measurement = Measurement(task, fidelity, latency)
@@ -236,3 +238,14 @@ class Evaluator:
         if asked > 1 and self.latency is not None:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
+
+
+def _check_widths(task: Task, **numbers: int) -> None:
+    """Refuse numbers of filters with which every layer of a task would keep all it has."""
+    widest = max((layer.out_channels for layer in task.graph.layers.values()), default=1)
+    for name, number in numbers.items():
+        if not isinstance(number, Integral) or not 1 <= number <= widest:
+            raise InputError(
+                f"{name} is {number!r}: expected a whole number from 1 to {widest}, the filters of the widest "
+                "layer."
+            )
