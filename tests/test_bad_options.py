@@ -112,7 +112,7 @@ def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("as_text", "gave 'much' for Outcome.*expected one finite number"),
+        ("as_text", "gave 'much', no finite number, for Outcome"),
         ("as_dict", "gave {'score': 1}"),
         ("as_nan", "gave nan"),
         (
@@ -161,7 +161,5 @@ def test_threads_have_a_range():
 @pytest.mark.parametrize("name", ["min_filters", "round_to"])
 @pytest.mark.parametrize("number", [0, 99_999, 1.5, None])
 def test_numbers_of_filters_have_a_range(tiny, name, number):
-    with pytest.raises(
-        InputError, match=f"{name} is {number}: expected a whole number from 1 to 4, the filters of"
-    ):
+    with pytest.raises(InputError, match=f"{name} is {number}: expected a whole number from 1 to 6"):
         dsfp_env.Evaluator(tiny, **{name: number})

@@ -1,5 +1,6 @@
 """Errors of the machine come out, with a sentence; float32 is float32, whatever a GPU would rather do."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from conftest import TinyNet, make_tiny_task
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -17,10 +19,13 @@ import dsfp_env
 from dsfp_env import ChannelGraph, Evaluator, InputError, Task
 from dsfp_env.channels import probing, tracing, verification
 from dsfp_env.common import devices
+from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device, has_float64
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets import on_disk
+from dsfp_env.datasets.decoding import decode_image
 from dsfp_env.datasets.labelled_images import as_labelled_images
+from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
 from dsfp_env.speed import folding
@@ -227,7 +232,25 @@ def memory_formats(monkeypatch, error, tmp_path, tiny):
     bears_channels_last(Fails(), tiny.train.images[:2])
 
 
+def a_reward(monkeypatch, error, tmp_path, tiny):
+    reward_function(fail(error)(None))(None, None)
+
+
+def a_module_of_ones_own(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (importlib, "import_module"))
+    choose("reward", "package.module:function", {}, importable=True)
+
+
+def an_image(monkeypatch, error, tmp_path, tiny):
+    (tmp_path / "image.png").touch()
+    fails_there(monkeypatch, error, (Image, "open"))
+    decode_image(tmp_path / "image.png")
+
+
 HANDLERS = {
+    a_reward: "computing the reward ",
+    a_module_of_ones_own: "importing the ",
+    an_image: "reading .*image.png",
     a_device: "trying the device 'cpu'",
     a_type_of_numbers: "trying float64 on cpu",
     a_move: "bringing 64 images of 0.00024 MiB each to cpu, where all splits stay; .* make the splits smaller",
@@ -243,7 +266,14 @@ HANDLERS = {
     a_removal: "verifying a removal",
     memory_formats: "trying memory formats",
 }
-ELSEWHERE = ("following ", "tracing ", "silencing filters of ", "folding normalisations", "trying bfloat16")
+ELSEWHERE = (
+    "reading ",
+    "following ",
+    "tracing ",
+    "silencing filters of ",
+    "folding normalisations",
+    "trying bfloat16",
+)
 
 
 @pytest.mark.parametrize("work", HANDLERS)

@@ -151,6 +151,8 @@ def test_the_code_in_the_key_is_the_code_that_runs(tiny, digits):
     elsewhere = {
         "evaluation.outcome",
         "channels.costs",
+        "common.errors",
+        "common.one_at_a_time",
         "networks.plain",
     }  # not the accuracy's, and in the fingerprint
     assert {f"{name.replace('.', '/')}.py" for name in ours - elsewhere} <= set(SOURCES)

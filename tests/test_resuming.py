@@ -187,7 +187,7 @@ def test_so_does_one_with_difference_credit_several_steps_and_masks(tmp_path, wh
     check_kills(tmp_path, wholes(**changed), measured, 3, random.Random(0), **changed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("agent", [*AGENTS, "sac", "maskable_ppo", "nsga2", "cma_es", "linucb", "joint_thompson"])
 @pytest.mark.usefixtures("digits")
 def test_runs_on_the_digits_are_killed_at_random_times(tmp_path, wholes, agent):

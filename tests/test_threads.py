@@ -119,7 +119,10 @@ def test_guards_travel_as_new_ones():
         pass
 
 
-def test_tasks_are_made_by_several_threads():
-    tasks = at_once(make_tiny_task, ["a", "b", "c"])
+def test_tasks_are_made_by_several_threads(tiny):
+    splits = tiny.train, tiny.validation, tiny.test
+    tasks = at_once(
+        lambda name: Task.from_network(tiny.network, *splits, name=name, device="cpu"), ["a", "b", "c"]
+    )
     assert len({task.fingerprint for task in tasks}) == 1
     assert all(isinstance(task, Task) for task in tasks)

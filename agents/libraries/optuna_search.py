@@ -27,7 +27,7 @@ from agents.base import JointTransition
 from agents.libraries.ask_tell import AskTellTeam
 from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.ranges import Count, Several, Share, WholeNumber, ranges_checked
+from dsfp_env.common.ranges import Count, Share, WholeNumber, ranges_checked
 
 
 class OptunaSearch(AskTellTeam):
@@ -108,7 +108,7 @@ class NSGA2(OptunaSearch):
         env: ParallelEnv[str, Any, Any],
         seed: int | None = None,
         *,
-        population: Several = 20,
+        population: Count = 20,
         crossover: Share = 0.9,
         mutation: Share | None = None,
         pareto: bool = False,

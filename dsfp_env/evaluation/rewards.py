@@ -94,7 +94,7 @@ def _checked(function: RewardFunction, name: str, outcome: Outcome, original: Ou
     number = worth.item() if getattr(worth, "shape", None) == () else worth
     if not isinstance(number, Real) or not math.isfinite(number):
         raise InputError(
-            f"The reward function gave {worth!r} for {outcome}: expected one finite number, higher is better "
+            f"The reward function gave {worth!r}, no finite number, for {outcome}: expected one, higher is better "
             f"({name})."
         )
     return float(number)

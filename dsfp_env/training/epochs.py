@@ -57,6 +57,7 @@ class Epoch(NamedTuple):
 
 Loss = Callable[[Batch], torch.Tensor]
 _DIGEST = 32  # bytes of a checksum
+_ARCHIVE_END = 22  # bytes of the last record of a zip archive
 
 
 def train(
@@ -230,10 +231,8 @@ class _Training:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         try:
-            content = read_regular(self.checkpoint)
-            if content[-_DIGEST:] != _digest(content[:-_DIGEST]):
-                raise ValueError("its checksum does not match")
-            state = torch.load(io.BytesIO(content[:-_DIGEST]), map_location="cpu", weights_only=True)
+            content = _without_digest(read_regular(self.checkpoint))
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             of = state["of"]
         except Exception as error:  # whatever a damaged file makes torch raise
             raise_if_of_the_machine(error, f"reading {self.checkpoint}", "the network")
@@ -279,6 +278,19 @@ class _Training:
 def _digest(content: bytes) -> bytes:
     """What a checkpoint ends with."""
     return hashlib.sha256(content).digest()
+
+
+def _without_digest(content: bytes) -> bytes:
+    """What a checkpoint holds; those of before had no checksum, and end as archives do.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    if content[-_ARCHIVE_END:].startswith(b"PK\x05\x06"):
+        return content
+    if content[-_DIGEST:] != _digest(content[:-_DIGEST]):
+        raise ValueError("its checksum does not match")
+    return content[:-_DIGEST]
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

@@ -134,10 +134,7 @@ def _read(file: Path, network: nn.Module) -> bool:
     """Load weights into the network, if the file is there and whole."""
     try:
         network.load_state_dict(read_tensors(file))
-    except FileNotFoundError:
-        return False
-    except (OSError, RuntimeError, ValueError) as error:
-        warnings.warn(f"{file} cannot be used ({error}); the network is trained again.", stacklevel=2)
+    except (OSError, RuntimeError, ValueError):  # absent, damaged or foreign: train again
         return False
     return True
 
