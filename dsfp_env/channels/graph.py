@@ -28,7 +28,7 @@ from dsfp_env.channels.lent import kept_indices, one_example, unwrapped
 from dsfp_env.channels.reach import unheard
 from dsfp_env.channels.selection import Selector
 from dsfp_env.channels.tracing import Trace, trace_network
-from dsfp_env.channels.verification import faults_of
+from dsfp_env.channels.verification import faults_of, stirred
 from dsfp_env.common.devices import with_gradients
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.repeatable import repeatable
@@ -93,14 +93,14 @@ class ChannelGraph:
             raise InputError(f"{type(network).__name__} has no convolution: there is nothing to prune.")
         example = one_example(example_input, network)
         trace = trace_network(network, example)
-        amendments, silent = Amendments(network, trace.events), None
+        amendments, silent, verified = Amendments(network, trace.events), None, stirred(network)
         while True:
             classes = channel_classes(network, trace, amendments.ties.values(), amendments.stays)
             if silent is None:
                 silent = unheard(network, example, trace, classes)
             counter = cls._counter_of(network, trace, classes)
             graph = cls(classes, *prunable_layers(network, trace, classes, silent), counter, trace.norms)
-            fault = faults_of(graph, network, example, trace, classes)
+            fault = faults_of(graph, verified, example, trace, classes)
             if fault is None:
                 return graph
             amendments.learn(classes, *fault)

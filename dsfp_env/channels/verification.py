@@ -57,85 +57,7 @@ class Fault(NamedTuple):
     event: int | None = None  # the number of the operation that took other channels than before, if it is known
 
 
-def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, classes: Classes) -> Fault | None:
-    """The first fault that is found, by pruning in several ways; None if there is none.
-
-    Args:
-        graph: That would be right, if there were none.
-        network: The network that was traced.
-        example: One image, or one of each input.
-        trace: Of the network.
-        classes: Of its channels; what is pinned there is not found again.
-    """
-    if not graph.layers:
-        return None
-    for keep in _trials(graph, classes, more=_takes_by_position(trace, classes)):
-        alive = torch.from_numpy(graph.alive(keep))
-        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-        slim = cut(network, graph.nodes, alive, shared)
-        fault, after = find_fault(trace, classes, alive, slim, example)
-        if fault and fault.classes.keys() - classes.pinned.keys():
-            return fault
-        if fault or after.error:
-            break
-        with torch.no_grad():
-            masked = tensors_of(example.run(graph.masked(network, keep).eval()))
-        if not same_answers(after.answers, masked):
-            break
-    else:
-        fault, few = None, any(layer.out_channels < _FEW for layer in graph.layers.values())
-        stirred = _stirred(network)
-        if not _why_not(graph, classes, stirred, example, graph.layers, *([0.5, 0.9] if few else [0.5])):
-            return None
-        network = stirred
-    if by_set := _faults_by_set(graph, classes, network, example):
-        return Fault(by_set)
-    if _why_not(graph, classes, network, example, graph.layers, 0.1, 0.4, 0.9):
-        return _give_up(graph, fault)
-    return None  # other operations may run after removal, and do the same
-
-
-def _trials(graph: Graph, classes: Classes, more: bool) -> Iterator[Keep]:
-    """Kept filters that bring mistakes to light: not the first ones; then two or more at random, never the last.
-
-    If asked, some more at random: where channels are taken by position, it matters how many stay of each piece.
-
-    Scores are given to classes: the mean over coupled layers, which do not lie alike, would even them out.
-    """
-    in_order = torch.arange(graph.num_classes)
-    ratios = _at_least_one(graph, classes, dict.fromkeys(graph.layers, 0.4))
-    yield graph.keep(ratios, _of_filters(graph, in_order))
-    rng = torch.Generator().manual_seed(0)
-    some = torch.rand(graph.num_classes, generator=rng)
-    some[torch.stack([graph.nodes[path].out_class[-1] for path in graph.layers])] = -1
-    for number in range(1 + _MORE * more):
-        shares = (0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)).tolist()
-        ratios = _at_least_one(graph, classes, dict(zip(graph.layers, shares, strict=True)))
-        yield graph.keep(ratios, _of_filters(graph, some), min_filters=2 - number % 2)
-        some = torch.rand(graph.num_classes, generator=rng)
-
-
-def _takes_by_position(trace: Trace, classes: Classes) -> bool:
-    """Whether an operation takes channels that can be removed by their position, or some of them together."""
-    pinned = torch.zeros(len(classes.of_label), dtype=torch.bool)  # by class
-    pinned[list(classes.pinned)] = True
-    return any(
-        not pinned[classes.of_label[seen.compact.flatten().long()]].all()
-        for event in trace.events
-        if event.mixes or _reorders(event)
-        for seen in event.labels
-    )
-
-
-def _reorders(event: Event) -> bool:
-    """Whether what an operation wrote are other channels than it read, or in another order."""
-    if event.read is None or event.operation.split(" ")[0] in _IN_ORDER:
-        return False
-    read = event.read.compact.flatten()
-    return not all(torch.equal(seen.compact.flatten().unique_consecutive(), read) for seen in event.labels)
-
-
-def _stirred(network: nn.Module) -> nn.Module:
+def stirred(network: nn.Module) -> nn.Module:
     """A copy in which small tensors, and those of equal numbers, hold others; the rest is shared.
 
     A branch that is initialised to zero shows nothing of what is wrong in it.
@@ -155,6 +77,93 @@ def _stirred(network: nn.Module) -> nn.Module:
             new = old
         memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
     return copy.deepcopy(network, memo)
+
+
+def _is_even(numbers: torch.Tensor) -> bool:
+    """Whether all numbers are the same."""
+    flat = numbers.reshape(-1)
+    return bool((flat[:64] == flat[0]).all()) and bool((flat == flat[0]).all())
+
+
+def faults_of(graph: Graph, network: nn.Module, example: Example, trace: Trace, classes: Classes) -> Fault | None:
+    """The first fault that is found, by pruning in several ways; None if there is none.
+
+    Args:
+        graph: That would be right, if there were none.
+        network: The network that was traced, `stirred`.
+        example: One image, or one of each input.
+        trace: Of the network.
+        classes: Of its channels; what is pinned there is not found again.
+    """
+    if not graph.layers:
+        return None
+    by_position = _takes_by_position(trace, classes)
+    trials = list(_trials(graph, classes, more=by_position, singly=not any(map(_reorders, trace.events))))
+    for number, keep in enumerate(trials):
+        alive = torch.from_numpy(graph.alive(keep))
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        slim = cut(network, graph.nodes, alive, shared)
+        fault, after = find_fault(trace, classes, alive, slim, example)
+        if fault and fault.classes.keys() - classes.pinned.keys():
+            return fault
+        if fault or after.error:
+            break
+        if by_position or number + 1 == len(trials):
+            with torch.no_grad():
+                masked = tensors_of(example.run(graph.masked(network, keep).eval()))
+            if not same_answers(after.answers, masked):
+                break
+    else:
+        return None
+    if by_set := _faults_by_set(graph, classes, network, example):
+        return Fault(by_set)
+    if _why_not(graph, classes, network, example, graph.layers, 0.1, 0.4, 0.9):
+        return _give_up(graph, fault)
+    return None  # other operations may run after removal, and do the same
+
+
+def _trials(graph: Graph, classes: Classes, more: bool, singly: bool) -> Iterator[Keep]:
+    """Kept filters that bring mistakes to light: not the first ones; then some at random, never the last.
+
+    If asked, one of a few: of a single channel, other things may run, but it is always in order. If asked, more
+    at random: where channels are taken by position, it matters how many stay of each piece.
+
+    Scores are given to classes: the mean over coupled layers, which do not lie alike, would even them out.
+    """
+    in_order = torch.arange(graph.num_classes)
+    ratios = _at_least_one(graph, classes, dict.fromkeys(graph.layers, 0.4))
+    yield graph.keep(ratios, _of_filters(graph, in_order))
+    rng = torch.Generator().manual_seed(0)
+    some = torch.rand(graph.num_classes, generator=rng)
+    some[torch.stack([graph.nodes[path].out_class[-1] for path in graph.layers])] = -1
+    for number in range(1 + _MORE * more):
+        shares = (0.1 + 0.8 * torch.rand(len(graph.layers), generator=rng)).tolist()
+        ratios = dict(zip(graph.layers, shares, strict=True))
+        if singly:
+            ratios |= {path: 0.9 for path, layer in graph.layers.items() if layer.out_channels < _FEW}
+        least = 1 if singly else 2 - number % 2
+        yield graph.keep(_at_least_one(graph, classes, ratios), _of_filters(graph, some), min_filters=least)
+        some = torch.rand(graph.num_classes, generator=rng)
+
+
+def _takes_by_position(trace: Trace, classes: Classes) -> bool:
+    """Whether an operation takes channels that can be removed by their position, or some of them together."""
+    pinned = torch.zeros(len(classes.of_label), dtype=torch.bool)  # by class
+    pinned[list(classes.pinned)] = True
+    return any(
+        not pinned[classes.of_label[seen.compact.flatten().long()]].all()
+        for event in trace.events
+        if event.mixes or _reorders(event)
+        for seen in (*event.labels, *([event.read] if event.read is not None else []))
+    )
+
+
+def _reorders(event: Event) -> bool:
+    """Whether what an operation wrote are other channels than it read, or in another order."""
+    if event.read is None or event.operation.split(" ")[0] in _IN_ORDER:
+        return False
+    read = event.read.compact.flatten()
+    return not all(torch.equal(seen.compact.flatten().unique_consecutive(), read) for seen in event.labels)
 
 
 def _at_least_one(graph: Graph, classes: Classes, ratios: dict[str, float]) -> dict[str, float]:
