@@ -65,6 +65,10 @@ def reasons(graph: ChannelGraph) -> str:
 def _short(why: str) -> str:
     """A reason without the names and numbers that differ from layer to layer."""
     for marker, short in (
+        (
+            "go together for",
+            "would have to go together for " + why.partition("go together for ")[2].partition(" in ")[0],
+        ),
         ("mixed by", "mixed by " + why.partition("mixed by ")[2].partition(" in ")[0]),
         ("by their position", why.partition(" in ")[0] + " takes channels by their position"),
         ("fails after removal", why.partition(" in ")[0] + " is given sizes that removal changes"),
