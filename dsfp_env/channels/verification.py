@@ -18,6 +18,7 @@ from torch import nn
 from dsfp_env.channels.coupling import Classes, Keep, Node, PrunableLayer
 from dsfp_env.channels.cutting import cut
 from dsfp_env.channels.events import Event, Seen
+from dsfp_env.channels.layers import kind_of
 from dsfp_env.channels.lent import Example
 from dsfp_env.channels.tracing import Trace, Vertices, run_labelled, tensors_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -60,21 +61,23 @@ class Fault(NamedTuple):
 def stirred(network: nn.Module) -> nn.Module:
     """A copy in which small tensors, and those of equal numbers, hold others; the rest is shared.
 
-    A branch that is initialised to zero shows nothing of what is wrong in it.
+    A branch that is initialised to zero shows nothing of what is wrong in it. Buffers of the user's own are left
+    as they are: they may be anything, such as places to look at.
     """
     rng = torch.Generator().manual_seed(0)
+    kept = {
+        id(tensor)
+        for module in network.modules()
+        if kind_of(module) is None
+        for tensor in module._buffers.values()
+    }
     memo: dict[int, torch.Tensor] = {}
     for tensor in (*network.parameters(), *network.buffers()):
-        old = tensor.detach()
-        if (
-            old.is_floating_point()
-            and old.numel()
-            and (old.numel() <= _STIRRED or (old == old.flatten()[0]).all())
-        ):
+        new = old = tensor.detach()
+        small = old.numel() > 0 and (old.numel() <= _STIRRED or _is_even(old))
+        if old.is_floating_point() and small and id(tensor) not in kept:
             noise = torch.rand(old.shape, generator=rng).to(old)  # positive, as variances are
             new = (old * (0.8 + 0.4 * noise) + 0.1 * noise).to(old.dtype)
-        else:
-            new = old
         memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
     return copy.deepcopy(network, memo)
 
