@@ -516,6 +516,40 @@ def test_what_is_taken_by_position_is_exact_for_any_plan(order, width):
         assert_exact(graph, network, torch.randn(2, 3, 8, 8), seed)
 
 
+class ScaledTwice(nn.Module):
+    """Its scale is the normalisation's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.bn, self.z, self.head = conv(3, 8), nn.BatchNorm2d(8), conv(8, 5), nn.Linear(5, 3)
+        self.scale = self.bn.weight
+
+    def forward(self, x):
+        return self.head(self.z(self.bn(self.a(x)) * self.scale.view(1, -1, 1, 1)).mean((2, 3)))
+
+
+class PaddedProduct(nn.Module):
+    """Channels of zeros, and a product along the image, for each of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.z, self.head = conv(3, 8), conv(12, 5), nn.Linear(5, 3)
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x):
+        return self.head(self.z(F.pad(self.a(x), (0, 0, 0, 0, 2, 2)) @ self.weight).mean((2, 3)))
+
+
+@pytest.mark.parametrize("make", [ScaledTwice, PaddedProduct])
+def test_nothing_is_counted_twice_or_not_at_all(make):
+    torch.manual_seed(0)
+    network, image = make().eval(), torch.randn(2, 3, 8, 8)
+    graph = ChannelGraph.trace(network, image)
+    assert list(graph.layers) == ["a", "z"]
+    for seed in range(8):
+        assert_exact(graph, network, image, seed)
+
+
 def test_a_branch_that_is_zero_at_first_is_verified_too():
     class ReZero(nn.Module):
         def __init__(self):

@@ -118,7 +118,7 @@ def channel_classes(
         for path, module in trace.modules.items()
         for reads, writes in [_sides(trace, path)]
     }
-    nodes |= _vector_nodes(network, trace, of_label, seen)
+    nodes |= _vector_nodes(network, trace, of_label)
     for (path, name), labels in counts.items():
         nodes.setdefault(path, _empty_node()).counts[name] = of_label[labels]
     pinned: dict[int, str] = {}
@@ -141,9 +141,11 @@ def function_nodes(trace: Trace, classes: Classes) -> dict[str, Node]:
     return nodes
 
 
-def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor, seen: set[int]) -> dict[str, Node]:
+def _vector_nodes(network: nn.Module, trace: Trace, of_label: torch.Tensor) -> dict[str, Node]:
     """Nodes for tensors of the user's own modules that hold one number per channel."""
     nodes: dict[str, Node] = {}
+    layers = [network.get_submodule(path) for path in trace.modules]
+    seen = {id(tensor) for layer in layers for _, tensor in _tensors_of(layer)}  # counted with the layer
     for (path, name), dim in trace.vectors.items():
         module = network.get_submodule(path)
         tensor = getattr(module, name)

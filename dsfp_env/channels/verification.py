@@ -77,7 +77,7 @@ def stirred(network: nn.Module) -> nn.Module:
         small = old.numel() > 0 and (old.numel() <= _STIRRED or _is_even(old))
         if old.is_floating_point() and small and id(tensor) not in kept:
             noise = torch.rand(old.shape, generator=rng).to(old)  # positive, as variances are
-            new = (old * (0.8 + 0.4 * noise) + 0.1 * noise).to(old.dtype)
+            new = (old * (0.8 + 0.4 * noise) + 0.3 * noise).to(old.dtype)
         memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
     return copy.deepcopy(network, memo)
 
