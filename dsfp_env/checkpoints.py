@@ -36,7 +36,7 @@ from dsfp_env.channels.layers import Convolution, Weighted, kind_of, widths
 from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import check_regular, write_whole
-from dsfp_env.common.hashing import bytes_of
+from dsfp_env.common.hashing import add_tensors
 from dsfp_env.common.schemas import Hash, Natural, Positive, Share, Strict, read_json
 from dsfp_env.networks import make_network
 from dsfp_env.tasks.loading import load_task
@@ -340,8 +340,5 @@ def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
     content = {name: header[name] for name in _SIGNED}
     content |= {name: header[name] for name in ("extra_state",) if name in header}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(bytes_of(tensor))
+    add_tensors(digest, tensors)
     return digest.hexdigest()

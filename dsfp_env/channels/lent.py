@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from dsfp_env.channels.layers import kind_of
+from dsfp_env.channels.operations import tensors_in
 from dsfp_env.common.errors import InputError
 
 _WRAPPERS = {  # class -> the attribute that holds the network itself
@@ -68,7 +69,7 @@ class Example(NamedTuple):
     @property
     def tensors(self) -> list[torch.Tensor]:
         """All of its tensors."""
-        return [leaf for leaf in tree_leaves(tuple(self)) if isinstance(leaf, torch.Tensor)]
+        return tensors_in(tuple(self))
 
     @property
     def shapes(self) -> str:
@@ -89,7 +90,7 @@ def one_example(example_input: Any, network: nn.Module) -> Example:
         InputError: If it is none of these.
     """
     several = isinstance(example_input, (tuple, list, dict))
-    tensors = [one for one in tree_leaves(example_input) if isinstance(one, torch.Tensor)]
+    tensors = tensors_in(example_input)
     fits = bool(tensors) and (several or isinstance(example_input, torch.Tensor))
     if not fits or any(one.dim() < (1 if several else 2) or not len(one) for one in tensors):
         what = type(example_input).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,12 +28,12 @@ class Operation:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Such as "relu_", without the library it is of."""
         return self.func._schema.name.split("::")[1]
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The name of the operation that does the same, but not in place."""
         name = self.name
@@ -48,7 +49,7 @@ class Operation:
         """Whether each number is made of those at its place."""
         return torch.Tag.pointwise in self.func.tags or self.base in ELEMENTWISE
 
-    @property
+    @cached_property
     def inputs(self) -> list[torch.Tensor]:
         """The tensors that it reads."""
         return tensors_in((self.args, self.kwargs))

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from dsfp_env.channels.events import Event
 from dsfp_env.channels.labels import distinct
 from dsfp_env.channels.layers import Convolution, Kind, Weighted, kind_of
 from dsfp_env.channels.lent import Example
+from dsfp_env.channels.operations import tensors_in
 from dsfp_env.channels.propagation import Propagation, ReadsValues
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.forwards import replace_forward
@@ -142,7 +142,7 @@ def tensors_of(output: Any) -> list[torch.Tensor]:
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         output = [getattr(output, field.name) for field in dataclasses.fields(output)]
         return [tensor for part in output for tensor in tensors_of(part)]
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    return tensors_in(output)
 
 
 def share_parameters(network: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,14 @@ def hash_of(values: Iterable[Any]) -> str:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(bytes_of(tensor))
     return digest.hexdigest()
+
+
+def add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Let a hash of `hashlib` take in the names, types, shapes and bytes of tensors, whatever their order."""
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(bytes_of(tensor))
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

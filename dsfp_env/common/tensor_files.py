@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from dsfp_env.common.files import check_regular, write_whole
-from dsfp_env.common.hashing import bytes_of
+from dsfp_env.common.hashing import add_tensors
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -47,8 +47,5 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def checksum_of(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of names, types, shapes and bytes."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(bytes_of(tensor))
+    add_tensors(digest, tensors)
     return digest.hexdigest()
