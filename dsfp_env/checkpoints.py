@@ -114,15 +114,7 @@ def save_pruned(
         "format": FORMAT,
         "task": name,
         "architecture": architecture and list(architecture),
-        "layers": {
-            layer: {
-                "filters": len(kept),
-                "of": layers[layer].out_channels,
-                "ratio": 1 - len(kept) / layers[layer].out_channels,
-                "kept": kept.tolist(),
-            }
-            for layer, kept in keep.items()
-        },
+        "layers": _layers(graph, keep),
         "widths": _widths(network, graph),
     }
     state = _state_of(network)
@@ -222,6 +214,19 @@ def read_pruned(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
             "file written by dsfp_env.save_pruned."
         ) from error
     return header, tensors
+
+
+def _layers(graph: ChannelGraph, keep: Keep) -> dict[str, dict[str, Any]]:
+    """Module path -> what is told of a layer's filters; see the top of this file."""
+    return {
+        path: {
+            "filters": len(kept),
+            "of": graph.layers[path].out_channels,
+            "ratio": 1 - len(kept) / graph.layers[path].out_channels,
+            "kept": kept.tolist(),
+        }
+        for path, kept in keep.items()
+    }
 
 
 def _widths(network: nn.Module, graph: ChannelGraph) -> dict[str, dict[str, int]]:
