@@ -108,7 +108,8 @@ class RunSettings(TaskOptions):
     """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
     between numbers of threads."""
     workers: int = min(8, os.cpu_count() or 1)
-    """Processes for the baselines (on a GPU none are used). Results do not depend on it."""
+    """Processes for the baselines, and for the evaluations of a step with difference credit (on a GPU none are
+    used). Results do not depend on it."""
     store: bool = True
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
@@ -288,7 +289,7 @@ def run(
     journal = go_on(record, evaluator, settings.evaluations)
     mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
-    workers = 1 if alone else settings.workers
+    workers = evaluator.workers = 1 if alone else settings.workers
 
     def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
         return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))

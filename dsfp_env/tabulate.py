@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ from dsfp_env.common.folders import check_writable, contents, held, remove_parts
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import say
+from dsfp_env.common.versions import check_versions, versions_of
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
@@ -161,6 +161,8 @@ def _measure(
         table_files.read(folder)  # refuses what is damaged: it is not signed anew
     order = np.random.default_rng(0).permutation(len(arrays.correct))[part - 1 :: parts]
     left = order[~table_files.is_measured(arrays.correct)[order]]
+    if len(left):
+        _check_versions(folder, meta)
     if len(left) and (described["machines"][0] not in meta["machines"] or "checksum" in meta):
         machines = {str(one): one for one in (*meta["machines"], *described["machines"])}
         meta = {**_described(meta), "machines": list(machines.values())}
@@ -178,19 +180,32 @@ def _measure(
 def merge(parts: Sequence[Path], folder: Path) -> None:
     """Put parts of one table together; what several have measured is taken from the first.
 
+    If that is done already, it is only said.
+
     Raises:
-        InputError: If they are not of one table, or the folder is there already.
+        InputError: If they are not of one table, or the folder is there already and is of something else.
     """
     metas = [table_files.read_meta(part) for part in parts]
     for part, meta in zip(parts, metas, strict=True):
         _check_same(parts[0], metas[0], part, meta)
     if folder.exists():
-        raise InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
+        say(f"{folder} {_merged_before(parts, metas, folder)}")
+        return
     check_writable(folder)
-    whole, folder = folder, folder.with_name(f".{folder.name}.merging")  # it gets its name when it is whole
-    shutil.rmtree(folder, ignore_errors=True)
+    unfinished = folder.with_name(f".{folder.name}.merging")  # it gets its name when it is whole
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with held(unfinished):
+        sentence = _merge(parts, metas, unfinished)
+        unfinished.rename(folder)
+    say(f"{folder} {sentence}")
+
+
+def _merge(parts: Sequence[Path], metas: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """Put parts together in a folder of a merge that was stopped, or a new one; returns how far the table is."""
+    for left_over in folder.iterdir():
+        left_over.unlink()
     _checked_arrays(parts[0], metas[0])
-    shutil.copytree(parts[0], folder, ignore=shutil.ignore_patterns(ROWS))
+    shutil.copytree(parts[0], folder, ignore=shutil.ignore_patterns(ROWS, "*.part"), dirs_exist_ok=True)
     machines = [machine for meta in metas for machine in meta["machines"]]
     meta = {**_described(metas[0]), "machines": list({str(one): one for one in machines}.values())}
     table_files.write_meta(folder, meta)
@@ -199,9 +214,28 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
         theirs = _checked_arrays(part, of_part)
         new = table_files.is_measured(theirs.correct) & ~table_files.is_measured(arrays.correct)
         arrays.correct[new], arrays.seconds[new] = theirs.correct[new], theirs.seconds[new]
-    sentence = _finish_if_whole(folder, meta, arrays)
-    folder.rename(whole)
-    say(f"{whole} {sentence}")
+    return _finish_if_whole(folder, meta, arrays)
+
+
+def _merged_before(parts: Sequence[Path], metas: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """How far a table is that holds what the parts have measured.
+
+    Raises:
+        InputError: If the folder is no such table.
+    """
+    other = InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
+    if not (folder / table_files.META).exists():
+        raise other
+    meta = table_files.read_meta(folder)
+    if _described(meta) != _described(metas[0]):
+        raise other
+    there = _checked_arrays(folder, meta)
+    for part, of_part in zip(parts, metas, strict=True):
+        theirs = _checked_arrays(part, of_part)
+        known = table_files.is_measured(theirs.correct)
+        if (there.correct[known] != theirs.correct[known]).any():
+            raise other
+    return _how_far(there)
 
 
 def _checked_arrays(part: Path, meta: Mapping[str, Any]) -> Arrays:
@@ -234,10 +268,15 @@ def _check(settings: TableSettings) -> None:
 def _check_folder(folder: Path, settings: TableSettings) -> None:
     """Refuse a folder in which the table cannot be made, as far as can be told before anything is loaded."""
     check_writable(folder)
+    if folder.exists():
+        with held(folder):  # by another process: this is said before anything is loaded
+            pass
     if (folder / table_files.META).exists():
         meta = table_files.read_meta(folder)
         asked = {**meta, **{name: list(getattr(settings, name)) for name in ("levels", "seeds")}}
         _check_same(folder, meta, Path("what was asked for"), {**asked, "criterion": settings.criterion})
+        if "checksum" not in meta:
+            _check_versions(folder, meta)
     elif begun := {path.name for path in contents(folder)}:
         ours = {NETWORK, ROWS, *(f"{name}.npy" for name in Arrays._fields)}
         if NETWORK not in begun or begun - ours:
@@ -344,10 +383,19 @@ def _describe(settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
 def _machine(task: Task) -> dict[str, Any]:
     return {
         "processor": f"{platform.machine()}, {device_name(task.device)}",
-        "python": platform.python_version(),
-        "dsfp_env": dsfp_env.__version__,
-        **{package: version(package) for package in ("torch", "numpy")},
+        **_versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """What the numbers of a table may depend on."""
+    others = versions_of("torch", "numpy")
+    return {"python": others["python"], "dsfp_env": dsfp_env.__version__, **others}
+
+
+def _check_versions(folder: Path, meta: Mapping[str, Any]) -> None:
+    for first in meta["machines"][:1]:
+        check_versions(f"The table in {folder}", first, _versions())
 
 
 def _described(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,15 +427,20 @@ def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:
 
 def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> str:
     """Write everything to the disk; returns how far the table is."""
-    total, left = len(arrays.correct), int((~table_files.is_measured(arrays.correct)).sum())
     for array in arrays:
         if isinstance(array, np.memmap):
             array.flush()
-    if left:
-        return f"is not whole: {left} of {total} joint actions are left"
-    if "checksum" not in meta:
+    if table_files.is_measured(arrays.correct).all() and "checksum" not in meta:
         table_files.finish(folder, meta)
-    return f"is whole: {total} joint actions"
+    return _how_far(arrays)
+
+
+def _how_far(arrays: Arrays) -> str:
+    """How far a table is, in words."""
+    total, left = len(arrays.correct), int((~table_files.is_measured(arrays.correct)).sum())
+    return (
+        f"is not whole: {left} of {total} joint actions are left" if left else f"is whole: {total} joint actions"
+    )
 
 
 if __name__ == "__main__":

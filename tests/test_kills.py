@@ -184,8 +184,10 @@ class Started:
             with suppress(ProcessLookupError):  # it has not begun yet to be a group
                 os.killpg(self.pid, signal.SIGKILL if what == "all" else signal.SIGINT)
         else:
-            wanted = [pid for pid in self.others if what == "helper" or is_worker(pid)]
-            if not wanted:
+            while not (wanted := [pid for pid in self.others if what == "helper" or is_worker(pid)]):
+                if self.wait(0.02) is not None:
+                    return False
+            if self.wait(rng.choice([0, 0.2, 1])) is not None:  # as it starts, or at its work
                 return False
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(wanted), signal.SIGKILL)
@@ -317,7 +319,7 @@ def harass(name: str, place: Path, kills: int, seed: int, images: Path | None = 
             warm, what = rng.random() < 0.9, rng.choice(HOW)
             started, moment = (
                 Started(command, folder, cache, warm),
-                rng.uniform(0, 0.8 * seconds if warm else seconds + 3),
+                rng.uniform(0, 0.8 * seconds if warm else seconds + 3) if what not in ("worker", "helper") else 0,
             )
             if done.total() < kills and of_round < 8 and started.wait(moment) is None:
                 for _ in range(3 if what == "worker" and rng.random() < 0.3 else 1):

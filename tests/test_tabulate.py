@@ -146,8 +146,13 @@ def test_two_machines_make_halves(whole, tmp_path, capsys):
     tabulate(TableSettings(out=str(tmp_path / "both"), merge=halves))
     assert np.array_equal(arrays_of(tmp_path / "both").correct, arrays_of(whole).correct)
     assert len(dsfp_env.load_table(tmp_path / "both")) == 9
+    capsys.readouterr()
+    tabulate(TableSettings(out=str(tmp_path / "both"), merge=halves))  # as after a kill just before it said so
+    assert "both is whole: 9 joint actions" in capsys.readouterr().out
     with pytest.raises(InputError, match="exists"):
-        tabulate(TableSettings(out=str(tmp_path / "both"), merge=halves))
+        tabulate(TableSettings(out=str(tmp_path), merge=halves))
+    with pytest.raises(InputError, match="exists"):
+        tabulate(TableSettings(out=halves[0], merge=halves))
 
 
 def test_parts_of_other_tables_are_not_merged(whole, tmp_path):

@@ -26,14 +26,21 @@ from agents.compare.report import draw, draw_fronts, table
 from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
-from agents.reporting.run_folder import as_file_name, check_claim, claim, read_json, write_json
+from agents.reporting.run_folder import (
+    RUNS,
+    as_file_name,
+    check_claim,
+    check_claimed_versions,
+    claimed,
+    read_json,
+    write_json,
+)
 from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
-from dsfp_env.common.folders import held, remove_parts
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.evaluation.rewards import reward_function
@@ -83,10 +90,7 @@ def compare(settings: ComparisonSettings) -> None:
         InputError: If a setting cannot be used, or the folder is of another task or reward.
     """
     contestants, seeds, folder = check(settings)
-    claim(folder, "a comparison", same(settings), asdict(settings))
-    with held(folder):
-        remove_parts(folder)
-        remove_parts(folder / "runs")
+    with claimed(folder, "a comparison", same(settings), asdict(settings)):
         _fill(settings, contestants, seeds, folder)
 
 
@@ -124,6 +128,8 @@ def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Seque
         for contestant in contestants
         if (budgets := tuple(b for b in settings.budgets if not piece(folder, contestant, b, seed).exists()))
     ]
+    if left:
+        check_claimed_versions(folder, "the comparison")
     for seed in sorted({job.seed for job in left}):
         dsfp_env.load_task(settings.task, seed=seed)  # trained here once, not by every process
     _run(settings, left, folder)
@@ -213,4 +219,4 @@ def make_run(
 
 def piece(folder: Path, contestant: str, budget: int, seed: int) -> Path:
     """The file of one run."""
-    return folder / "runs" / f"{as_file_name(contestant)}-{budget}-seed{seed}.json"
+    return folder / RUNS / f"{as_file_name(contestant)}-{budget}-seed{seed}.json"

@@ -30,12 +30,14 @@ from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_for
 from agents.leaderboard.report import draw, tables
 from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.run_folder import (
+    RUNS,
     SETTINGS,
     as_file_name,
+    check_claimed_versions,
     check_free,
-    claim,
+    claimed,
+    claimed_versions,
     read_json,
-    versions,
     write_json,
 )
 from agents.reporting.seeds import parse_seeds
@@ -44,7 +46,7 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
-from dsfp_env.common.folders import check_writable, held, is_held, remove_parts
+from dsfp_env.common.folders import check_writable, is_held
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.evaluation.workers import as_done, available_cores
@@ -99,10 +101,7 @@ def leaderboard(settings: LeaderboardSettings) -> None:
     table, forms = check(settings)
     folder = Path(settings.out)
     same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
-    claim(folder, "runs", same, asdict(settings))
-    with held(folder):
-        remove_parts(folder)
-        remove_parts(folder / "runs")
+    with claimed(folder, "runs", same, asdict(settings)):
         _fill(settings, table, forms, folder, start)
 
 
@@ -112,6 +111,8 @@ def _fill(
     """Make the runs that are left, then print and write the tables and the picture."""
     contestants = expanded(settings.agents)
     jobs = _left(settings, forms, folder)
+    if jobs:
+        check_claimed_versions(folder, "the leaderboard")
     _run(settings, table, jobs, folder)
     runs = {
         (form.text, agent): found
@@ -126,7 +127,7 @@ def _fill(
         "settings": {
             name: value for name, value in asdict(settings).items() if name not in ("table", "workers", "out")
         },
-        "versions": versions(),
+        "versions": claimed_versions(folder),
         "forms": [judged(table, form, runs, settings.evaluations) for form in forms],
         "runs": sum(map(len, runs.values())),
         "live_seconds": round(live_seconds(table, runs.values()), 1),
@@ -165,10 +166,17 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
 
 
 def goes_on_in(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder holds a leaderboard that was begun with these settings, and is not at its end."""
+    """Whether a folder holds a leaderboard that was begun with these settings, and is not at its end.
+
+    Nobody is at it, and the versions are those of today.
+    """
     if not (folder / SETTINGS).exists() or (folder / BOARD).exists() or is_held(folder):
         return False
-    before = read_json(folder / SETTINGS).get("settings", {})
+    try:
+        before = read_json(folder / SETTINGS).get("settings", {})
+        check_claimed_versions(folder, "the leaderboard")
+    except InputError:
+        return False
     return all(before.get(name) == value for name, value in json.loads(json.dumps(dict(settings))).items())
 
 
@@ -252,7 +260,7 @@ def make_run(evaluator: dsfp_env.TableEvaluator, contestant: str, form: Form, se
 
 def piece(folder: Path, form: Form, contestant: str) -> Path:
     """The file of the runs of one learner with one reward, a line for each seed."""
-    return folder / "runs" / f"{as_file_name(f'{form.text}--{contestant}')}.jsonl"
+    return folder / RUNS / f"{as_file_name(f'{form.text}--{contestant}')}.jsonl"
 
 
 def _read(path: Path) -> dict[int, Run]:

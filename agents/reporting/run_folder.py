@@ -19,10 +19,8 @@ on the place: equal settings give an equal file.
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +30,13 @@ from agents.reporting.journal import Journal, NotThisRun
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line, whole_lines, write_whole
 from dsfp_env.common.folders import check_writable, contents, held, is_held, remove_parts
+from dsfp_env.common.versions import check_versions, versions_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
 HOW = ("out", "workers", "store", "download")  # settings that results do not depend on
 SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
 SUMMARY = "summary.json"  # of several seeds
+RUNS = "runs"  # the pieces of a study
 
 
 def check_free(folder: Path) -> None:
@@ -68,7 +68,7 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{there.get(name)!r} there, and {here[name]!r} came. Give the same, or choose another with --out."
             )
     if not is_finished(folder):
-        _check_versions(folder, before.get("versions", {}))
+        check_versions(f"The unfinished run in {folder}", before.get("versions", {}), versions())
         check_writable(folder)
 
 
@@ -83,17 +83,12 @@ def goes_on_in(folder: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _check_versions(folder: Path, before: Mapping[str, str]) -> None:
-    for name, now in versions().items():
-        if before.get(name) != now:
-            raise NotThisRun(
-                f"The unfinished run in {folder} was begun with {name} {before.get(name)}, and this is {now}, "
-                "whose numbers may differ: go on with the former, or choose another folder with --out."
-            )
+@contextmanager
+def claimed(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[None]:
+    """Keep a folder of many runs for one purpose, and others out of it meanwhile.
 
-
-def claim(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Write down what a folder of many runs is for, or see that it is for the same.
+    What it is for is written down, or seen to be the same. Files that a killed process, or a worker that was
+    killed, was just writing are removed at the beginning and at the end.
 
     Args:
         folder: Free, or claimed before.
@@ -102,18 +97,48 @@ def claim(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[st
         settings: What was asked.
 
     Raises:
-        InputError: If it is for something else, or cannot be written.
+        InputError: If it is for something else, is used by another process, or cannot be written.
     """
     check_claim(folder, what, same)
-    if not (folder / SETTINGS).exists():
-        write_json(folder / SETTINGS, {"same": dict(same), "settings": dict(settings), "versions": versions()})
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder), _without_parts(folder, folder / RUNS):
+        check_claim(folder, what, same)  # another process may have been faster
+        if not (folder / SETTINGS).exists():
+            content = {"same": dict(same), "settings": dict(settings), "versions": versions()}
+            write_json(folder / SETTINGS, content)
+        yield
+
+
+@contextmanager
+def _without_parts(*folders: Path) -> Iterator[None]:
+    try:
+        for folder in folders:
+            remove_parts(folder)
+        yield
+    finally:
+        for folder in folders:
+            remove_parts(folder)
+
+
+def check_claimed_versions(folder: Path, what: str) -> None:
+    """Refuse to make more runs in a folder that was claimed with other versions than these.
+
+    Raises:
+        InputError: If one differs.
+    """
+    check_versions(f"{what[0].upper()}{what[1:]} in {folder}", claimed_versions(folder), versions())
+
+
+def claimed_versions(folder: Path) -> dict[str, str]:
+    """The versions that the runs in a folder were made with."""
+    return dict(read_json(folder / SETTINGS).get("versions", {}))
 
 
 def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
-    """Refuse what `claim` would; nothing is written.
+    """Refuse what `claimed` would; nothing is written.
 
     Raises:
-        InputError: As `claim` does.
+        InputError: As `claimed` does.
     """
     if not (folder / SETTINGS).exists():
         check_free(folder)
@@ -291,8 +316,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of what is used."""
-    ours = {"dsfp_env": dsfp_env.__version__, "python": platform.python_version()}
-    return ours | {package: version(package) for package in PACKAGES}
+    return {"dsfp_env": dsfp_env.__version__, **versions_of(*PACKAGES)}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

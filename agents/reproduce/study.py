@@ -27,7 +27,7 @@ import agents
 import dsfp_env
 from agents.registry import choose_agent
 from agents.reporting.finals import choose_best
-from agents.reporting.run_folder import check_free, read_json, write_json
+from agents.reporting.run_folder import check_free, read_json, versions, write_json
 from agents.reproduce.paper_table import paper_table
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
@@ -35,9 +35,10 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line, whole_lines, write_whole
-from dsfp_env.common.folders import check_writable
+from dsfp_env.common.folders import check_writable, shared
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import say
+from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.measurement import Measurement
@@ -105,6 +106,13 @@ def reproduce(settings: StudySettings) -> None:
     torch.set_num_threads(settings.threads)
     study = Study(settings)
     study.check()
+    with shared(study.folder):
+        _work(study)
+
+
+def _work(study: Study) -> None:
+    """Work on the pieces that are left, printing what is left and the table."""
+    settings = study.settings
     left = [name for name in study.pieces if not study.file(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
         study.training(name).unlink(missing_ok=True)
@@ -172,7 +180,7 @@ class Study:
         file = self.folder / "settings.json"
         if not file.exists():
             check_free(self.folder)
-            write_json(file, wanted)
+            write_json(file, {**wanted, "versions": versions()})
         check_writable(self.folder)
         there = read_json(file)
         if differ := [name for name in wanted if wanted[name] != there.get(name)]:
@@ -180,6 +188,8 @@ class Study:
                 f"{self.folder} is of other settings ({', '.join(f'{n} {there.get(n)}' for n in differ)}): choose "
                 "another folder with --out, or the same settings."
             )
+        if "versions" in there and any(not self.file(name).exists() for name in self.pieces):
+            check_versions(f"The study in {self.folder}", there["versions"], versions())
 
     # What every piece stands on.
 

@@ -19,7 +19,7 @@ Settings = TypeVar("Settings")
 
 # Exit statuses; a shell's for a program that a signal ended is 128 and the signal's number.
 UNSAID, REFUSED, INTERRUPTED = 1, 2, 130
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # of a disk
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # of a disk
 
 
 def run(

@@ -72,6 +72,28 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Work in a folder that exists beside others who share it, each at something else.
+
+    Who is alone removes what killed processes were just writing there, and below.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # others are there, or it is a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                remove_parts(place)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_held(folder: Path) -> bool:
     """Whether another process holds a folder."""
     try:

@@ -19,6 +19,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, as_completed
+from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ GIVEN_UP = (
     f"A worker was ended from outside, {TRIES} times at the same work. Was memory short? Fewer workers need less, "
     "and so do fewer images at a time."
 )
+
+NOTHING_LOST = "Nothing that was measured is lost: the same command goes on, if need be with fewer --workers."
 
 
 class GivenUp(InputError):
@@ -128,9 +131,11 @@ def as_done(
         for key, job in jobs.items():
             yield key, work(job)
         return
-    workers, whole = Workers(work, min(count, len(jobs))), False
+    with _can_start():
+        workers, whole = Workers(work, min(count, len(jobs))), False
     try:
-        futures: dict[Future[Any], Key] = {workers.submit(job): key for key, job in jobs.items()}
+        with _can_start():
+            futures: dict[Future[Any], Key] = {workers.submit(job): key for key, job in jobs.items()}
         for future in as_completed(futures):
             key, result = futures.pop(future), future.result()
             if getattr(future, "deaths", 0):
@@ -138,12 +143,18 @@ def as_done(
             yield key, result
         whole = True
     except (BrokenExecutor, GivenUp) as error:
-        raise InputError(
-            f"{error} Nothing that was measured is lost: the same command goes on, if need be with fewer "
-            "--workers."
-        ) from error
+        raise InputError(f"{error} {NOTHING_LOST}") from error
     finally:
         workers.stop(at_once=not whole)
+
+
+@contextmanager
+def _can_start() -> Iterator[None]:
+    """What starts workers: too few descriptors, processes or bytes of memory are said in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"Workers cannot be started ({error}). {NOTHING_LOST}") from error
 
 
 class _Crew:
