@@ -16,6 +16,8 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -153,8 +155,13 @@ class Started:
         )
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         sys.argv = [command.program[-1], *command.arguments]
-        status = importlib.import_module(command.module).main()
-        raise_exit(status)
+        warnings.simplefilter("default")  # as for a command, not as for tests
+        try:
+            status = importlib.import_module(command.module).main()
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        end_as_the_interpreter(status)
 
     def wait(self, seconds: float) -> int | None:
         """The exit status, negative for a signal, or None if it does not end in this time."""
@@ -208,8 +215,8 @@ class Started:
         return said
 
 
-def raise_exit(status: int) -> None:
-    """End this process as the interpreter would, without the test that it was forked from."""
+def end_as_the_interpreter(status: int) -> None:
+    """End this process, which was forked from a test, without going on with that."""
     try:
         util._exit_function()  # as at an ordinary exit: workers end
     finally:

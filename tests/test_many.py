@@ -19,6 +19,7 @@ from conftest import TinyNet
 
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common.devices import threads_set
+from dsfp_env.evaluation import worker_process
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.workers import GivenUp, Workers, as_done
 
@@ -456,3 +457,23 @@ def test_a_fork_leaves_its_parents_workers_alone(tiny, evaluator):
     assert evaluator.evaluate_many(PLANS, 1, workers=2) == Evaluator(tiny).evaluate_many(PLANS, 1, workers=1)
     assert {worker.pid for worker in workers_alive()} == before
     assert evaluator.evaluate_many(PLANS, workers=2) == expected
+
+
+def test_a_server_of_processes_that_ends_before_it_answers_is_tried_again(monkeypatch):
+    tries, fails = [], 2
+
+    class Process:
+        def start(self):
+            tries.append(self)
+            if len(tries) <= fails:
+                raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(worker_process, "_start_method", lambda: None)
+    monkeypatch.setattr(worker_process.time, "sleep", lambda seconds: None)
+    starting = object.__new__(worker_process.WorkerProcess)
+    starting._process = Process()
+    starting._begin()
+    assert len(tries) == 3
+    tries, fails = [], 3
+    with pytest.raises(OSError, match="the server of processes ends"):
+        starting._begin()

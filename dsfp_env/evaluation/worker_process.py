@@ -78,9 +78,9 @@ class WorkerProcess:
             try:
                 self._process.start()
                 break
-            except ConnectionError:  # the server of processes has just ended
+            except (ConnectionError, EOFError) as error:  # the server of processes ends before it answers
                 if patience is None:
-                    raise
+                    raise OSError(f"the server of processes ends ({type(error).__name__})") from error
                 time.sleep(patience)
                 _start_method()
 
