@@ -39,7 +39,6 @@ the largest number.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -273,10 +272,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         Raises:
             InputError: If a function of the user's own gives no finite number.
         """
-        score = float(self._rules.worth(outcome, self.evaluator.original))
-        if not math.isfinite(score):
-            raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
-        return score
+        return float(self._rules.worth(outcome, self.evaluator.original))
 
     def state(self) -> np.ndarray:
         """The state of the environment, for centralised critics; see `observations`."""
