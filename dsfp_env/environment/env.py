@@ -49,7 +49,7 @@ from gymnasium.spaces import Box, Space
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
@@ -188,6 +188,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         """
         if seed is not None:
             self._seed(seed)
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"The options are {shortened(options)}: expected a dict, such as {{'context': 60}}.")
         if options and "context" in options:
             self._context = check_context(options["context"])
         self.agents = list(self.possible_agents)
@@ -315,9 +317,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def _check_running(self, actions: Mapping[str, Any]) -> None:
         if not self._was_reset:
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
-        if not self.agents and actions:
+        if not self.agents and (actions or not isinstance(actions, Mapping)):
             raise ResetNeeded(
-                f"step was called with actions for {', '.join(actions)}, but the episode of {self._rules.horizon} "
+                f"step was called with {shortened(actions)}, but the episode of {self._rules.horizon} "
                 "step(s) is over: call env.reset() first."
             )
 

@@ -6,12 +6,14 @@ Of modules a pruning ratio is a fraction. The conversion is here and nowhere els
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.ranges import is_finite
 
 Plan = dict[str, float]  # agent -> ratio in percent
 
@@ -52,10 +54,17 @@ def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
         InputError: If one is missing or unknown.
     """
     expected = list(expected)
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"The joint action is {shortened(given)}: expected a dict with one action for each of the agents "
+            f"{', '.join(expected)}."
+        )
     missing = [agent for agent in expected if agent not in given]
     unknown = [agent for agent in given if agent not in expected]
     if missing or unknown:
-        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{unknown} unknown"] * bool(unknown)
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{shortened(unknown)} unknown"] * bool(
+            unknown
+        )
         raise InputError(
             f"The joint action does not fit ({'; '.join(faults)}): expected one action for each of the agents "
             f"{', '.join(expected)}."
@@ -68,10 +77,38 @@ def checked_ratio(agent: str, ratio: Any) -> float:
     Raises:
         InputError: If it is not a number in [10, 90].
     """
-    number = float(ratio) if isinstance(ratio, (int, float, np.integer, np.floating)) else math.nan
+    fits = isinstance(ratio, (int, float, np.integer, np.floating)) and is_finite(ratio)
+    number = float(ratio) if fits else math.nan
     if not LOWEST <= number <= HIGHEST:
         advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
         raise InputError(
-            f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [10, 90] ({advice})."
+            f"The pruning ratio of {agent} is {shortened(ratio)}: expected a percentage in [10, 90] ({advice})."
         )
     return number
+
+
+def listed(plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> tuple[list[Any], list[Any]]:
+    """Several plans, and a seed for each; what each is, is another question.
+
+    Args:
+        plans: Several.
+        seed: One for all, or one for each.
+
+    Raises:
+        InputError: If one plan came alone, or there are not as many seeds as plans.
+    """
+    if isinstance(plans, Mapping):
+        raise InputError("One plan came alone: expected several, as in [plan, ...]; `evaluate` takes one.")
+    if not isinstance(plans, Iterable):
+        raise InputError(f"The plans are {shortened(plans)}: expected several, as in [plan, ...].")
+    plans = list(plans)
+    given: Any = [seed] * len(plans) if isinstance(seed, Integral) else seed
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise InputError(f"The seeds are {shortened(given)}: expected one integer, or one for each plan.")
+    seeds = list(given)
+    if len(seeds) != len(plans) or not all(isinstance(one, Integral) for one in seeds):
+        raise InputError(
+            f"The seeds {shortened(seeds)} came for {len(plans)} plans: expected one integer, or one for each "
+            "plan."
+        )
+    return plans, seeds
