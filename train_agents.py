@@ -186,6 +186,19 @@ def judge(settings: RunSettings) -> None:
     Raises:
         InputError: If a setting cannot be used.
     """
+    asked = board_settings(settings)
+    try:
+        leaderboard.leaderboard(asked)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"stopped; the same command goes on from here, in {asked.out}") from error
+
+
+def board_settings(settings: RunSettings) -> leaderboard.LeaderboardSettings:
+    """Those of the leaderboard that is asked for.
+
+    Raises:
+        InputError: If a setting means nothing there.
+    """
     for field in dataclasses.fields(RunSettings):
         value = getattr(settings, field.name)
         if field.name not in WITH_A_TABLE and value != field.default:
@@ -205,13 +218,8 @@ def judge(settings: RunSettings) -> None:
     )
     same = {name: value for name, value in asdict(asked).items() if name not in ("workers", "out")}
     unfinished = partial(leaderboard.goes_on_in, settings=same)
-    asked = dataclasses.replace(
-        asked, out=str(default_folder(folder_name(settings), unfinished)) if settings.out is None else settings.out
-    )
-    try:
-        leaderboard.leaderboard(asked)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"stopped; the same command goes on from here, in {asked.out}") from error
+    out = str(default_folder(folder_name(settings), unfinished)) if settings.out is None else settings.out
+    return dataclasses.replace(asked, out=out)
 
 
 def check(settings: RunSettings) -> tuple[list[int], Path]:

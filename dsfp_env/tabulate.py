@@ -134,9 +134,7 @@ def tabulate(settings: TableSettings) -> None:
     if settings.merge:
         merge([named(part, "--merge") for part in settings.merge], folder)
         return
-    part, parts = _part(settings.part)
-    _check(settings)
-    _check_folder(folder, settings)
+    part, parts = check(settings)
     torch.set_num_threads(1)
     surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
     if (rows := len(settings.levels) ** len(surveyor.task.agents)) > MOST_ROWS:
@@ -228,8 +226,16 @@ def _checked_arrays(part: Path, meta: Mapping[str, Any]) -> Arrays:
     return arrays
 
 
-def _check(settings: TableSettings) -> None:
-    levels = settings.levels
+def check(settings: TableSettings) -> tuple[int, int]:
+    """Refuse what cannot be used before anything is loaded or written.
+
+    Returns:
+        The part that is asked for, and of how many.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    part, levels = _part(settings.part), settings.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
         raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
     for name in ("validation_images", "test_images"):
@@ -242,6 +248,8 @@ def _check(settings: TableSettings) -> None:
         check_seed(seed, "One of the seeds")
     parse_criterion(settings.criterion)
     check_task(settings.task, settings.given())
+    _check_folder(named(settings.out), settings)
+    return part
 
 
 def _check_folder(folder: Path, settings: TableSettings) -> None:

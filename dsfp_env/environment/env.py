@@ -265,6 +265,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
                 f"Masks are for levels, and actions are {self._rules.actions!r}: expected actions='levels'."
             )
         if self._budget_masks is None:
+            if not isinstance(agent, str) or agent not in self.possible_agents:
+                raise InputError(f"There is no agent {shortened(agent)}: expected one of {self.possible_agents}.")
             return np.ones(len(self._levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 

@@ -51,6 +51,8 @@ class TableEvaluator:
     min_filters = round_to = 1  # as tables are made
 
     def __init__(self, table: Table, fidelity: Fidelity | None = None) -> None:
+        if not isinstance(table, Table):
+            raise InputError(f"The table is {shortened(table)}: expected one, as dsfp_env.load_table gives.")
         self.table = table
         agents = table.meta["agents"]
         self.task = TabulatedTask(

@@ -118,7 +118,11 @@ class Task:
     @with_gradients()
     def scores(self, criterion: str | Criterion = "dsfp") -> Scores:
         """Filter scores by module path, computed once per criterion; see `score_filters`."""
-        if criterion not in self._scores:
+        try:
+            known = criterion in self._scores
+        except TypeError:  # it cannot be a key, and is no criterion
+            known = False
+        if not known:
             self._scores[criterion] = score_filters(self, criterion)
         return self._scores[criterion]
 
@@ -188,6 +192,8 @@ def score_filters(
     Raises:
         InputError: If the criterion is unknown, or its scores have the wrong shape or are not finite.
     """
+    if not isinstance(task, Task):
+        raise InputError(f"The task is {shortened(task)}: expected a dsfp_env.Task.")
     return score_network(
         task.network,
         task.graph.layers,
