@@ -21,6 +21,8 @@ ANYTHING = st.recursive(  # that JSON can say, or nearly
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=6), inside, max_size=4),
     max_leaves=6,
 )
+
+
 class Raising:
     """An object that nothing can be done with."""
 
@@ -32,63 +34,65 @@ class Raising:
 
 
 THINGS = [
-        10**400,
-        10**5000,
-        -(10**5000),
-        float("nan"),
-        float("inf"),
-        1e308,
-        5e-324,
-        1j,
-        b"50",
-        bytearray(b"1"),
-        {50},
-        frozenset(),
-        range(3),
-        object(),
-        type,
-        len,
-        Raising(),
-        Exception("x"),
-        decimal.Decimal("50"),
-        decimal.Decimal("sNaN"),
-        fractions.Fraction(101, 2),
-        np.float32(50),
-        np.float64("nan"),
-        np.int64(3),
-        np.uint8(3),
-        np.bool_(True),
-        np.str_("dsfp"),
-        np.array(50.0),
-        np.array([50.0]),
-        np.array([1, 2]),
-        np.array([]),
-        np.array([None]),
-        np.array(["50"]),
-        np.array([1j]),
-        np.array([[50.0]]),
-        np.ma.masked,
-        np.datetime64("2020-01-01"),
-        torch.tensor(50.0),
-        torch.tensor([50.0], requires_grad=True),
-        torch.zeros(2, 2),
-        torch.zeros(0),
-        torch.tensor(1j),
-        torch.tensor(True),
-        [50, [60]],
-        [[1], [2, 3]],
-        {"conv_0": 50.0},
-        {1: 2},
-        {None: None},
-        (),
-        "x" * 5000,
-        "\0",
-        "\ud800",
-        "٣",
-        "",
-    ]
+    10**400,
+    10**5000,
+    -(10**5000),
+    float("nan"),
+    float("inf"),
+    1e308,
+    5e-324,
+    1j,
+    b"50",
+    bytearray(b"1"),
+    {50},
+    frozenset(),
+    range(3),
+    object(),
+    type,
+    len,
+    Raising(),
+    Exception("x"),
+    decimal.Decimal("50"),
+    decimal.Decimal("sNaN"),
+    fractions.Fraction(101, 2),
+    np.float32(50),
+    np.float64("nan"),
+    np.int64(3),
+    np.uint8(3),
+    np.bool_(True),
+    np.str_("dsfp"),
+    np.array(50.0),
+    np.array([50.0]),
+    np.array([1, 2]),
+    np.array([]),
+    np.array([None]),
+    np.array(["50"]),
+    np.array([1j]),
+    np.array([[50.0]]),
+    np.ma.masked,
+    np.datetime64("2020-01-01"),
+    torch.tensor(50.0),
+    torch.tensor([50.0], requires_grad=True),
+    torch.zeros(2, 2),
+    torch.zeros(0),
+    torch.tensor(1j),
+    torch.tensor(True),
+    [50, [60]],
+    [[1], [2, 3]],
+    {"conv_0": 50.0},
+    {1: 2},
+    {None: None},
+    (),
+    "x" * 5000,
+    "\0",
+    "\ud800",
+    "٣",
+    "",
+]
 ODD = st.integers(0, len(THINGS) - 1).map(lambda place: THINGS[place])  # some of them have no repr
-WHATEVER = st.one_of(ANYTHING, ODD, st.lists(ODD, max_size=3), st.dictionaries(st.text(max_size=6), ODD, max_size=3))
+WHATEVER = st.one_of(
+    ANYTHING, ODD, st.lists(ODD, max_size=3), st.dictionaries(st.text(max_size=6), ODD, max_size=3)
+)
 ODDITIES = {}
 TALLY = Counter()  # what became of all that was tried
 
@@ -108,7 +112,9 @@ def try_all(what, count, tried, *strategies):
         *strategies: Of Hypothesis.
     """
 
-    @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.tuples(*strategies))
     def each(drawn):
         try:
@@ -119,13 +125,21 @@ def try_all(what, count, tried, *strategies):
             TALLY[what, "sentences"] += 1
         except BaseException as error:  # TEMP
             import os, traceback
-            if "COLLECT" not in os.environ or "hypothesis" in type(error).__module__ : raise
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if "/wb/" in f.filename and "hostile" not in f.filename]
+
+            if "COLLECT" not in os.environ or "hypothesis" in type(error).__module__:
+                raise
+            frames = [
+                f
+                for f in traceback.extract_tb(error.__traceback__)
+                if "/wb/" in f.filename and "hostile" not in f.filename
+            ]
             f = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
             key = (what, type(error).__name__, f.filename[-40:], f.lineno)
             if key not in ODDITIES:
-                try: shown = repr(drawn)[:300]
-                except Exception: shown = "unshowable"
+                try:
+                    shown = repr(drawn)[:300]
+                except Exception:
+                    shown = "unshowable"
                 ODDITIES[key] = (str(error)[:200], shown)
             TALLY[what, "odd"] += 1
         else:

@@ -72,7 +72,15 @@ def test_plans_and_seeds(evaluator, table, count):
 
 ACTIONS = st.one_of(
     PLANS,
-    st.fixed_dictionaries({agent: st.builds(lambda x: np.array([x], np.float32), RATIOS.filter(np.isscalar).filter(lambda x: isinstance(x, float))) for agent in ("conv_0", "conv_1")}),
+    st.fixed_dictionaries(
+        {
+            agent: st.builds(
+                lambda x: np.array([x], np.float32),
+                RATIOS.filter(np.isscalar).filter(lambda x: isinstance(x, float)),
+            )
+            for agent in ("conv_0", "conv_1")
+        }
+    ),
     st.fixed_dictionaries({agent: st.integers(-1, 9) for agent in ("conv_0", "conv_1")}),
 )
 OPTIONS = st.one_of(st.none(), st.dictionaries(st.sampled_from(["context", "other"]), RATIOS), WHATEVER)
@@ -83,7 +91,10 @@ OPTIONS = st.one_of(st.none(), st.dictionaries(st.sampled_from(["context", "othe
 @pytest.mark.parametrize("how", ["live", "table"])
 def test_steps_and_resets(evaluator, table, actions, how, count):
     env = dsfp_env.parallel_env(
-        evaluator=evaluator if how == "live" else TableEvaluator(table), actions=actions, horizon=2, macs_budget=0.5
+        evaluator=evaluator if how == "live" else TableEvaluator(table),
+        actions=actions,
+        horizon=2,
+        macs_budget=0.5,
     )
 
     def played(given, seed, options):
@@ -141,10 +152,25 @@ def made_with(make, base, names, refused=()):
 
     unknown = st.text(max_size=4).filter(lambda name: name not in names)
     words = st.one_of(st.sampled_from(sorted(names)), st.sampled_from(sorted(names)), unknown)
-    return made, st.dictionaries(words, st.one_of(WHATEVER, st.sampled_from(WORDS), NUMBERS), min_size=1, max_size=2)
+    return made, st.dictionaries(
+        words, st.one_of(WHATEVER, st.sampled_from(WORDS), NUMBERS), min_size=1, max_size=2
+    )
 
 
-WORDS = ["box", "levels", "live", "table", "digits_", "dsfp", "l1", "auto", "cpu", "shared", "difference", "layers"]
+WORDS = [
+    "box",
+    "levels",
+    "live",
+    "table",
+    "digits_",
+    "dsfp",
+    "l1",
+    "auto",
+    "cpu",
+    "shared",
+    "difference",
+    "layers",
+]
 
 
 def parameters(of):
@@ -156,7 +182,10 @@ def test_keywords(task, evaluator, quick, table, count, tmp_path):
     splits = (task.train, task.validation, task.test)
     trained = {"network": task.network, **dict(zip(("train", "validation", "test"), splits, strict=True))}
     cases = {
-        "parallel_env": (dsfp_env.parallel_env, {"task": task, "fidelity": quick, "store": False, "device": "cpu"}),
+        "parallel_env": (
+            dsfp_env.parallel_env,
+            {"task": task, "fidelity": quick, "store": False, "device": "cpu"},
+        ),
         "parallel_env beside": (dsfp_env.parallel_env, {"evaluator": evaluator}),
         "parallel_env table": (dsfp_env.parallel_env, {"task": table, "backend": "table"}),
         "raw_env": (dsfp_env.raw_env, {"evaluator": evaluator}),
@@ -186,9 +215,13 @@ def test_splits_of_images(count):
         return torch.full(shape, value).to(kind)
 
     tensors = st.builds(tensor, kinds, shapes, st.sampled_from([0.0, 1.0, float("nan"), -1.0, 2.0, 1e6]))
-    odd = st.sampled_from([fine[0].to_sparse(), fine[0].to("meta"), fine[1].to("meta"), fine[0].to(torch.complex64)])
+    odd = st.sampled_from(
+        [fine[0].to_sparse(), fine[0].to("meta"), fine[1].to("meta"), fine[0].to(torch.complex64)]
+    )
     one = st.one_of(tensors, odd, st.sampled_from(fine), WHATEVER)
-    split = st.one_of(st.tuples(one, st.just(fine[1])), st.tuples(st.just(fine[0]), one), st.tuples(one, one), WHATEVER)
+    split = st.one_of(
+        st.tuples(one, st.just(fine[1])), st.tuples(st.just(fine[0]), one), st.tuples(one, one), WHATEVER
+    )
     quick = Fidelity(batches=0)
 
     def made(train, test):
