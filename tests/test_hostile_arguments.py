@@ -50,7 +50,7 @@ PLANS = st.one_of(
 SEEDS = st.one_of(st.integers(0, 3), NUMBERS, WHATEVER)
 
 
-@examples(60, 4000)
+@examples(25, 4000)
 def test_plans_and_seeds(evaluator, table, count):
     looked_up = TableEvaluator(table)
     for one in (evaluator, looked_up):
@@ -86,7 +86,7 @@ ACTIONS = st.one_of(
 OPTIONS = st.one_of(st.none(), st.dictionaries(st.sampled_from(["context", "other"]), RATIOS), WHATEVER)
 
 
-@examples(30, 3000)
+@examples(12, 3000)
 @pytest.mark.parametrize("actions", ["box", "levels"])
 @pytest.mark.parametrize("how", ["live", "table"])
 def test_steps_and_resets(evaluator, table, actions, how, count):
@@ -119,7 +119,7 @@ def test_steps_and_resets(evaluator, table, actions, how, count):
     )
 
 
-@examples(40, 3000)
+@examples(20, 3000)
 @pytest.mark.parametrize("actions", ["box", "levels"])
 def test_steps_of_many_at_once(table, actions, count):
     env = TableVectorEnv(2, table, actions, macs_budget=0.5)
@@ -177,7 +177,7 @@ def parameters(of):
     return {name for name in inspect.signature(of).parameters if name not in ("self", "args", "kwargs", "given")}
 
 
-@examples(40, 3000)
+@examples(20, 3000)
 def test_keywords(task, evaluator, quick, table, count, tmp_path):
     splits = (task.train, task.validation, task.test)
     trained = {"network": task.network, **dict(zip(("train", "validation", "test"), splits, strict=True))}
@@ -204,7 +204,7 @@ def test_keywords(task, evaluator, quick, table, count, tmp_path):
         try_all(f"keywords of {name}", max(10, count // len(cases) * 2), made, changes)
 
 
-@examples(30, 2000)
+@examples(20, 2000)
 def test_splits_of_images(count):
     network = TinyNet()
     fine = (torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))

@@ -40,7 +40,7 @@ def encoded(kind, mode):
 FILES = [encoded(kind, mode) for kind, modes in MODES.items() for mode in modes]
 
 
-@examples(250, 20000)
+@examples(80, 20000)
 def test_damaged_images(tmp_path, count):
     file = tmp_path / "image"
 
@@ -54,7 +54,7 @@ def test_damaged_images(tmp_path, count):
     try_all("images", count, decoded, st.sampled_from(FILES), st.data())
 
 
-@examples(25, 2000)
+@examples(8, 2000)
 def test_trees(tmp_path, count):
     """Files and folders in the wrong places, of wrong kinds, and of odd names."""
     root = tmp_path / "root"

@@ -77,7 +77,7 @@ def altered(content, name, data):
     return ("\n".join(lines) + "\n").encode()
 
 
-@examples(120, 5000)
+@examples(50, 5000)
 @pytest.mark.parametrize("whole", [True, False])
 def test_run_folders(finished, stopped, tmp_path, whole, count):
     source, task = finished if whole else stopped, tiny(None, "cpu", 0)
@@ -99,7 +99,7 @@ def test_run_folders(finished, stopped, tmp_path, whole, count):
     try_all("run folders", count, gone_on, st.data())
 
 
-@examples(60, 3000)
+@examples(30, 3000)
 def test_comparisons(tmp_path, count):
     task = tiny(None, "cpu", 0)
     evaluator = dsfp_env.Evaluator(task, "l1", dsfp_env.Fidelity(batches=0), store=False)
@@ -118,7 +118,7 @@ def test_comparisons(tmp_path, count):
     try_all("comparisons", count, read, st.data())
 
 
-@examples(60, 3000)
+@examples(30, 3000)
 def test_leaderboards(tmp_path, count):
     table = dsfp_env.load_table(make_table(tmp_path / "table"))
     form = regret.parse_form("accuracy_x_saving")
@@ -156,7 +156,7 @@ FOUND = {
 TRIED = [{"ratios": {"conv_0": ratio}, "accuracy": 0.5, "macs": 1000, "reward": 0.4} for ratio in (20.0, 50.0)]
 
 
-@examples(60, 3000)
+@examples(30, 3000)
 def test_studies(tmp_path, image_files, count):
     whole, out = tmp_path / "whole", tmp_path / "out"
     asked = {"network": "digits_net", "data": f"imagefolder:{image_files}", "rates": (50,), "agents": ("ucb1",)}

@@ -74,7 +74,7 @@ TELLING = [
 VALUES = st.one_of(st.sampled_from(TELLING), NUMBERS.map(repr), st.text(max_size=12))
 
 
-@examples(40, 3000)
+@examples(6, 3000)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options(tmp_path, monkeypatch, capsys, command, count):
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ def usable(network):
     assert logits.dtype == kind
 
 
-@examples(120, 8000)
+@examples(25, 8000)
 def test_weights_of_safetensors(tmp_path, count):
     file = tmp_path / "weights.safetensors"
 
@@ -61,7 +61,7 @@ def test_weights_of_safetensors(tmp_path, count):
     try_all("weights, safetensors", count, loaded, states(TinyNet().state_dict(), KINDS), st.data())
 
 
-@examples(120, 8000)
+@examples(25, 8000)
 def test_weights_of_torch(tmp_path, count):
     file = tmp_path / "weights.pt"
 
@@ -94,7 +94,7 @@ def saved(tmp_path_factory):
     return file
 
 
-@examples(80, 6000)
+@examples(25, 6000)
 def test_pruned_networks_with_right_checksums(saved, tmp_path, count):
     header, tensors = checkpoints.read_pruned(saved)
     file = tmp_path / "net.safetensors"

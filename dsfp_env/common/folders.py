@@ -37,14 +37,13 @@ def named(name: str, option: str = "--out") -> Path:
         InputError: If there cannot be a folder of that name, or it cannot be looked at.
     """
     folder = Path(name)
+    longest = max(folder.parts, key=len, default="")  # a name that is too long is, wherever
     try:
         if not name:
             raise ValueError("it is empty")
-        longest = max(folder.parts, key=len, default="")
-        os.lstat(Path(folder.anchor) / longest)  # a name that is too long is, wherever
-        os.lstat(folder / ("x" * _LONGEST_NAME))
-    except (FileNotFoundError, NotADirectoryError):
-        pass
+        for place in (Path(folder.anchor) / longest, folder / ("x" * _LONGEST_NAME)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(place)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{option} is {shortened(name)}, which cannot be a folder "

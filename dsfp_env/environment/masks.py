@@ -118,7 +118,8 @@ class BudgetMasks:
         for agent, level in chosen.items():
             if not isinstance(level, (int, np.integer)) or not 0 <= level <= self._highest:
                 raise InputError(
-                    f"The level of {agent} is {shortened(level)}: expected a whole number from 0 to {self._highest}."
+                    f"The level of {agent} is {shortened(level)}: expected a whole number from 0 to "
+                    f"{self._highest}."
                 )
 
     def _from(self, lowest: int) -> np.ndarray:
