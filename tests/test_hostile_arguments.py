@@ -228,3 +228,15 @@ def test_splits_of_images(count):
         Task.from_network(network, train, fine, test, device="cpu", fidelity=quick)
 
     try_all("splits", count, made, st.one_of(split, st.just(fine)), st.one_of(split, st.just(fine)))
+
+
+@pytest.mark.parametrize("odd", [np.array(50.0), torch.tensor(1j), 5.5, None, "ab"])
+def test_what_cannot_be_gone_over(table, odd):
+    evaluator, plan = TableEvaluator(table), dict.fromkeys(table.agents, 50.0)
+    with pytest.raises(InputError, match="The plans are|The joint action is"):
+        evaluator.evaluate_many(odd, 0)
+    with pytest.raises(InputError, match="The seeds"):
+        evaluator.evaluate_many([plan], odd)
+    if odd is not None:
+        with pytest.raises(InputError, match="seeds"):
+            TableVectorEnv(2, table).reset(seed=odd if isinstance(odd, (np.ndarray, float)) else 0.5)

@@ -99,13 +99,17 @@ def listed(plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> t
     """
     if isinstance(plans, Mapping):
         raise InputError("One plan came alone: expected several, as in [plan, ...]; `evaluate` takes one.")
-    if not isinstance(plans, Iterable):
-        raise InputError(f"The plans are {shortened(plans)}: expected several, as in [plan, ...].")
-    plans = list(plans)
+    try:
+        plans = list(plans)
+    except TypeError as error:  # also of an array without dimensions, which says that it can be gone over
+        raise InputError(f"The plans are {shortened(plans)}: expected several, as in [plan, ...].") from error
     given: Any = [seed] * len(plans) if isinstance(seed, Integral) else seed
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    try:
+        seeds = None if isinstance(given, (str, bytes, Mapping)) else list(given)
+    except TypeError:
+        seeds = None
+    if seeds is None:
         raise InputError(f"The seeds are {shortened(given)}: expected one integer, or one for each plan.")
-    seeds = list(given)
     if len(seeds) != len(plans) or not all(isinstance(one, Integral) for one in seeds):
         raise InputError(
             f"The seeds {shortened(seeds)} came for {len(plans)} plans: expected one integer, or one for each "
