@@ -38,15 +38,18 @@ from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.folders import named
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import remark, say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.environment.credit import compared_plans
+from dsfp_env.environment.rules import Rules
 from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.plans import Plan
-from dsfp_env.evaluation.rewards import needs_time, reward_function
+from dsfp_env.evaluation.plans import LOWEST, Plan
+from dsfp_env.evaluation.rewards import needs_time
+from dsfp_env.evaluation.workers import check_workers
 from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
@@ -184,6 +187,19 @@ def judge(settings: RunSettings) -> None:
     Raises:
         InputError: If a setting cannot be used.
     """
+    asked = board_settings(settings)
+    try:
+        leaderboard.leaderboard(asked)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"stopped; the same command goes on from here, in {asked.out}") from error
+
+
+def board_settings(settings: RunSettings) -> leaderboard.LeaderboardSettings:
+    """Those of the leaderboard that is asked for.
+
+    Raises:
+        InputError: If a setting means nothing there.
+    """
     for field in dataclasses.fields(RunSettings):
         value = getattr(settings, field.name)
         if field.name not in WITH_A_TABLE and value != field.default:
@@ -203,11 +219,8 @@ def judge(settings: RunSettings) -> None:
     )
     same = {name: value for name, value in asdict(asked).items() if name not in ("workers", "out")}
     unfinished = partial(leaderboard.goes_on_in, settings=same)
-    asked = dataclasses.replace(asked, out=settings.out or str(default_folder(folder_name(settings), unfinished)))
-    try:
-        leaderboard.leaderboard(asked)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"stopped; the same command goes on from here, in {asked.out}") from error
+    out = str(default_folder(folder_name(settings), unfinished)) if settings.out is None else settings.out
+    return dataclasses.replace(asked, out=out)
 
 
 def check(settings: RunSettings) -> tuple[list[int], Path]:
@@ -222,6 +235,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
+    check_workers(settings.workers)
     if settings.threads > MOST_THREADS:
         raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     if settings.agent == "all":
@@ -232,13 +246,23 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     settings.check()
     parse_criterion(settings.criterion)
     check_learners([settings.agent], settings.evaluations)
-    reward_function(reward_name(settings), settings.macs_budget)
+    Rules(
+        choose_agent(settings.agent).actions,
+        reward_name(settings),
+        settings.macs_budget,
+        settings.horizon,
+        None,
+        settings.observation,
+        LOWEST,
+        settings.credit,
+    )
+    fidelity_of(settings, dsfp_env.Fidelity())
     choose_device(settings.device)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
         raise InputError(f"The seed {min(seeds)} is negative: expected 0 or more.")
     check_seed(max(seeds))
-    folder = Path(settings.out) if settings.out else free_folder(settings)
+    folder = free_folder(settings) if settings.out is None else named(settings.out)
     check_same(folder, asdict(settings))
     return seeds, folder
 
@@ -246,14 +270,6 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
 def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
     """The environment that the settings describe."""
     task = settings.load(settings.device, settings.seed)
-    said: dict[str, Any] = {
-        "batches": settings.kd_batches,
-        "precision": settings.precision,
-        "kernels": settings.kernels,
-    }
-    fidelity = dataclasses.replace(
-        task.fidelity, **{name: value for name, value in said.items() if value is not None}
-    )
     return dsfp_env.parallel_env(
         task=task,
         actions=choose_agent(settings.agent).actions,
@@ -263,11 +279,18 @@ def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
         credit=settings.credit,
         observation=settings.observation,
         criterion=settings.criterion,
-        fidelity=fidelity,
+        fidelity=fidelity_of(settings, task.fidelity),
         min_filters=settings.min_filters,
         round_to=settings.round_to,
         store=settings.store,
     )
+
+
+def fidelity_of(settings: RunSettings, usual: dsfp_env.Fidelity) -> dsfp_env.Fidelity:
+    """The work of an evaluation: as usual, but for what the settings say."""
+    said = {"batches": settings.kd_batches, "precision": settings.precision, "kernels": settings.kernels}
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    return dataclasses.replace(usual, **changes)
 
 
 def measuring(env: dsfp_env.LayerPruningEnv) -> dsfp_env.Evaluator:

@@ -11,6 +11,7 @@ from dsfp_env.common.choices import parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.toy import ToyEnv
 
+MOST_EVALUATIONS = 10_000_000  # of a run; the plans of random search are all made at its start
 STEPS = 12  # more than there are levels: then a bandit has tried all
 
 
@@ -27,6 +28,8 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
     Raises:
         InputError: If a name, an option or its value cannot be used.
     """
+    if not 1 <= evaluations <= MOST_EVALUATIONS:
+        raise InputError(f"The evaluations are {evaluations}: expected from 1 to {MOST_EVALUATIONS}.")
     for contestant in contestants:
         text, _ = credit_of(contestant)
         entry = choose_agent(text)

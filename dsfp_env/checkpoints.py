@@ -286,6 +286,7 @@ def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mappin
             raise ValueError(f"{path!r} is no layer of the same kind")
         for name, value in new.items():
             setattr(modules[path], name, value)
+    _check_kinds(state, tensors)
     replaced: dict[int, nn.Parameter] = {}  # id of a parameter -> its successor; modules may share it
     for name, tensor in tensors.items():
         old = state[name]
@@ -308,6 +309,23 @@ def _set_state(network: nn.Module, tensors: Mapping[str, Any], widths_of: Mappin
             shape, expected = tuple(kind.weight(module).shape), kind.weight_shape(module)
             if shape != expected:
                 raise ValueError(f"the weight of {path!r} has shape {shape}, not {expected}")
+
+
+def _check_kinds(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """See that tensors of one type are of one type again: integers remain, floats are as precise as each other.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    became: dict[torch.dtype, torch.dtype] = {}
+    for name, tensor in tensors.items():
+        if not (isinstance(tensor, torch.Tensor) and isinstance(old := state[name], torch.Tensor)):
+            continue
+        precise = old.is_floating_point() and tensor.is_floating_point()
+        if (not precise and tensor.dtype != old.dtype) or became.setdefault(
+            old.dtype, tensor.dtype
+        ) != tensor.dtype:
+            raise ValueError(f"{name!r} is of {tensor.dtype}, and {became.get(old.dtype, old.dtype)} was expected")
 
 
 def _may_have(module: nn.Module, attributes: Mapping[str, int]) -> bool:

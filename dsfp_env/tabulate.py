@@ -31,24 +31,27 @@ import torch
 import dsfp_env
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.files import write_whole
-from dsfp_env.common.folders import check_writable, contents, held, remove_parts
+from dsfp_env.common.folders import check_writable, contents, held, named, remove_parts
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import say
 from dsfp_env.common.versions import check_versions, versions_of
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
-from dsfp_env.evaluation.workers import as_done, available_cores
+from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
+from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
 from dsfp_env.tasks.loading import TaskOptions
 from dsfp_env.tasks.task import Task
 
+_DIGITS = 9  # of a number of parts
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 
 
@@ -127,15 +130,19 @@ def tabulate(settings: TableSettings) -> None:
     Raises:
         InputError: If a setting cannot be used, or the folder is of another table.
     """
-    folder = Path(settings.out)
+    folder = named(settings.out)
     if settings.merge:
-        merge([Path(part) for part in settings.merge], folder)
+        merge([named(part, "--merge") for part in settings.merge], folder)
         return
-    part, parts = _part(settings.part)
-    _check(settings)
-    _check_folder(folder, settings)
+    part, parts = check(settings)
     torch.set_num_threads(1)
     surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
+    if (rows := len(settings.levels) ** len(surveyor.task.agents)) > MOST_ROWS:
+        raise InputError(
+            f"{settings.task} has {len(surveyor.task.agents)} agents, which with {len(settings.levels)} levels "
+            "have "
+            f"{rows} joint actions: expected at most {MOST_ROWS}."
+        )
     described = _describe(settings, surveyor)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
@@ -253,16 +260,30 @@ def _checked_arrays(part: Path, meta: Mapping[str, Any]) -> Arrays:
     return arrays
 
 
-def _check(settings: TableSettings) -> None:
-    levels = settings.levels
+def check(settings: TableSettings) -> tuple[int, int]:
+    """Refuse what cannot be used before anything is loaded or written.
+
+    Returns:
+        The part that is asked for, and of how many.
+
+    Raises:
+        InputError: If a setting cannot be used.
+    """
+    part, levels = _part(settings.part), settings.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
         raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
+    for name in ("validation_images", "test_images"):
+        if (count := getattr(settings, name)) is not None and count < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {count}: expected 1 or more.")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
-    if settings.workers < 1:
-        raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+    check_workers(settings.workers)
+    for seed in settings.seeds:
+        check_seed(seed, "One of the seeds")
     parse_criterion(settings.criterion)
     settings.check()
+    _check_folder(named(settings.out), settings)
+    return part
 
 
 def _check_folder(folder: Path, settings: TableSettings) -> None:
@@ -289,8 +310,9 @@ def _something_else(folder: Path) -> InputError:
 
 def _part(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--part is {text!r}: expected for example 1/2, the first of two.")
+    short = max(len(part), len(parts)) <= _DIGITS
+    if not (short and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--part is {shortened(text)}: expected for example 1/2, the first of two.")
     return int(part), int(parts)
 
 

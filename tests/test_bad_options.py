@@ -154,7 +154,7 @@ def test_image_sizes_have_a_range(size):
 
 
 def test_threads_have_a_range():
-    with pytest.raises(InputError, match="Fidelity.threads is 100000: expected from 0 to"):
+    with pytest.raises(InputError, match="Fidelity.threads is 100000: expected a whole number from 0 to"):
         Fidelity(threads=100_000)
 
 

@@ -1,7 +1,6 @@
 """Files of strangers, with right checksums, that say anything: they are used, or refused with a sentence."""
 
 import contextlib
-import copy
 import json
 import struct
 import warnings
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, make_tiny_task
+from hostile import changed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tables import make_table
@@ -19,36 +19,6 @@ from dsfp_env.tables import files as table_files
 from dsfp_env.tables.evaluator import TableEvaluator
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-NUMBERS = st.one_of(
-    st.integers(-(2**70), 2**70), st.sampled_from([0, -1, 1, 2, 3, 2**31, 2**53 + 1]), st.floats(), st.booleans()
-)
-ANYTHING = st.recursive(
-    st.one_of(st.none(), NUMBERS, st.text(max_size=8)),
-    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=6), inside, max_size=4),
-    max_leaves=6,
-)
-
-
-def places(value, path=()):
-    """Every place in nested JSON."""
-    yield path
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inside:
-        yield from places(one, (*path, key))
-
-
-def changed(value, data):
-    """JSON with something else in one place, or with one place less."""
-    value = copy.deepcopy(value)
-    path = data.draw(st.sampled_from([path for path in places(value) if path]))
-    inner = value
-    for key in path[:-1]:
-        inner = inner[key]
-    if data.draw(st.integers(0, 5)) == 0:
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = data.draw(ANYTHING)
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -51,5 +51,5 @@ def test_the_environment_measures_for_this_reward():
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"threads": 0}, {"min_run_time": 0.0}])
 def test_bad_settings_get_a_sentence(bad):
-    with pytest.raises(InputError, match="expected a batch size and threads of 1 or more"):
+    with pytest.raises(InputError, match="LatencyMeter.* is 0.*: expected a .*number"):
         LatencyMeter(**bad)

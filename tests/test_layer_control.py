@@ -238,7 +238,7 @@ def test_levels_are_those_within_the_bounds(residual):
         InputError, match=r"The action of conv_1 is 4: expected a level, an integer from 0 \(30 %\)"
     ):
         env.step({"conv_0": 0, "conv_1": 4, "conv_2": 0, "conv_3": 0})
-    with pytest.raises(InputError, match="Unknown agent 'conv_9'"):
+    with pytest.raises(InputError, match="There is no agent 'conv_9'"):
         env.action_mask("conv_9")
     with pytest.raises(InputError, match="conv_1 is bounded by 41 and 49 %, and none of the levels 10, 20"):
         dsfp_env.parallel_env(task=residual, actions="levels", layers={"inner": (41, 49)})

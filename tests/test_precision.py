@@ -75,7 +75,7 @@ def test_what_auto_means(tiny, monkeypatch):
 
     assert Task.from_network(Delicate(), tiny.train, tiny.validation, tiny.test).precision == "float32"
     with pytest.raises(
-        InputError, match=r"Fidelity.precision is float16: expected one of auto, bfloat16, float32"
+        InputError, match=r"Fidelity.precision is 'float16': expected one of auto, bfloat16, float32"
     ):
         Fidelity(precision="float16")
 
@@ -284,7 +284,7 @@ def test_without_a_compiler_torch_does_it(tmp_path, monkeypatch, tiny):
             )
     finally:
         norm_kernel.kernel.cache_clear()
-    with pytest.raises(InputError, match="Fidelity.kernels is triton: expected one of auto, compiled, torch"):
+    with pytest.raises(InputError, match="Fidelity.kernels is 'triton': expected one of auto, compiled, torch"):
         Fidelity(kernels="triton")
 
 

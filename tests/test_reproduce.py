@@ -11,7 +11,7 @@ from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
 from dsfp_env import InputError, checkpoints, load_pruned
-from dsfp_env.common import files
+from dsfp_env.common import files, tensor_files
 from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
 from dsfp_env.training import epochs, fine_tuning
@@ -118,7 +118,7 @@ def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, t
                 file.write(line[:20])
             return os.kill(os.getpid(), signal.SIGKILL)
 
-        for module in (reproduce, run_folder, epochs, fine_tuning, checkpoints):
+        for module in (tensor_files, run_folder, epochs, fine_tuning, checkpoints):
             module.write_whole = writing
         reproduce.append_line = appending
         reproduce.reproduce(killed)

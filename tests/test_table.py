@@ -250,7 +250,7 @@ def test_many_are_as_one_after_another(table):
         evaluator.evaluate(plans[0], 0),
         evaluator.evaluate(plans[1], 1),
     ]
-    with pytest.raises(InputError, match="1 seeds came for 2 plans"):
+    with pytest.raises(InputError, match="The seeds .0. came for 2 plans"):
         evaluator.evaluate_many(plans, [0])
 
 

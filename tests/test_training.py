@@ -255,7 +255,7 @@ def test_recipes_by_text():
         "fats": "Unknown recipe 'fats'. Did you mean 'fast'",
         "fast(epoch=3)": "Unknown field of a recipe 'epoch'. Did you mean 'epochs'",
         "fast(epochs=many)": "Recipe.epochs is 'many': expected a int",
-        "fast(epochs=0)": "Recipe.epochs is 0: expected 1 or more",
+        "fast(epochs=0)": "Recipe.epochs is 0: expected a whole number 1 or more",
         "fast(optimizer=adam)": "Unknown optimizer 'adam'. Did you mean 'adamw'",
         "fast(": "cannot be read",
     }.items():

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +27,13 @@ from agents.compare.report import draw, draw_fronts, table
 from agents.registry import choose_agent, credit_of, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
+from agents.reporting.records import Entry, RelativeMacs
 from agents.reporting.run_folder import (
     RUNS,
     as_file_name,
     check_claim,
     check_claimed_versions,
     claimed,
-    read_json,
     write_json,
 )
 from agents.reporting.seeds import parse_seeds
@@ -41,10 +42,13 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
+from dsfp_env.common.folders import named
+from dsfp_env.common.json_files import read_file
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
+from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.evaluation.workers import as_done, available_cores
+from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
 from dsfp_env.tasks.loading import check_task
 
 
@@ -68,6 +72,21 @@ class ComparisonSettings:
     """Processes."""
     out: str = "runs/compare"
     """The folder; a comparison in it with the same settings goes on."""
+
+
+class Run(Strict):
+    """The file that a run leaves; lists are in the order of what was tried."""
+
+    agent: Name
+    budget: Positive
+    seed: Natural
+    best: Entry
+    greedy: Entry
+    hypervolume: Share
+    evaluations: list[Positive]  # spent, when each was known
+    scores: list[float]
+    accuracies: list[Share]
+    relative_macs: list[RelativeMacs]
 
 
 class Job(NamedTuple):
@@ -105,13 +124,13 @@ def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
     """
     if not settings.budgets or min(settings.budgets) < 1:
         raise InputError(f"--budgets are {settings.budgets}: expected one or more, each 1 or more.")
-    if settings.workers < 1:
-        raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
-    contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), Path(settings.out)
+    check_workers(settings.workers)
+    contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), named(settings.out)
     check_learners(contestants, max(settings.budgets))
     reward_function(settings.reward, settings.macs_budget)
     check_task(settings.task, {})
     check_claim(folder, "a comparison", same(settings))
+    read_runs(settings, contestants, seeds, folder)
     return contestants, seeds, folder
 
 
@@ -133,13 +152,7 @@ def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Seque
     for seed in sorted({job.seed for job in left}):
         dsfp_env.load_task(settings.task, seed=seed)  # trained here once, not by every process
     _run(settings, left, folder)
-    runs = [
-        read_json(path)
-        for contestant in contestants
-        for budget in settings.budgets
-        for seed in seeds
-        if (path := piece(folder, contestant, budget, seed)).exists()
-    ]
+    runs = read_runs(settings, contestants, seeds, folder)
     if not runs:
         raise InputError("No run could be made, for the reasons above: expected at least one.")
     text = table(runs)
@@ -147,6 +160,29 @@ def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Seque
     draw(folder / "comparison.png", runs)
     draw_fronts(folder / "fronts.png", runs)
     say(text)
+
+
+def read_runs(
+    settings: ComparisonSettings, contestants: Sequence[str], seeds: Sequence[int], folder: Path
+) -> list[dict[str, Any]]:
+    """The runs that are there.
+
+    Raises:
+        InputError: If the file of one is not what a run leaves.
+    """
+    runs = []
+    for contestant, budget, seed in product(contestants, settings.budgets, seeds):
+        path = piece(folder, contestant, budget, seed)
+        if path.exists():
+            run = read_file(path, Run, f"remove {path}, and the run is made anew")
+            lengths = {len(run[name]) for name in ("evaluations", "scores", "accuracies", "relative_macs")}
+            if (run["agent"], run["budget"], run["seed"]) != (contestant, budget, seed) or len(lengths) > 1:
+                raise InputError(
+                    f"{path} is not of {contestant} with {budget} evaluations and seed {seed}, or was changed: "
+                    "remove it, and the run is made anew."
+                )
+            runs.append(run)
+    return runs
 
 
 def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> None:

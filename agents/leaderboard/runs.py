@@ -22,7 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
 
 import agents
 import dsfp_env
@@ -37,7 +39,7 @@ from agents.reporting.run_folder import (
     check_free,
     claimed,
     claimed_versions,
-    read_json,
+    read_settings,
     write_json,
 )
 from agents.reporting.seeds import parse_seeds
@@ -46,10 +48,12 @@ from dsfp_env.common import command_line
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
-from dsfp_env.common.folders import check_writable, is_held
+from dsfp_env.common.folders import check_writable, is_held, named
+from dsfp_env.common.json_files import lines_of, read_line
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
-from dsfp_env.evaluation.workers import as_done, available_cores
+from dsfp_env.common.schemas import Natural, Positive, Strict
+from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 BOARD = "leaderboard.json"
@@ -78,6 +82,15 @@ class LeaderboardSettings:
     """The folder; a leaderboard in it of the same table and number of evaluations goes on."""
 
 
+class Line(Strict):
+    """A run in its file; rows are places of joint actions in the table."""
+
+    seed: Natural
+    rows: Annotated[list[Natural], Meta(min_length=1)]
+    evaluations: Annotated[list[Positive], Meta(min_length=1)]  # spent, when each was known
+    greedy: Natural
+
+
 class Job(NamedTuple):
     """Some runs of one learner."""
 
@@ -99,7 +112,7 @@ def leaderboard(settings: LeaderboardSettings) -> None:
     """
     start = time.monotonic()
     table, forms = check(settings)
-    folder = Path(settings.out)
+    folder = named(settings.out)
     same = {"table": table.task, "checksum": table.meta["checksum"], "evaluations": settings.evaluations}
     with claimed(folder, "runs", same, asdict(settings)):
         _fill(settings, table, forms, folder, start)
@@ -110,7 +123,7 @@ def _fill(
 ) -> None:
     """Make the runs that are left, then print and write the tables and the picture."""
     contestants = expanded(settings.agents)
-    jobs = _left(settings, forms, folder)
+    jobs = _left(settings, table, forms, folder)
     if jobs:
         check_claimed_versions(folder, "the leaderboard")
     _run(settings, table, jobs, folder)
@@ -118,7 +131,7 @@ def _fill(
         (form.text, agent): found
         for form in forms
         for agent in contestants
-        if (found := _known(folder, form, agent, _seeds_of(agent, settings)))
+        if (found := _known(folder, table, form, agent, _seeds_of(agent, settings)))
     }
     if not runs:
         raise InputError("No run could be made, for the reasons above: expected at least one.")
@@ -149,15 +162,17 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name, least in (("evaluations", 1), ("workers", 1), ("slow_seeds", 0)):
+    check_workers(settings.workers)
+    for name, least in (("evaluations", 1), ("slow_seeds", 0)):
         if (value := getattr(settings, name)) < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
     parse_seeds(settings.seeds)
     check_learners(expanded(settings.agents), settings.evaluations)
-    if (Path(settings.out) / SETTINGS).exists():
-        check_writable(Path(settings.out))
+    folder = named(settings.out)
+    if (folder / SETTINGS).exists():
+        check_writable(folder)
     else:
-        check_free(Path(settings.out))
+        check_free(folder)
     forms = [parse_form(text) for text in dict.fromkeys(settings.rewards)]
     table = dsfp_env.load_table(settings.table)
     for form in forms:
@@ -173,7 +188,7 @@ def goes_on_in(folder: Path, settings: Mapping[str, Any]) -> bool:
     if not (folder / SETTINGS).exists() or (folder / BOARD).exists() or is_held(folder):
         return False
     try:
-        before = read_json(folder / SETTINGS).get("settings", {})
+        before = read_settings(folder)["settings"]
         check_claimed_versions(folder, "the leaderboard")
     except InputError:
         return False
@@ -190,13 +205,13 @@ def _is_slow(contestant: str) -> bool:
     return choose_agent(credit_of(contestant)[0]).slow
 
 
-def _left(settings: LeaderboardSettings, forms: Iterable[Form], folder: Path) -> list[Job]:
+def _left(settings: LeaderboardSettings, table: dsfp_env.Table, forms: Iterable[Form], folder: Path) -> list[Job]:
     """The runs that no file has, the slow ones first and one by one, so that all processes end together."""
     jobs = []
     for contestant in expanded(settings.agents):
         size = 1 if _is_slow(contestant) else CHUNK
         for form in forms:
-            known = _read(piece(folder, form, contestant))
+            known = _read(piece(folder, form, contestant), table)
             missing = [seed for seed in _seeds_of(contestant, settings) if seed not in known]
             for first in range(0, len(missing), size):
                 jobs.append(Job(contestant, form, tuple(missing[first : first + size])))
@@ -214,7 +229,7 @@ def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Jo
             refused.add((job.agent, made))
         else:
             path = piece(folder, job.form, job.agent)
-            _write(path, _read(path) | {run["seed"]: run for run in made})
+            _write(path, _read(path, table) | {run["seed"]: run for run in made})
         for _ in job.seeds:
             progress.advance()
     progress.close()
@@ -263,23 +278,25 @@ def piece(folder: Path, form: Form, contestant: str) -> Path:
     return folder / RUNS / f"{as_file_name(f'{form.text}--{contestant}')}.jsonl"
 
 
-def _read(path: Path) -> dict[int, Run]:
+def _read(path: Path, table: dsfp_env.Table) -> dict[int, Run]:
     """Runs by seed; none, if there is no file.
 
     Raises:
-        InputError: If it is no file of runs.
+        InputError: If it is no file of runs on this table.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
-    try:
-        return {run["seed"]: run for run in map(json.loads, lines)}
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} was changed since it was written: remove it, and its runs are made anew."
-        ) from error
+    otherwise, runs = f"remove {path}, and its runs are made anew", {}
+    for number, line in enumerate(lines_of(path, otherwise), start=1):
+        run = read_line(line, number, path, Line, otherwise)
+        rising = run["evaluations"] == sorted(run["evaluations"])
+        fits = len(run["rows"]) == len(run["evaluations"]) and max(*run["rows"], run["greedy"]) < len(table)
+        if not rising or not fits or run["seed"] in runs:
+            raise InputError(f"Line {number} of {path} is no run on this table: {otherwise}.")
+        runs[run["seed"]] = run
+    return runs
 
 
-def _known(folder: Path, form: Form, contestant: str, seeds: Iterable[int]) -> list[Run]:
-    known = _read(piece(folder, form, contestant))
+def _known(folder: Path, table: dsfp_env.Table, form: Form, contestant: str, seeds: Iterable[int]) -> list[Run]:
+    known = _read(piece(folder, form, contestant), table)
     return [known[seed] for seed in seeds if seed in known]
 
 

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.reporting.records import NOTED, Noted
+from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import append_line, whole_lines
+from dsfp_env.common.files import append_line
+from dsfp_env.common.json_files import lines_of, read_line
+from dsfp_env.common.schemas import check_value
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 
+ANOTHER = "choose another folder with --out, or remove this one"
 OUTCOME = "outcome"  # a question: what accuracy, in [0, 1], a plan comes to with a seed
 
 
@@ -38,7 +43,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
-        for number, line in enumerate(whole_lines(path), start=1):
+        for number, line in enumerate(lines_of(path, ANOTHER), start=1):
             question, answer = _read(line, path, number)
             self._known[json.dumps(question)] = answer
 
@@ -79,7 +84,10 @@ class Journal:
             what, *asked = json.loads(key)
             if what == OUTCOME:
                 plan, seed = asked
-                evaluator.remember(plan, seed, answer)
+                try:
+                    evaluator.remember(plan, seed, answer)
+                except InputError as error:
+                    raise NotThisRun(f"{self._path} is of another network ({error}): {ANOTHER}.") from error
 
     def remove(self) -> None:
         """Remove the file: the run is at its end."""
@@ -89,16 +97,22 @@ class Journal:
 def _read(line: str, path: Path, number: int) -> tuple[Any, Any]:
     """Question and answer."""
     try:
-        noted = json.loads(line)
-        question, answer = noted["noted"]
-        if noted["checksum"] == _checksum(json.dumps(noted["noted"])):
-            return question, answer
-    except (ValueError, TypeError, KeyError):
-        pass  # as if the checksum were wrong
-    raise NotThisRun(
-        f"Line {number} of {path} does not match its checksum: it was changed since it was written. Choose "
-        "another folder with --out, or remove this one."
-    )
+        noted = read_line(line, number, path, Noted, ANOTHER)
+        right = noted["checksum"] == _checksum(json.dumps(noted["noted"]))
+    except InputError:
+        right = False
+    if not right:
+        raise NotThisRun(
+            f"Line {number} of {path} does not match its checksum: it was changed since it was written. Choose "
+            "another folder with --out, or remove this one."
+        )
+    question, answer = noted["noted"]
+    what = f"Line {number} of {path}"
+    try:
+        check_value([question, answer], choose("kind of question", (*question, None)[0], NOTED), what)
+    except InputError as error:
+        raise NotThisRun(f"{what} cannot be used ({error}): {ANOTHER}.") from error
+    return question, answer
 
 
 def _checksum(text: str) -> str:

@@ -19,17 +19,19 @@ on the place: equal settings give an equal file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dsfp_env
 from agents.loop import Evaluation
-from agents.reporting.journal import Journal, NotThisRun
+from agents.reporting import records
+from agents.reporting.journal import ANOTHER, Journal, NotThisRun
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import append_line, whole_lines, write_whole
-from dsfp_env.common.folders import check_writable, contents, held, is_held, remove_parts
+from dsfp_env.common.files import append_line, write_whole
+from dsfp_env.common.folders import check_writable, contents, fitting, held, is_held, remove_parts
+from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.versions import check_versions, versions_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
@@ -59,8 +61,10 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS).exists():
         check_free(folder)
         return
-    before = read_json(folder / SETTINGS)
-    there, here = before.get("settings", {}), json.loads(json.dumps(dict(settings)))
+    before = read_settings(folder)
+    there, here = before["settings"], json.loads(json.dumps(dict(settings)))
+    if unknown := there.keys() - here.keys():
+        raise NotThisRun(f"{folder / SETTINGS} has the setting {min(unknown)!r}, which there is not: {ANOTHER}.")
     for name in here:
         if name not in HOW and there.get(name) != here[name]:
             raise NotThisRun(
@@ -68,7 +72,7 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{there.get(name)!r} there, and {here[name]!r} came. Give the same, or choose another with --out."
             )
     if not is_finished(folder):
-        check_versions(f"The unfinished run in {folder}", before.get("versions", {}), versions())
+        check_versions(f"The unfinished run in {folder}", before["versions"], versions())
         check_writable(folder)
 
 
@@ -131,7 +135,7 @@ def check_claimed_versions(folder: Path, what: str) -> None:
 
 def claimed_versions(folder: Path) -> dict[str, str]:
     """The versions that the runs in a folder were made with."""
-    return dict(read_json(folder / SETTINGS).get("versions", {}))
+    return dict(read_settings(folder)["versions"])
 
 
 def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
@@ -144,7 +148,7 @@ def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
         check_free(folder)
         return
     check_writable(folder)
-    before = read_json(folder / SETTINGS).get("same")
+    before = read_settings(folder).get("same")
     if before != json.loads(json.dumps(dict(same))):
         raise InputError(
             f"The folder {folder} holds {what} with {before}, and {same} was asked for: choose another with --out."
@@ -153,7 +157,7 @@ def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
 
 def as_file_name(text: str) -> str:
     """The text, with a dash for whatever has no place in the name of a file."""
-    return "".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in text)
+    return fitting("".join(letter if letter.isalnum() or letter in "_-@" else "-" for letter in text))
 
 
 class RunFolder:
@@ -187,8 +191,8 @@ class RunFolder:
                 write_json(folder / SETTINGS, {"settings": dict(settings), "versions": versions()})
             self.evaluations: list[dict[str, Any]] = []
             self.result = read_result(folder)
-            self._lines = [] if self.result else whole_lines(folder / EVALUATIONS)
-            self.recorded = [_parsed(folder, number, line) for number, line in enumerate(self._lines, start=1)]
+            self._lines = [] if self.result else lines_of(folder / EVALUATIONS, ANOTHER)
+            self.recorded = _parsed(folder, self._lines)
             self.journal = Journal(folder / JOURNAL)
             if self.result:
                 self.journal.remove()
@@ -237,8 +241,7 @@ class RunFolder:
 
     def so_far(self) -> list[dict[str, Any]]:
         """What is recorded by now, by this run or one before it."""
-        lines = whole_lines(self.folder / EVALUATIONS)
-        return [_parsed(self.folder, number, line) for number, line in enumerate(lines, start=1)]
+        return _parsed(self.folder, lines_of(self.folder / EVALUATIONS, ANOTHER))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`; one that is whole is never replaced by one of an interrupted run."""
@@ -269,17 +272,14 @@ def _missing(folder: Path) -> list[Path]:
     return [one for one in (folder, *folder.parents) if not one.exists()]
 
 
-def _parsed(folder: Path, number: int, line: str) -> dict[str, Any]:
+def _parsed(folder: Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        parsed = json.loads(line)
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict) or "reward" not in parsed:
-        raise NotThisRun(
-            f"Line {number} of {folder / EVALUATIONS} cannot be read: it was changed since it was written. Choose "
-            "another folder with --out, or remove this one."
-        )
-    return parsed
+        return [
+            read_line(line, number, folder / EVALUATIONS, records.Line, ANOTHER)
+            for number, line in enumerate(lines, start=1)
+        ]
+    except InputError as error:
+        raise NotThisRun(*error.args) from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -288,30 +288,26 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that is at its end; None if there is none, or one of an interrupted run."""
-    if not (folder / RESULT).exists():
-        return None
-    result = read_json(folder / RESULT)
-    return None if result.get("interrupted") else result
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds.
+    """The result of a run that is at its end; None if there is none, or one of an interrupted run.
 
     Raises:
-        InputError: If it holds none, or cannot be read.
+        InputError: If it cannot be read.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): choose another folder with --out, or remove this one."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path} holds no settings or result: choose another folder with --out, or remove this one."
-        )
-    return content
+    if not (folder / RESULT).exists():
+        return None
+    result: dict[str, Any] = read_file(folder / RESULT, dict[str, Any], ANOTHER)
+    interrupted = "interrupted" in result
+    read_file(folder / RESULT, records.Interrupted if interrupted else records.Result, ANOTHER)
+    return None if interrupted else result
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `settings.json` holds.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return read_file(folder / SETTINGS, records.Settings, ANOTHER)
 
 
 def versions() -> dict[str, str]:

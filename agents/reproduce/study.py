@@ -20,24 +20,28 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 import agents
 import dsfp_env
 from agents.registry import choose_agent
 from agents.reporting.finals import choose_best
-from agents.reporting.run_folder import check_free, read_json, versions, write_json
+from agents.reporting.journal import ANOTHER
+from agents.reporting.run_folder import check_free, versions, write_json
+from agents.reproduce import records
 from agents.reproduce.paper_table import paper_table
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import append_line, whole_lines, write_whole
-from dsfp_env.common.folders import check_writable, shared
+from dsfp_env.common.files import append_line
+from dsfp_env.common.folders import check_writable, named, shared
+from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import say
+from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
@@ -103,7 +107,6 @@ def reproduce(settings: StudySettings) -> None:
     Raises:
         InputError: If a setting cannot be used, or the folder is of other settings.
     """
-    torch.set_num_threads(settings.threads)
     study = Study(settings)
     study.check()
     with shared(study.folder):
@@ -113,6 +116,7 @@ def reproduce(settings: StudySettings) -> None:
 def _work(study: Study) -> None:
     """Work on the pieces that are left, printing what is left and the table."""
     settings = study.settings
+    torch.set_num_threads(settings.threads)
     left = [name for name in study.pieces if not study.file(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
         study.training(name).unlink(missing_ok=True)
@@ -136,7 +140,7 @@ class Study:
 
     def __init__(self, settings: StudySettings) -> None:
         self.settings = settings
-        self.folder = Path(settings.out or f"runs/reproduce-{settings.network}")
+        self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
         self.pieces: dict[str, Callable[[], None]] = {"base": self._base, "scores": self._scores}
         for seed in settings.seeds:
             for rate in settings.rates:
@@ -167,29 +171,43 @@ class Study:
         parse_criterion(settings.criterion)
         check_learners(settings.agents, settings.evaluations)
         choose_device(settings.device)
-        if not settings.seeds or min(settings.seeds) < 0:
-            raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more.")
+        if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+            raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
+        for seed in settings.seeds:
+            check_seed(seed, "One of --seeds")
         if not all(10 <= rate <= 90 for rate in settings.rates):
             raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
-        if settings.evaluations < 1 or not 1 <= settings.threads <= MOST_THREADS:
-            raise InputError("--evaluations and --threads: expected 1 or more.")
+        if not 1 <= settings.threads <= MOST_THREADS:
+            raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
         for word in settings.only:
             if not any(name.startswith(word) for name in self.pieces):
                 raise InputError(f"--only {word}: there is no such piece; there are: {', '.join(self.pieces)}.")
-        wanted = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k not in HOW}))
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
+        wanted = json.loads(json.dumps({k: v for k, v in asdict(self.settings).items() if k not in HOW}))
+        check_writable(self.folder)
         file = self.folder / "settings.json"
         if not file.exists():
             check_free(self.folder)
             write_json(file, {**wanted, "versions": versions()})
-        check_writable(self.folder)
-        there = read_json(file)
-        if differ := [name for name in wanted if wanted[name] != there.get(name)]:
+        there = read_file(file, records.Settings, ANOTHER)
+        begun_with = there.pop("versions", None)
+        if differ := [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]:
+            those = ", ".join(f"{name} {there.get(name)}" for name in sorted(differ))
             raise InputError(
-                f"{self.folder} is of other settings ({', '.join(f'{n} {there.get(n)}' for n in differ)}): choose "
-                "another folder with --out, or the same settings."
+                f"{self.folder} is of other settings ({those}): choose another folder with --out, or the same "
+                "settings."
             )
-        if "versions" in there and any(not self.file(name).exists() for name in self.pieces):
-            check_versions(f"The study in {self.folder}", there["versions"], versions())
+        if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
+            check_versions(f"The study in {self.folder}", begun_with, versions())
+        for name in self.pieces:
+            self._found(name)
+            _lines(self.folder / f"{name}.jsonl")
+        for name in ("base", "scores"):
+            if self.file(name).exists():
+                self._tensors(name)
 
     # What every piece stands on.
 
@@ -220,12 +238,22 @@ class Study:
         """Prunes by the scores of the piece ``scores``."""
         self._need("base")
         self._need("scores")
-        scores = safetensors.torch.load_file(self.folder / "scores.safetensors")
+        scores = self._tensors("scores")
 
         def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
             return scores
 
         return Evaluator(self.task, stored)
+
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors that a piece left; those of earlier releases have no checksum."""
+        path = self.folder / f"{name}.safetensors"
+        try:
+            return read_tensors(path, signed=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be used ({error}): remove it and {self.file(name)}, and they are made anew."
+            ) from error
 
     def _uniform(self, rate: int) -> Plan:
         return dict.fromkeys(self.task.agents, float(rate))
@@ -234,14 +262,17 @@ class Study:
         """What a piece found; it is worked on first if it is not there."""
         if not self.file(name).exists():
             self.pieces[name]()
-        return read_json(self.file(name))
+        return self._read(name)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.file(name)
+        return read_file(file, records.schema_of(name), f"remove {file}, and it is made anew")
 
     # The pieces.
 
     def _base(self) -> None:
         task = self.task
-        weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in task.network.state_dict().items()})
-        write_whole(self.folder / "base.safetensors", lambda file: file.write(weights))
+        write_tensors(self.folder / "base.safetensors", task.network.state_dict())
         costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
         self._write("base", {
             "accuracy": accuracy,
@@ -255,8 +286,7 @@ class Study:
 
     def _scores(self) -> None:
         scores = self.task.scores(self.settings.criterion)
-        content = safetensors.torch.save(dict(scores))
-        write_whole(self.folder / "scores.safetensors", lambda file: file.write(content))
+        write_tensors(self.folder / "scores.safetensors", scores)
         self._write("scores", {"criterion": self.settings.criterion})
 
     def _search(self, name: str, agent: str, rate: int, seed: int) -> None:
@@ -353,8 +383,7 @@ class Study:
         return paper_table(self.settings.network, base, rows)
 
     def _found(self, name: str) -> dict[str, Any] | None:
-        file = self.file(name)
-        return read_json(file) if file.exists() else None
+        return self._read(name) if self.file(name).exists() else None
 
 
 def _name(kind: str, rate: int, seed: int) -> str:
@@ -368,14 +397,6 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: If a line is not one that a search wrote.
     """
-    found = []
-    for number, line in enumerate(whole_lines(file), start=1):
-        try:
-            one = json.loads(line)
-            found.append({name: one[name] for name in ("ratios", "accuracy", "macs", "reward")})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"Line {number} of {file} cannot be read: it was changed since it was written. Remove the file, "
-                "and the search is made anew."
-            ) from error
-    return found
+    otherwise = "remove the file, and the search is made anew"
+    lines = enumerate(lines_of(file, otherwise), start=1)
+    return [read_line(line, number, file, records.Tried, otherwise) for number, line in lines]

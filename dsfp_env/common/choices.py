@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
-from dsfp_env.common.errors import InputError, UnknownArgument
+from dsfp_env.common.errors import InputError, UnknownArgument, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 Parameters = ParamSpec("Parameters")
@@ -34,14 +34,18 @@ def choose(kind: str, name: str, options: Mapping[str, Any], *, importable: bool
     Raises:
         InputError: If the name is unknown, or the module or attribute does not exist.
     """
-    if importable and ":" in str(name):
+    if not isinstance(name, str):
+        raise InputError(f"The {kind} is {shortened(name)}: expected one of: {', '.join(sorted(options))}.")
+    if importable and ":" in name:
         return _import(kind, name)
     if name in options:
         return options[name]
-    near = difflib.get_close_matches(str(name), options, n=1)
+    near = difflib.get_close_matches(name[:100], options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     own = ", or 'package.module:attribute' for one of your own" if importable else ""
-    raise InputError(f"Unknown {kind} {name!r}.{hint} Expected one of: {', '.join(sorted(options))}{own}.")
+    raise InputError(
+        f"Unknown {kind} {shortened(name)}.{hint} Expected one of: {', '.join(sorted(options))}{own}."
+    )
 
 
 def _import(kind: str, path: str) -> Any:
@@ -96,6 +100,8 @@ def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: If the text is no such call.
     """
+    if not isinstance(text, str):
+        raise InputError(f"The {kind} is {shortened(text)}: expected text such as 'name(option=value)'.")
     name, bracket, rest = text.partition("(")
     if not bracket:
         return text.strip(), {}
@@ -107,10 +113,10 @@ def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
         if len(options) < len(call.args) + len(call.keywords):
             raise ValueError("options are named, each once")
         return name.strip(), options
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:  # the last two: of nesting
         raise InputError(
-            f"The {kind} {text!r} cannot be read ({error}): expected a name, or a name with options such as "
-            "'name(option=value, other=2)'."
+            f"The {kind} {shortened(text)} cannot be read ({error}): expected a name, or a name with options such "
+            "as 'name(option=value, other=2)'."
         ) from error
 
 

@@ -56,7 +56,10 @@ def run(
             return (end.code if isinstance(end.code, int) else REFUSED) or _status()
         except OSError as error:
             if error.errno not in FULL:
-                raise
+                if error.filename is None:
+                    raise
+                remark(f"error: {error}. Expected a path that can be read and written; {stopped.split('; ')[-1]}")
+                return UNSAID
             remark(f"error: {error}. What was written before is whole; with room, {stopped.split('; ')[-1]}")
             return UNSAID
         return _status()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, first_line, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 MOST_THREADS = max(256, os.cpu_count() or 1)  # of the CPU, in one process; with very many, torch crashes
@@ -28,16 +28,16 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         InputError: If there is no such device here.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tried = torch.empty(1, device=torch.device(name)).add_(1)
         tried.cpu()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a device of another kind raises
         raise_if_of_the_machine(error, f"trying the device {name!r}", "what else is on it")
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"Device {name!r} cannot be used here ({reason}). Expected a device that this machine and this build "
+            f"Device {shortened(name)} cannot be used here ({first_line(error)}). Expected a device that this "
+            "machine and this build "
             "of torch have: use 'cpu', or 'auto' for a GPU if there is one."
         ) from error
     return tried.device

@@ -5,11 +5,13 @@ A message says what was expected, what came, for which agent or layer, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+_LONGEST = 300  # characters of what came, in a sentence
 
 
 class InputError(ValueError):
@@ -20,20 +22,18 @@ class UnknownArgument(InputError, TypeError):
     """An argument came by a name that there is not; also the error that Python itself would raise."""
 
 
-def check_ranges(settings: object, expected: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse settings that are out of their ranges.
+def shortened(came: object) -> str:
+    """What came, as code, for a sentence: a long one without its middle."""
+    try:
+        text = repr(came)
+    except Exception as error:  # of a class of the user's own, or a number of too many digits
+        return f"a {type(came).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"
 
-    Args:
-        settings: A dataclass.
-        expected: Field -> whether its value is fine, and what is, in words.
 
-    Raises:
-        InputError: For the first one that is not fine.
-    """
-    for name, (fine, range_) in expected.items():
-        if not fine:
-            came = getattr(settings, name)
-            raise InputError(f"{type(settings).__name__}.{name} is {came}: expected {range_}.")
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def check_differentiable(loss: torch.Tensor, instead: str) -> None:

@@ -110,10 +110,10 @@ def whole_lines(path: Path) -> list[str]:
         path: Nobody else writes to it.
 
     Raises:
-        OSError: If the file cannot be read or cut.
+        OSError: If the file cannot be read or cut, or is no ordinary one.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         return []
     whole = content.rfind(b"\n") + 1

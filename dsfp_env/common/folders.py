@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 
 try:
     import fcntl
 except ImportError:  # there is none on Windows: nobody is kept out there
     fcntl = None  # type: ignore[assignment]
 
+_LONGEST_NAME = 180  # bytes; a disk takes 255, and more is put behind it
 PART = re.compile(r".+\.[a-z0-9_]{8}\.part")  # names of files that are not whole yet, see `files.write_whole`
 
 
@@ -23,20 +26,65 @@ def contents(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not PART.fullmatch(path.name)) if folder.is_dir() else []
 
 
+def named(name: str, option: str = "--out") -> Path:
+    """A folder by what somebody called it; whether it exists is another question.
+
+    Args:
+        name: Its path.
+        option: That it was said with, for the message.
+
+    Raises:
+        InputError: If there cannot be a folder of that name, or it cannot be looked at.
+    """
+    folder = Path(name)
+    longest = max(folder.parts, key=len, default="")  # a name that is too long is, wherever
+    try:
+        if not name:
+            raise ValueError("it is empty")
+        for place in (Path(folder.anchor) / longest, folder / ("x" * _LONGEST_NAME)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(place)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{option} is {shortened(name)}, which cannot be a folder "
+            f"({getattr(error, 'strerror', None) or error}): choose another."
+        ) from error
+    return folder
+
+
+def fitting(name: str) -> str:
+    """The name of a file or folder; a long one ends in a hash of the whole, so that others are others."""
+    whole = name.encode(errors="surrogateescape")
+    if len(whole) <= _LONGEST_NAME:
+        return name
+    cut = whole[: _LONGEST_NAME - 20].decode(errors="ignore")
+    return f"{cut}-{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written; nothing is created.
+    """Refuse a folder that cannot be made or written; nothing is left behind.
 
     Raises:
         InputError: If it cannot.
     """
     place = folder.absolute()
-    while not (place.exists() or place.is_symlink()):
+    while not os.path.lexists(place):
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The folder {folder} cannot be written ({place} is {'read-only' if place.is_dir() else 'a file'}): "
-            "choose another with --out."
-        )
+    why = None
+    if not place.is_dir():
+        why = "a link to nothing" if not place.exists() else "a file"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        why = "read-only"
+    else:
+        try:
+            with tempfile.TemporaryFile(
+                dir=place
+            ):  # the administrator may, where the system does not, as in /proc
+                pass
+        except OSError as error:
+            why = f"a folder that takes no file: {error.strerror}"
+    if why:
+        raise InputError(f"The folder {folder} cannot be written ({place} is {why}): choose another with --out.")
 
 
 def remove_parts(folder: Path) -> None:

@@ -14,19 +14,25 @@ from typing import Any
 import torch
 
 from dsfp_env.common.devices import made_current
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 
 LARGEST_SEED = 2**32 - 1  # what NumPy's and torch's generators all take
+LARGEST_EVALUATION_SEED = 2**63 - 1  # what torch's take
 
 
-def check_seed(seed: int, what: str = "The seed") -> None:
+def check_seed(seed: int, what: str = "The seed", largest: int = LARGEST_SEED) -> None:
     """Refuse a seed that a generator would not take.
 
+    Args:
+        seed: What came.
+        what: It is, for the message.
+        largest: That is fine.
+
     Raises:
-        InputError: If it is no whole number from 0 to 2^32 - 1.
+        InputError: If it is no whole number from 0 to the largest.
     """
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
-        raise InputError(f"{what} is {seed!r}: expected a whole number from 0 to {LARGEST_SEED}.")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= largest:
+        raise InputError(f"{what} is {shortened(seed)}: expected a whole number from 0 to {largest}.")
 
 
 @contextmanager

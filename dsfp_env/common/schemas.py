@@ -20,8 +20,13 @@ MOST = 2**53  # the largest whole number that JSON of any program holds exactly
 Natural = Annotated[int, Meta(ge=0, le=MOST)]
 Positive = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Ratios = Annotated[dict[Name, Percent], Meta(min_length=1)]  # by agent
+Counts = Annotated[dict[Name, Positive], Meta(min_length=1)]  # by agent
+Value = None | bool | int | float | str  # of a setting
+Values = dict[Name, Value | list[Value]]  # settings by name
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):

@@ -6,13 +6,15 @@ A criterion is a function of `criterion.Evidence`; `CRITERIA` has those that are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 from torch import nn
 
 from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.choices import choose, parse_call, with_options
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.criteria.criterion import Criterion, Evidence, Scores
 from dsfp_env.criteria.divergences import activation_kl, fisher_kl, output_kl
@@ -40,7 +42,11 @@ def score_network(
     seed: int = 0,
 ) -> Scores:
     """Score every filter of some layers; for the arguments see `dsfp_env.score_filters`."""
-    function = parse_criterion(criterion) if isinstance(criterion, str) else criterion
+    for what, number in (("num_batches", num_batches), ("batch_size", batch_size)):
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+            raise InputError(f"{what} is {shortened(number)}: expected a whole number, 1 or more.")
+    check_seed(seed, "The seed of the scores", LARGEST_EVALUATION_SEED)
+    function = criterion if callable(criterion) else parse_criterion(criterion)
     images, labels = train
     size = min(batch_size, len(labels))
     indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)

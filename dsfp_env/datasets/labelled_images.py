@@ -66,7 +66,13 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
             "pairs or a pair of tensors (images [N, C, H, W], labels [N])."
         )
     images, labels = data
-    if len(images) == 0 or labels.shape != images.shape[:1] or labels.is_floating_point():
+    for tensor in (images, labels):
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise InputError(
+                f"The {split} split has a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}: expected "
+                "ordinary tensors of real numbers."
+            )
+    if images.dim() == 0 or len(images) == 0 or labels.shape != images.shape[:1] or labels.is_floating_point():
         raise InputError(
             f"The {split} split has images of shape {tuple(images.shape)} and {labels.dtype} labels of shape "
             f"{tuple(labels.shape)}: expected images [N, C, H, W] and integer labels [N] with N > 0."

@@ -16,7 +16,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.transforms import v2
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, first_line
 from dsfp_env.common.files import cache_directory
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.datasets.decoding import decode_image
@@ -48,10 +48,10 @@ def cifar(name: str, root: Path, seed: int = 0, download: bool = False) -> Split
         train, test = (kind(root, train=train, download=download) for train in (True, False))
     except Exception as error:  # torchvision raises whatever comes its way
         raise_if_of_the_machine(error, f"reading {kind.__name__}", "the data set")
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         what = "could not be downloaded" if download else "is not there, or is broken"
         raise InputError(
-            f"{kind.__name__} {what} in {root} ({reason}). Get it with: python -m dsfp_env.datasets {name} "
+            f"{kind.__name__} {what} in {root} ({first_line(error)}). Get it with: python -m dsfp_env.datasets "
+            f"{name} "
             f"--data-root {root} (or download=True, or --download), or name the directory that has "
             f"{kind.base_folder} as data_root."
         ) from error
@@ -105,7 +105,7 @@ def image_tree(path: Path, seed: int = 0, image_size: int | None = None, max_byt
 def _image_folder(path: Path) -> ImageFolder:
     try:
         return ImageFolder(str(path))
-    except (FileNotFoundError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is no folder of images by class: {error}") from error
 
 

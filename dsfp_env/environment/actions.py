@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST, check_agents, checked_ratio
 from dsfp_env.tasks.layer_control import Decider
 
@@ -95,20 +96,30 @@ def ratios_of_centred(actions: Any, lowest: Any = LOWEST, highest: Any = HIGHEST
 
 
 def _decode_box(agent: str, action: Any, choice: Choice) -> float:
-    value = np.asarray(action)
-    if value.size != 1 or value.dtype.kind not in "iuf":
+    value = _as_array(action)
+    if value is None or value.size != 1 or value.dtype.kind not in "iuf":
         raise InputError(
-            f"The action of {agent} is {action!r}: expected one number, a pruning ratio in percent as in "
+            f"The action of {agent} is {shortened(action)}: expected one number, a pruning ratio in percent as in "
             f"Box({choice.lowest:g}, {choice.highest:g}, (1,))."
         )
     return checked_ratio(agent, value.item(), choice.lowest, choice.highest)
 
 
 def _decode_level(agent: str, action: Any, choice: Choice) -> float:
-    value, levels = np.asarray(action), choice.levels
-    if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(levels):
+    value, levels = _as_array(action), choice.levels
+    if value is None or value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(levels):
         raise InputError(
-            f"The action of {agent} is {action!r}: expected a level, an integer from 0 ({levels[0]:.0f} %) to "
+            f"The action of {agent} is {shortened(action)}: expected a level, an integer from 0 "
+            f"({levels[0]:.0f} %) to "
             f"{len(levels) - 1} ({levels[-1]:.0f} %)."
         )
     return float(levels[value.item()])
+
+
+def _as_array(action: Any) -> np.ndarray | None:
+    """What came as an array, or None if it cannot be one."""
+    try:
+        return np.asarray(action)
+    except Exception as error:  # whatever its class raises
+        raise_if_of_the_machine(error, "reading an action", "the action")
+        return None

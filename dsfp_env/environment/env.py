@@ -42,7 +42,6 @@ the largest number.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -53,8 +52,7 @@ from gymnasium.spaces import Box, Space
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
-from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
@@ -196,6 +194,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         """
         if seed is not None:
             self._seed(seed)
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"The options are {shortened(options)}: expected a dict, such as {{'context': 60}}.")
         if options and "context" in options:
             self._context = check_context(options["context"])
         self.agents = list(self.possible_agents)
@@ -270,9 +270,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             raise InputError(
                 f"Masks are for levels, and actions are {self._rules.actions!r}: expected actions='levels'."
             )
-        choice: action_kinds.Choice = choose("agent", agent, self._choices)
         if self._budget_masks is None:
-            return np.ones(len(choice.levels), np.int8)
+            if not isinstance(agent, str) or agent not in self._choices:
+                raise InputError(f"There is no agent {shortened(agent)}: expected one of {self.possible_agents}.")
+            return np.ones(len(self._choices[agent].levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 
     def score(self, outcome: Outcome) -> float:
@@ -281,10 +282,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         Raises:
             InputError: If a function of the user's own gives no finite number.
         """
-        score = float(self._rules.worth(outcome, self.evaluator.original))
-        if not math.isfinite(score):
-            raise InputError(f"The reward function gave {score} for {outcome}: expected a finite number.")
-        return score
+        return float(self._rules.worth(outcome, self.evaluator.original))
 
     def state(self) -> np.ndarray:
         """The state of the environment, for centralised critics; see `observations`."""
@@ -327,9 +325,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def _check_running(self, actions: Mapping[str, Any]) -> None:
         if not self._was_reset:
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
-        if not self.agents and actions:
+        if not self.agents and (actions or not isinstance(actions, Mapping)):
             raise ResetNeeded(
-                f"step was called with actions for {', '.join(actions)}, but the episode of {self._rules.horizon} "
+                f"step was called with {shortened(actions)}, but the episode of {self._rules.horizon} "
                 "step(s) is over: call env.reset() first."
             )
 

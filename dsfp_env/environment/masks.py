@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.evaluation.plans import Plan
 
 
@@ -72,10 +72,12 @@ class BudgetMasks:
             chosen: Agent -> level; its own is not looked at.
 
         Raises:
-            InputError: If there is no such agent.
+            InputError: If there is no such agent, or levels are none.
         """
-        if agent not in self._agents:
-            raise InputError(f"There is no agent {agent!r}: expected one of {', '.join(self._agents)}.")
+        if not isinstance(agent, str) or agent not in self._agents:
+            raise InputError(f"There is no agent {shortened(agent)}: expected one of {', '.join(self._agents)}.")
+        if chosen is not None:
+            self._check(chosen)
         place = self._agents.index(agent)
         return self._from(place, self._lowest(place, self._completed(chosen or {})))
 
@@ -111,6 +113,20 @@ class BudgetMasks:
     def _completed(self, chosen: Mapping[str, int]) -> list[int]:
         """The levels of all agents in their order, the highest for those who have not chosen."""
         return [int(chosen.get(agent, most)) for agent, most in zip(self._agents, self._highest, strict=True)]
+
+    def _check(self, chosen: Mapping[str, int]) -> None:
+        """Refuse what are no levels by agent."""
+        if not isinstance(chosen, Mapping) or not chosen.keys() <= set(self._agents):
+            raise InputError(
+                f"The levels that were chosen are {shortened(chosen)}: expected a dict of levels by agent, of "
+                f"{', '.join(self._agents)}."
+            )
+        for agent, highest in zip(self._agents, self._highest, strict=True):
+            level = chosen.get(agent, highest)
+            if not isinstance(level, (int, np.integer)) or not 0 <= level <= highest:
+                raise InputError(
+                    f"The level of {agent} is {shortened(level)}: expected a whole number from 0 to {highest}."
+                )
 
     def _plan(self, levels: list[int]) -> Plan:
         """Ratios in percent by agent."""

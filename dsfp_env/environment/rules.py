@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.environment.actions import action_space
 from dsfp_env.environment.credit import KINDS
 from dsfp_env.environment.observations import context_space, observation_space
@@ -42,7 +42,7 @@ class Rules:
         if self.render_mode is not None:
             choose("render mode", self.render_mode, dict.fromkeys(RENDER_MODES))
         if not isinstance(self.horizon, (int, np.integer)) or self.horizon < 1:
-            raise InputError(f"The horizon is {self.horizon!r}: expected a number of steps, 1 or more.")
+            raise InputError(f"The horizon is {shortened(self.horizon)}: expected a number of steps, 1 or more.")
         object.__setattr__(self, "horizon", int(self.horizon))  # a NumPy number would make NumPy booleans of ends
         check_context(self.context)
         choose("credit", self.credit, dict.fromkeys(KINDS))
@@ -63,5 +63,7 @@ def check_context(context: Any) -> float:
         InputError: If it is not a number in [10, 90].
     """
     if not isinstance(context, (int, float, np.integer, np.floating)) or not 10 <= context <= 90:
-        raise InputError(f"The context is {context!r}: expected a pruning intensity in percent, in [10, 90].")
+        raise InputError(
+            f"The context is {shortened(context)}: expected a pruning intensity in percent, in [10, 90]."
+        )
     return float(context)

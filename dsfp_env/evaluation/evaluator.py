@@ -17,8 +17,9 @@ from torch import nn
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.channels.graph import Keep
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.one_at_a_time import alone, computed_once
+from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.criteria.criterion import Criterion, Scores
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
@@ -26,9 +27,9 @@ from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.measurement import Measurement, Question, chosen_fidelity
 from dsfp_env.evaluation.memo import Memo
 from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.plans import LEVELS, as_fractions
+from dsfp_env.evaluation.plans import LEVELS, as_fractions, listed
 from dsfp_env.evaluation.stored_outcomes import StoredOutcomes
-from dsfp_env.evaluation.workers import available_cores
+from dsfp_env.evaluation.workers import MOST_WORKERS, available_cores
 from dsfp_env.tasks.layer_features import fixed_features
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
@@ -65,6 +66,11 @@ class Evaluator:
         latency: LatencyMeter | None = None,
         store: bool = True,
     ) -> None:
+        if not isinstance(task, Task):
+            raise InputError(f"The task is {shortened(task)}: expected a dsfp_env.Task, as load_task gives.")
+        for what, came, kind in (("fidelity", fidelity, Fidelity), ("latency", latency, LatencyMeter)):
+            if came is not None and not isinstance(came, kind):
+                raise InputError(f"The {what} is {shortened(came)}: expected a dsfp_env.{kind.__name__}, or None.")
         _check_widths(task, min_filters=min_filters, round_to=round_to)
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store
@@ -168,6 +174,7 @@ class Evaluator:
 
     def remember(self, ratios: Mapping[str, float], seed: int, accuracy: float) -> None:
         """Take the accuracy of an evaluation that was made earlier, so that it need not be made again."""
+        check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
         keep = self.keep(ratios)
         self._memo.known[self.measurement.question(keep, seed)] = self.outcome(keep, accuracy)
 
@@ -201,18 +208,12 @@ class Evaluator:
         return self.measurement.outcome(keep, accuracy)
 
     def _question(self, ratios: Mapping[str, float], seed: int) -> Question:
+        check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
         return self.measurement.question(self.keep(ratios), seed)
 
     def _questions(self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> list[Question]:
         """Every plan with its seed, checked."""
-        if isinstance(plans, Mapping):
-            raise InputError("One plan came alone: expected several, as in [plan, ...]; `evaluate` takes one.")
-        plans = list(plans)
-        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else list(seed)
-        if len(seeds) != len(plans) or not all(isinstance(one, (int, np.integer)) for one in seeds):
-            raise InputError(
-                f"The seeds {seeds} came for {len(plans)} plans: expected one integer, or one for each plan."
-            )
+        plans, seeds = listed(plans, seed)
         questions = []
         for position, (plan, one) in enumerate(zip(plans, seeds, strict=True)):
             try:
@@ -233,8 +234,11 @@ class Evaluator:
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             threads = self.fidelity.threads or torch.get_num_threads()
             return 1 if alone else max(1, available_cores() // threads)
-        if not isinstance(asked, (int, np.integer)) or asked < 1:
-            raise InputError(f"workers is {asked!r}: expected a number of processes, 1 or more, or None.")
+        if not isinstance(asked, Integral) or isinstance(asked, bool) or not 1 <= asked <= MOST_WORKERS:
+            raise InputError(
+                f"workers is {shortened(asked)}: expected a number of processes, from 1 to {MOST_WORKERS}, or "
+                "None."
+            )
         if asked > 1 and self.latency is not None:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
@@ -246,6 +250,7 @@ def _check_widths(task: Task, **numbers: int) -> None:
     for name, number in numbers.items():
         if not isinstance(number, Integral) or not 1 <= number <= widest:
             raise InputError(
-                f"{name} is {number!r}: expected a whole number from 1 to {widest}, the filters of the widest "
+                f"{name} is {shortened(number)}: expected a whole number from 1 to {widest}, the filters of the "
+                "widest "
                 "layer."
             )

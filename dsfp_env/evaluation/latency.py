@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dsfp_env.common.devices import finish
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import Count, Positive, Threads, check_fields
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,15 @@ class LatencyMeter:
     """How to measure: `torch.utils.benchmark` in blocks, after a warm-up, in evaluation mode without gradients.
 
     Raises:
-        InputError: If a number is not positive.
+        InputError: If a number is not positive, or there cannot be so many threads.
     """
 
-    batch_size: int = 1
-    threads: int = 1
-    min_run_time: float = 0.2  # seconds
+    batch_size: Count = 1
+    threads: Threads = 1
+    min_run_time: Positive = 0.2  # seconds
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.threads < 1 or self.min_run_time <= 0:
-            raise InputError(
-                f"{self}: expected a batch size and threads of 1 or more, and a time above 0 seconds."
-            )
+        check_fields(self)
 
     def measure(self, network: nn.Module, images: torch.Tensor) -> Latency:
         """Time a network.

@@ -5,10 +5,11 @@ Of modules a pruning ratio is a fraction. The conversion is here and nowhere els
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.tasks.layer_control import Decider, LayerControl
 from dsfp_env.tasks.ratios import HIGHEST as HIGHEST
 from dsfp_env.tasks.ratios import LEVELS as LEVELS
@@ -50,11 +51,49 @@ def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
         InputError: If one is missing or unknown.
     """
     expected = list(expected)
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"The joint action is {shortened(given)}: expected a dict with one action for each of the agents "
+            f"{', '.join(expected)}."
+        )
     missing = [agent for agent in expected if agent not in given]
     unknown = [agent for agent in given if agent not in expected]
     if missing or unknown:
-        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{unknown} unknown"] * bool(unknown)
+        faults = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{shortened(unknown)} unknown"] * bool(
+            unknown
+        )
         raise InputError(
             f"The joint action does not fit ({'; '.join(faults)}): expected one action for each of the agents "
             f"{', '.join(expected)}."
         )
+
+
+def listed(plans: Iterable[Mapping[str, float]], seed: int | Sequence[int]) -> tuple[list[Any], list[Any]]:
+    """Several plans, and a seed for each; what each is, is another question.
+
+    Args:
+        plans: Several.
+        seed: One for all, or one for each.
+
+    Raises:
+        InputError: If one plan came alone, or there are not as many seeds as plans.
+    """
+    if isinstance(plans, Mapping):
+        raise InputError("One plan came alone: expected several, as in [plan, ...]; `evaluate` takes one.")
+    try:
+        plans = list(plans)
+    except TypeError as error:  # also of an array without dimensions, which says that it can be gone over
+        raise InputError(f"The plans are {shortened(plans)}: expected several, as in [plan, ...].") from error
+    given: Any = [seed] * len(plans) if isinstance(seed, Integral) else seed
+    try:
+        seeds = None if isinstance(given, (str, bytes, Mapping)) else list(given)
+    except TypeError:
+        seeds = None
+    if seeds is None:
+        raise InputError(f"The seeds are {shortened(given)}: expected one integer, or one for each plan.")
+    if len(seeds) != len(plans) or not all(isinstance(one, Integral) for one in seeds):
+        raise InputError(
+            f"The seeds {shortened(seeds)} came for {len(plans)} plans: expected one integer, or one for each "
+            "plan."
+        )
+    return plans, seeds

@@ -20,7 +20,6 @@ other's exploration, prune far too much. A function of your own can still be any
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +27,9 @@ from numbers import Real
 from typing import Any
 
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.ranges import is_finite
 from dsfp_env.evaluation.outcome import Outcome
 
 RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score
@@ -91,10 +91,11 @@ def _checked(function: RewardFunction, name: str, outcome: Outcome, original: Ou
             f"The reward {name!r} failed ({type(error).__name__}: {error}) for {outcome}: expected a function of "
             "(outcome, original) that gives a number."
         ) from error
-    number = worth.item() if getattr(worth, "shape", None) == () else worth
-    if not isinstance(number, Real) or not math.isfinite(number):
+    number = worth.item() if isinstance(getattr(worth, "shape", None), tuple) and worth.shape == () else worth
+    if not isinstance(number, Real) or not is_finite(number):
         raise InputError(
-            f"The reward function gave {worth!r}, no finite number, for {outcome}: expected one, higher is better "
+            f"The reward function gave {shortened(worth)}, no finite number, for {outcome}: expected one, "
+            "higher is better "
             f"({name})."
         )
     return float(number)
@@ -115,9 +116,11 @@ def reward_function(reward: str | RewardFunction, macs_budget: float | None = No
     Raises:
         InputError: If the name is unknown, or the budget is missing or out of range.
     """
-    if macs_budget is not None and not 0 < macs_budget < 1:
+    number = isinstance(macs_budget, Real) and not isinstance(macs_budget, bool)
+    if macs_budget is not None and not (number and 0 < macs_budget < 1):
         raise InputError(
-            f"The MACs budget is {macs_budget}: expected a fraction of the original network's MACs in (0, 1), "
+            f"The MACs budget is {shortened(macs_budget)}: expected a fraction of the original network's MACs "
+            "in (0, 1), "
             "for example 0.3."
         )
     form: Any = choose("reward", reward, REWARDS, importable=True) if isinstance(reward, str) else reward

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.lifetime import at_exit
 from dsfp_env.evaluation.worker_process import Ended, Terms, WorkerProcess, terms
 
@@ -34,6 +34,7 @@ Key = TypeVar("Key")
 Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
+MOST_WORKERS = 1024
 TRIES = 3  # of one job, if its worker is ended from outside
 REPLACED = "A worker was ended from outside. Was memory short? Fewer workers need less. Its work is done again."
 GIVEN_UP = (
@@ -62,6 +63,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_workers(count: int, what: str = "--workers") -> None:
+    """Refuse a number of workers that there cannot be.
+
+    Raises:
+        InputError: If it is below 1, or so large that it must be a mistake.
+    """
+    if not 1 <= count <= MOST_WORKERS:
+        raise InputError(f"{what} is {shortened(count)}: expected from 1 to {MOST_WORKERS}.")
 
 
 class Workers:
@@ -125,8 +136,7 @@ def as_done(
     Raises:
         InputError: If the count is not positive, or workers are ended from outside again and again.
     """
-    if count < 1:
-        raise InputError(f"The number of workers is {count}: expected 1 or more.")
+    check_workers(count, "The number of workers")
     if count == 1 or not jobs:
         for key, job in jobs.items():
             yield key, work(job)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, is_trusted, write_whole
+from dsfp_env.common.signed_bytes import content_of, signed
 
 KERNELS = ("auto", "compiled", "torch")
 ALONE, RECTIFIED, POOLED = 0, 1, 2  # what is behind a normalisation: nothing, a ReLU, a ReLU and a 2x2 max pool
@@ -34,7 +35,6 @@ EVENTUALLY = (
     F.relu,
     lambda output: F.max_pool2d(F.relu(output), 2),
 )
-_DIGEST = 32  # bytes of a checksum, behind the library in its file
 _SOURCE = Path(__file__).with_name("batch_norm.c")
 _FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
@@ -109,13 +109,11 @@ def _from_cache(file: Path) -> ctypes.CDLL | None:
     """The library as it was kept, if it is there, whole, and nobody else's; its threads are torch's."""
     if not is_trusted(file):
         return None
-    content = file.read_bytes()
-    if content[-_DIGEST:] != hashlib.sha256(content[:-_DIGEST]).digest():
-        return None
     try:
+        content_of(file.read_bytes())
         library = ctypes.CDLL(str(file))
         _check(library)
-    except (OSError, AttributeError, ArithmeticError):  # of another system, for example: compiled anew
+    except (OSError, ValueError, AttributeError, ArithmeticError):  # damaged, of another system: compiled anew
         return None
     return library
 
@@ -138,7 +136,7 @@ def _compiled(flags: tuple[str, ...], file: Path) -> ctypes.CDLL:
     with suppress(OSError):  # of a cache that cannot be written: compiled anew next time
         file.parent.parent.mkdir(parents=True, exist_ok=True)
         file.parent.mkdir(mode=0o700, exist_ok=True)  # nobody else's, whatever this user's files are
-        write_whole(file, lambda part: part.write(content + hashlib.sha256(content).digest()))
+        write_whole(file, lambda part: part.write(signed(content)))
         file.chmod(0o644)
     return library
 

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsfp_env.channels.costs import Costs
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.plans import by_layer
+from dsfp_env.evaluation.plans import by_layer, listed
 from dsfp_env.tables.table import Table, load_table
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.tasks.layer_features import together
@@ -68,6 +69,8 @@ class TableEvaluator:
         tie: Any = None,
         agents_per: str = "layer",
     ) -> None:
+        if not isinstance(table, Table):
+            raise InputError(f"The table is {shortened(table)}: expected one, as dsfp_env.load_table gives.")
         self.table = table
         self.task = _controlled(table, layers, tie, agents_per)
         self.levels = table.levels
@@ -113,6 +116,7 @@ class TableEvaluator:
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Look a joint action up; see `Evaluator.evaluate`, and the top of this file."""
+        check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
         key = self.row_of(ratios), self.measured_seed(seed)
         if key not in self._known:
             self._known[key] = self._by_agent(self.table.outcome(*key, fidelity=self.fidelity_name))
@@ -125,10 +129,7 @@ class TableEvaluator:
         workers: int | None = None,
     ) -> list[Outcome]:
         """Look many up; see `Evaluator.evaluate_many`. There are no workers."""
-        plans = list(plans)
-        seeds = [seed] * len(plans) if isinstance(seed, (int, np.integer)) else list(seed)
-        if len(seeds) != len(plans):
-            raise InputError(f"{len(seeds)} seeds came for {len(plans)} plans: expected one, or one for each.")
+        plans, seeds = listed(plans, seed)
         return [self.evaluate(plan, one) for plan, one in zip(plans, seeds, strict=True)]
 
     def start_many(
@@ -198,6 +199,8 @@ def _named(table: Table, fidelity: Fidelity | None) -> str:
     """The name of a fidelity in the table."""
     if fidelity is None:
         return "distilled"
+    if not isinstance(fidelity, Fidelity):
+        raise InputError(f"The fidelity is {shortened(fidelity)}: expected a dsfp_env.Fidelity, or None.")
     tabulated = {name: Fidelity(**fields) for name, fields in table.meta["fidelities"].items()}
     for name, one in tabulated.items():
         how = {field: getattr(one, field) for field in _HOW}
@@ -239,9 +242,10 @@ def tabulated(
     made = {"criterion": table.meta["criterion"], "min_filters": 1, "round_to": 1, "latency": None}
     asked = {"criterion": criterion, "min_filters": min_filters, "round_to": round_to, "latency": latency}
     for name, value in asked.items():
-        if value != made[name]:
+        if type(value) not in (type(made[name]), int) or value != made[name]:
             raise InputError(
-                f"The table {table.task!r} was made with {name}={made[name]!r}, and {value!r} was asked for: "
+                f"The table {table.task!r} was made with {name}={made[name]!r}, and {shortened(value)} was "
+                "asked for: "
                 "expected the same, or backend='live'."
             )
     return TableEvaluator(table, fidelity, layers, tie, agents_per)

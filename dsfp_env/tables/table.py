@@ -14,8 +14,10 @@ joint action is worth, as far as that is known. With a seed they are what a sear
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ from numpy.typing import ArrayLike
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import check_plan
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
@@ -74,12 +77,15 @@ def load_table(name: str | Path = "digits") -> Table:
     Raises:
         InputError: If there is no such table, or it is not finished, damaged, or of another schema.
     """
+    if not isinstance(name, (str, Path)):
+        raise InputError(f"The table is {shortened(name)}: expected the name of one, or the path of its folder.")
     shipped = sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir())
     if str(name) in shipped:
         return Table(SHIPPED / str(name))
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):  # never raises
         raise InputError(
-            f"There is no table {str(name)!r}. Expected one that comes with the package ({', '.join(shipped)}), "
+            f"There is no table {shortened(str(name))}. Expected one that comes with the package "
+            f"({', '.join(shipped)}), "
             "or the path of a folder that `python -m dsfp_env.tabulate` has made."
         )
     return Table(Path(name))
@@ -152,10 +158,12 @@ class Table:
         self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
     ) -> np.ndarray:
         """Of every joint action, ``[rows]``; arguments as for `query`."""
+        choose("split of a table", split, dict.fromkeys(SPLITS))
+        choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
+        if seed is not None:
+            self._place_of(seed)
         key = seed, split, fidelity
         if key not in self._accuracies:
-            choose("split of a table", split, dict.fromkeys(SPLITS))
-            choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
             counts = self._arrays.correct[:, FIDELITIES.index(fidelity), :, SPLITS.index(split)]  # [rows, seeds]
             size = self.meta["splits"][split]
             known = counts.mean(1) if seed is None else counts[:, self._place_of(seed)].astype(np.float64)
@@ -230,11 +238,7 @@ class Table:
             return np.mean(each, axis=0)
         worth, original = reward_function(reward, macs_budget), self.original(split)
         outcomes = (self.outcome(row, seed, split, fidelity) for row in range(len(self)))
-        scores = np.array([worth(outcome, original) for outcome in outcomes], np.float64)
-        if not np.isfinite(scores).all():
-            ratios = self.ratios_of(int(np.argmin(np.isfinite(scores))))
-            raise InputError(f"The reward function gave no finite number for {ratios}: expected one for all.")
-        return scores
+        return np.array([worth(outcome, original) for outcome in outcomes], np.float64)
 
     def pareto(self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled") -> Front:
         """The joint actions that no other beats in both accuracy and MACs; arguments as for `query`."""
@@ -264,7 +268,11 @@ class Table:
         Raises:
             InputError: If the levels are no integers of this shape, or out of range.
         """
-        levels = np.asarray(levels)
+        try:
+            levels = np.asarray(levels)
+        except Exception as error:  # whatever their class raises
+            raise_if_of_the_machine(error, "reading levels", "the levels")
+            raise InputError(f"The levels are no array ({error}): expected integers [N, agents].") from error
         count, agents = len(self.levels), len(self.agents)
         if levels.ndim != 2 or levels.shape[1] != agents or levels.dtype.kind not in "iu":
             raise InputError(
@@ -318,8 +326,8 @@ class Table:
         return outcome_of(accuracy, self._whole, self._whole, self._filters, self._filters)
 
     def _place_of(self, seed: int) -> int:
-        if seed not in self.seeds:
+        if not isinstance(seed, Integral) or seed not in self.seeds:
             raise InputError(
-                f"The table has no seed {seed!r}: expected one of {self.seeds}, or None for the mean."
+                f"The table has no seed {shortened(seed)}: expected one of {self.seeds}, or None for the mean."
             )
         return self.seeds.index(seed)

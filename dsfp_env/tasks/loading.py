@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,7 +13,8 @@ import torch
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, first_line, shortened
+from dsfp_env.common.files import check_regular
 from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
@@ -139,6 +141,8 @@ def load_task(
     check_seed(seed, "The seed of the task")
     if isinstance(name, Task):
         return name
+    if data_root is not None and (not isinstance(data_root, (str, Path)) or not str(data_root)):
+        raise InputError(f"The data root is {shortened(data_root)}: expected a directory, or None.")
     options = {
         "network": network,
         "weights": weights,
@@ -175,6 +179,8 @@ def _load(
 
 def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str | Path | None, str, int], Any]:
     """What a name says, or the function that makes one of the user's own."""
+    if not isinstance(name, str):
+        raise InputError(f"The task is {shortened(name)}: expected a name such as {', '.join(NAMES)}.")
     kind, colon, path = name.partition(":")
     data, _, network = name.partition("-")
     recipe, fidelity = "fast", None
@@ -183,8 +189,12 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
         _check_options(name, options, "network", "image_size", "weights", "recipe")
         network = options.get("network", "resnet18")
         size = options.get("image_size")
-        if size is not None and not 1 <= size <= _LARGEST_IMAGE:
-            raise InputError(f"The image size is {size}: expected pixels, from 1 to {_LARGEST_IMAGE}.")
+        if size is not None and not (isinstance(size, int) and 1 <= size <= _LARGEST_IMAGE):
+            raise InputError(f"The image size is {shortened(size)}: expected pixels, from 1 to {_LARGEST_IMAGE}.")
+        if not os.path.isdir(os.path.join(path, "train")):  # never raises
+            raise InputError(
+                f"{shortened(path)} is no tree of images: expected {path}/train/CLASS/*.jpg and more."
+            )
         read = partial(_read_tree, Path(path), options.get("image_size"))
     elif data in ("cifar10", "cifar100") and network and not colon:
         _check_options(name, options, "weights", "recipe", "download")
@@ -198,9 +208,26 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
         _check_options(name, options)
         return function
     check_network(network)
-    weights = options.get("weights")
+    weights = _checked_weights(options.get("weights"))
     chosen = options.get("recipe", None if weights else recipe)
     return _NamedTask(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+
+
+def _checked_weights(weights: Any) -> str | None:
+    """Weights that there may be: a file that is there, or a name."""
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, Path)) or not str(weights).strip():
+        raise InputError(f"The weights are {shortened(weights)}: expected a file, or a name such as 'DEFAULT'.")
+    if Path(weights).suffix:
+        try:
+            check_regular(weights)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The weights {shortened(str(weights))} could not be read ({first_line(error)}). Expected a state "
+                "dict: *.safetensors, or a file of torch.save(network.state_dict(), file)."
+            ) from error
+    return str(weights)
 
 
 def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.ranges import is_finite
 
 LOWEST, HIGHEST = 10.0, 90.0  # percent
 
@@ -20,11 +21,12 @@ def checked_ratio(agent: str, ratio: Any, lowest: float = LOWEST, highest: float
     Raises:
         InputError: If it is not a number within these bounds.
     """
-    number = float(ratio) if isinstance(ratio, (int, float, np.integer, np.floating)) else math.nan
+    fits = isinstance(ratio, (int, float, np.integer, np.floating)) and is_finite(ratio)
+    number = float(ratio) if fits else math.nan
     if not lowest <= number <= highest:
         advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
         raise InputError(
-            f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [{lowest:g}, {highest:g}] "
-            f"({advice})."
+            f"The pruning ratio of {agent} is {shortened(ratio)}: expected a percentage in [{lowest:g}, "
+            f"{highest:g}] ({advice})."
         )
     return number

@@ -13,7 +13,7 @@ from torch import nn
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.devices import choose_device, with_gradients
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
@@ -78,6 +78,7 @@ class Task:
                 none of its convolutions can lose filters.
         """
         place = choose_device(device)
+        _check_words(name, fidelity, architecture)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
         splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
         network = _ready(network, place)
@@ -146,7 +147,11 @@ class Task:
     @with_gradients()
     def scores(self, criterion: str | Criterion = "dsfp") -> Scores:
         """Filter scores by module path, computed once per criterion; see `score_filters`."""
-        if criterion not in self._scores:
+        try:
+            known = criterion in self._scores
+        except TypeError:  # it cannot be a key, and is no criterion
+            known = False
+        if not known:
             self._scores[criterion] = score_filters(self, criterion)
         return self._scores[criterion]
 
@@ -216,6 +221,8 @@ def score_filters(
     Raises:
         InputError: If the criterion is unknown, or its scores have the wrong shape or are not finite.
     """
+    if not isinstance(task, Task):
+        raise InputError(f"The task is {shortened(task)}: expected a dsfp_env.Task.")
     return score_network(
         task.network,
         task.graph.layers,
@@ -225,6 +232,22 @@ def score_filters(
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def _check_words(name: Any, fidelity: Any, architecture: Any) -> None:
+    """Refuse what is said of a task, if it is of another type."""
+    if not isinstance(name, str):
+        raise InputError(f"The name of the task is {shortened(name)}: expected text.")
+    if fidelity is not None and not isinstance(fidelity, Fidelity):
+        raise InputError(
+            f"The fidelity of the task is {shortened(fidelity)}: expected a dsfp_env.Fidelity, or None."
+        )
+    pair = isinstance(architecture, (tuple, list)) and [type(one) for one in architecture] == [str, int]
+    if architecture is not None and not pair:
+        raise InputError(
+            f"The architecture of the task is {shortened(architecture)}: expected the name of a network and its "
+            "number of classes, or None."
+        )
 
 
 def _num_classes(network: nn.Module, images: torch.Tensor) -> int:

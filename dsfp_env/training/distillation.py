@@ -26,9 +26,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dsfp_env.common.devices import MOST_THREADS, fused
-from dsfp_env.common.errors import check_differentiable, check_ranges
+from dsfp_env.common.devices import fused
+from dsfp_env.common.errors import InputError, check_differentiable, shortened
 from dsfp_env.common.random_numbers import own_random_numbers
+from dsfp_env.common.ranges import (
+    Batch,
+    NotNegative,
+    Positive,
+    Share,
+    ShareBelowOne,
+    ThreadsOrZero,
+    WholeNumber,
+    check_fields,
+)
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.norm_kernel import KERNELS
@@ -44,35 +54,25 @@ class Fidelity:
         InputError: If a value is out of its range.
     """
 
-    recalibration_images: int = 256  # training images that the statistics are taken from; 0: none
-    batches: int = 20  # of distillation; 0: recalibration only
-    batch_size: int = 128
-    learning_rate: float = 1e-3  # of AdamW at the start of the cosine
-    weight_decay: float = 0.01
-    temperature: float = 4.0  # T
-    first_distillation_weight: float = 0.9  # w at the first batch
-    last_distillation_weight: float = 0.1  # w at the last batch
-    label_smoothing: float = 0.1
+    recalibration_images: WholeNumber = 256  # training images that the statistics are taken from; 0: none
+    batches: WholeNumber = 20  # of distillation; 0: recalibration only
+    batch_size: Batch = 128
+    learning_rate: Positive = 1e-3  # of AdamW at the start of the cosine
+    weight_decay: NotNegative = 0.01
+    temperature: Positive = 4.0  # T
+    first_distillation_weight: Share = 0.9  # w at the first batch
+    last_distillation_weight: Share = 0.1  # w at the last batch
+    label_smoothing: ShareBelowOne = 0.1
     precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `Task.precision`
-    threads: int = 0  # of the CPU; 0: as many as the process has
+    threads: ThreadsOrZero = 0  # of the CPU; 0: as many as the process has
     kernels: str = "auto"  # "compiled" or "torch": who normalises in bfloat16 on the CPU; `choose_kernels`
 
     def __post_init__(self) -> None:
-        expected = {
-            "recalibration_images": (self.recalibration_images >= 0, "0 or more"),
-            "batches": (self.batches >= 0, "0 or more"),
-            "batch_size": (self.batch_size >= 2, "2 or more, since batch statistics of one image are none"),
-            "learning_rate": (self.learning_rate > 0, "positive"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "temperature": (self.temperature > 0, "positive"),
-            "first_distillation_weight": (0 <= self.first_distillation_weight <= 1, "in [0, 1]"),
-            "last_distillation_weight": (0 <= self.last_distillation_weight <= 1, "in [0, 1]"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
-            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            "threads": (0 <= self.threads <= MOST_THREADS, f"from 0 to {MOST_THREADS}"),
-            "kernels": (self.kernels in KERNELS, f"one of {', '.join(KERNELS)}"),
-        }
-        check_ranges(self, expected)
+        check_fields(self)
+        for name, known in (("precision", PRECISIONS), ("kernels", KERNELS)):
+            came = getattr(self, name)
+            if not isinstance(came, str) or came not in known:
+                raise InputError(f"Fidelity.{name} is {shortened(came)}: expected one of {', '.join(known)}.")
 
 
 def default_fidelity(network: nn.Module) -> Fidelity:

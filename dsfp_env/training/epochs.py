@@ -7,7 +7,6 @@ stopped goes on from there, and ends with the same network, bit for bit, as one 
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import time
 import warnings
@@ -27,6 +26,7 @@ from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.saying import remark
+from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
@@ -56,7 +56,6 @@ class Epoch(NamedTuple):
 
 
 Loss = Callable[[Batch], torch.Tensor]
-_DIGEST = 32  # bytes of a checksum
 _ARCHIVE_END = 22  # bytes of the last record of a zip archive
 
 
@@ -218,7 +217,7 @@ class _Training:
         content = io.BytesIO()
         torch.save(state, content)
         try:
-            write_whole(self.checkpoint, lambda file: file.write(content.getvalue() + _digest(content.getvalue())))
+            write_whole(self.checkpoint, lambda file: file.write(signed(content.getvalue())))
         except OSError as error:
             warnings.warn(
                 f"The state of the training could not be written to {self.checkpoint} ({error}); it goes on, but "
@@ -231,7 +230,7 @@ class _Training:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         try:
-            content = _without_digest(read_regular(self.checkpoint))
+            content = _archive(read_regular(self.checkpoint))
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             of = state["of"]
         except Exception as error:  # whatever a damaged file makes torch raise
@@ -275,22 +274,13 @@ class _Training:
         return computing(self.recipe.precision, self.device)
 
 
-def _digest(content: bytes) -> bytes:
-    """What a checkpoint ends with."""
-    return hashlib.sha256(content).digest()
-
-
-def _without_digest(content: bytes) -> bytes:
+def _archive(whole: bytes) -> bytes:
     """What a checkpoint holds; those of before had no checksum, and end as archives do.
 
     Raises:
         ValueError: If it is damaged.
     """
-    if content[-_ARCHIVE_END:].startswith(b"PK\x05\x06"):
-        return content
-    if content[-_DIGEST:] != _digest(content[:-_DIGEST]):
-        raise ValueError("its checksum does not match")
-    return content[:-_DIGEST]
+    return whole if whole[-_ARCHIVE_END:].startswith(b"PK\x05\x06") else content_of(whole)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ import inspect
 import io
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from dsfp_env.common.devices import device_of, processor_name
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, first_line
 from dsfp_env.common.files import cache_directory, read_regular
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -84,9 +84,9 @@ def load_weights(network: nn.Module, file: str | Path) -> None:
         )
     except Exception as error:  # whatever a damaged file makes the loaders raise
         raise_if_of_the_machine(error, f"reading {file}", "the network")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"The weights {str(file)!r} could not be read ({reason}). Expected a state dict: *.safetensors, or a "
+            f"The weights {str(file)!r} could not be read ({first_line(error)}). Expected a state dict: "
+            "*.safetensors, or a "
             "file of torch.save(network.state_dict(), file)."
         ) from error
     for key in ("state_dict", "model"):
@@ -153,10 +153,27 @@ def _write(file: Path, network: nn.Module) -> bool:
     return True
 
 
+def _check_numbers(expected: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Refuse what torch would bring into a network in silence: complex numbers, integers for floats, NaN.
+
+    Raises:
+        ValueError: For the first of them.
+    """
+    for name, tensor in state.items():
+        if not (isinstance(tensor, torch.Tensor) and isinstance(wanted := expected.get(name), torch.Tensor)):
+            continue  # torch says so
+        if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex() != wanted.is_complex():
+            raise ValueError(f"{name!r} is of {tensor.dtype}, and {wanted.dtype} was expected")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name!r} has NaN or infinite numbers")
+
+
 def _load_state(network: nn.Module, state: Any, came_from: str) -> None:
     try:
-        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
-    except (RuntimeError, AttributeError) as error:
+        named = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        _check_numbers(network.state_dict(), named)
+        network.load_state_dict(named)
+    except (RuntimeError, AttributeError, ValueError, TypeError) as error:
         raise_if_of_the_machine(error, f"loading {came_from}", "the network")
         reasons = " ".join(str(error).split())
         raise InputError(

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from dsfp_env.common.choices import choose, parse_call
-from dsfp_env.common.errors import InputError, check_ranges
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.ranges import Batch, Count, NotNegative, Positive, ShareBelowOne, WholeNumber, check_fields
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "warm_restarts", "steps")
@@ -28,40 +29,28 @@ class Recipe:
         InputError: If a value is out of its range.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
+    epochs: Count = 30
+    batch_size: Batch = 64
     optimizer: str = "adamw"  # or "sgd": momentum 0.9
     nesterov: bool = False  # of "sgd"
-    learning_rate: float = 1e-2  # the highest
-    weight_decay: float = 5e-4
+    learning_rate: Positive = 1e-2  # the highest
+    weight_decay: NotNegative = 5e-4
     schedule: str = "one_cycle"  # "warm_restarts": cosines to 0; "steps": a tenth at 1/2 and at 3/4 of the epochs
-    first_cycle: int = 50  # T0 of the warm restarts, epochs
-    cycle_growth: int = 2  # T_mult of the warm restarts
-    label_smoothing: float = 0.1
-    mixup: float = 0.0  # parameter of the Beta distribution; 0: none
-    accumulate: int = 1  # batches to an update
+    first_cycle: Count = 50  # T0 of the warm restarts, epochs
+    cycle_growth: Count = 2  # T_mult of the warm restarts
+    label_smoothing: ShareBelowOne = 0.1
+    mixup: NotNegative = 0.0  # parameter of the Beta distribution; 0: none
+    accumulate: Count = 1  # batches to an update
     precision: str = "float32"  # or "bfloat16": mixed, by autocast
     channels_last: bool = False
-    shift: int = 0  # pixels, in every direction
+    shift: WholeNumber = 0  # pixels, in every direction
     flip: bool = False  # mirror images
 
     def __post_init__(self) -> None:
         choose("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         choose("precision", self.precision, dict.fromkeys(PRECISIONS))
-        expected = {
-            "epochs": (self.epochs >= 1, "1 or more"),
-            "batch_size": (self.batch_size >= 2, "2 or more, since batch statistics of one image are none"),
-            "learning_rate": (self.learning_rate > 0, "positive"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "first_cycle": (self.first_cycle >= 1, "1 or more"),
-            "cycle_growth": (self.cycle_growth >= 1, "1 or more"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
-            "mixup": (self.mixup >= 0, "0 or more"),
-            "accumulate": (self.accumulate >= 1, "1 or more"),
-            "shift": (self.shift >= 0, "0 or more"),
-        }
-        check_ranges(self, expected)
+        check_fields(self)
 
 
 def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
@@ -76,7 +65,7 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
     for field, value in changes.items():
         expected = choose("field of a recipe", field, kinds)
         if not isinstance(value, (int, float) if expected is float else expected):
-            raise InputError(f"Recipe.{field} is {value!r}: expected a {expected.__name__}.")
+            raise InputError(f"Recipe.{field} is {shortened(value)}: expected a {expected.__name__}.")
     return replace(recipe, **changes)
 
 

@@ -15,7 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.environment.actions import ratios_of_centred
 from dsfp_env.environment.observations import SHARED, column_of, states
 from dsfp_env.evaluation.rewards import RewardFunction
@@ -27,6 +28,7 @@ from dsfp_env.wrappers.many_masks import ManyMasks
 from dsfp_env.wrappers.table_rows import rows_of
 
 Infos = dict[str, Any]
+MOST_ENVS = 10_000_000
 
 
 class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -78,11 +80,11 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         **kwargs: Any,
     ) -> None:
         # What is for this class to check.
-        if not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-            raise InputError(f"num_envs is {num_envs!r}: expected a number of environments, 1 or more.")
+        if not isinstance(num_envs, (int, np.integer)) or not 1 <= num_envs <= MOST_ENVS:
+            raise InputError(f"num_envs is {shortened(num_envs)}: expected a number of environments, 1 or more.")
         self._mode = _checked_mode(autoreset_mode)
         for name, only in (("backend", "table"), ("render_mode", None)):
-            if kwargs.pop(name, only) != only:
+            if (came := kwargs.pop(name, only)) is not only and not (isinstance(came, str) and came == only):
                 raise InputError(f"Environments of a table in a vector have {name}={only!r} only: leave it out.")
         given = kwargs.get("evaluator")
         if not isinstance(given, (TableEvaluator, type(None))):
@@ -276,12 +278,14 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             InputError: If an action cannot be used.
         """
         try:
-            given = np.asarray(actions) if self._levels else np.asarray(actions, np.float64)
-        except (TypeError, ValueError) as error:
+            given = np.asarray(actions)
+        except Exception as error:  # whatever their class raises
+            raise_if_of_the_machine(error, "reading actions", "the actions")
             raise InputError(
                 f"The actions are no array of numbers ({error}): expected {self._expected()}."
             ) from error
-        if given.shape != (self.num_envs, len(self.agents)) or (self._levels and given.dtype.kind not in "iu"):
+        kinds = "iu" if self._levels else "iuf"
+        if given.shape != (self.num_envs, len(self.agents)) or given.dtype.kind not in kinds:
             raise InputError(
                 f"The actions have shape {given.shape} and type {given.dtype}: expected {self._expected()}."
             )
@@ -290,7 +294,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             fine = (given >= 0) & (given < self._places.sizes)
         else:
             lowest, highest = self._bounds
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 ratios = ratios_of_centred(given, lowest, highest).astype(np.float64)
             fine = (ratios >= lowest) & (ratios <= highest)
             levels = np.searchsorted(self._middles, ratios)
@@ -366,13 +370,16 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _which(self, options: Mapping[str, Any] | None) -> np.ndarray:
         """The environments to reset, ``[num_envs]`` bool."""
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"The options are {shortened(options)}: expected a dict, or None.")
         if not options or "reset_mask" not in options:
             return np.ones(self.num_envs, bool)
         mask = options["reset_mask"]
         fits = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
         if not fits or not mask.any():
             raise InputError(
-                f"options['reset_mask'] is {mask!r}: expected an array [{self.num_envs}] of bool, True somewhere."
+                f"options['reset_mask'] is {shortened(mask)}: expected an array [{self.num_envs}] of bool, True "
+                "somewhere."
             )
         return mask.copy()
 
@@ -380,16 +387,22 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Where a seed was given, ``[num_envs]`` bool, and the seeds, ``[num_envs]`` int64."""
         if seed is None:
             return np.zeros(self.num_envs, bool), self.evaluation_seeds
-        if isinstance(seed, int):
+        if isinstance(seed, (int, np.integer)):
             _check_seed(seed, 0)
-            seeds = np.uint64(seed % 2**63) + np.arange(self.num_envs, dtype=np.uint64)
+            seeds = np.uint64(int(seed) % 2**63) + np.arange(self.num_envs, dtype=np.uint64)
             return np.ones(self.num_envs, bool), (seeds % np.uint64(2**63)).astype(np.int64)
+        if (
+            not isinstance(seed, (Sequence, np.ndarray))
+            or isinstance(seed, (str, bytes))
+            or not np.shape(np.asarray(seed, object))
+        ):
+            raise InputError(f"The seeds are {shortened(seed)}: expected one, one for each environment, or None.")
         if len(seed) != self.num_envs:
             raise InputError(f"{len(seed)} seeds came for {self.num_envs} environments: expected one for each.")
         for place, one in enumerate(seed):
             _check_seed(one, place)
         given = np.array([one is not None for one in seed])
-        return given, np.array([(one or 0) % 2**63 for one in seed], np.int64)
+        return given, np.array([int(one or 0) % 2**63 for one in seed], np.int64)
 
     def _offsets_of(self, seeds: np.ndarray) -> np.ndarray:
         """Where the seed that answers begins, ``[num_envs]``; see `TableEvaluator.measured_seed`."""
@@ -413,18 +426,21 @@ def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _check_seed(seed: Any, place: int) -> None:
-    if seed is not None and not (isinstance(seed, int) and seed >= 0):
+    if seed is not None and not (isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0):
         raise InputError(
-            f"The seed of environment {place} is {seed!r}: expected a whole number, 0 or more, or None."
+            f"The seed of environment {place} is {shortened(seed)}: expected a whole number, 0 or more, or None."
         )
 
 
 def _checked_mode(mode: str | AutoresetMode) -> AutoresetMode:
     offered = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
-    found = next((one for one in offered if mode in (one, one.value)), None)
+    found = next(
+        (one for one in offered if isinstance(mode, (str, AutoresetMode)) and mode in (one, one.value)), None
+    )
     if found is None:
         raise InputError(
-            f"The autoreset mode is {mode!r}: expected {' or '.join(repr(one.value) for one in offered)}; without "
+            f"The autoreset mode is {shortened(mode)}: expected "
+            f"{' or '.join(repr(one.value) for one in offered)}; without "
             "one, use SyncVectorEnv."
         )
     return found

@@ -1,0 +1,127 @@
+"""What the files of a run may say: a schema for each, see `run_folder`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from dsfp_env.common.schemas import Counts, Name, Natural, Positive, Ratios, Share, Strict, Values
+
+Versions = dict[Name, Name]  # of packages
+RelativeMacs = Annotated[float, Meta(gt=0, le=1)]
+
+
+class Settings(Strict):
+    """`settings.json`; that of a folder of many runs says besides what must be the same for work to go on."""
+
+    settings: Values
+    versions: Versions
+    same: Values | None = None
+
+
+class Line(Strict):
+    """A line of `evaluations.jsonl`."""
+
+    evaluation: Positive
+    ratios: Ratios
+    validation_accuracy: Share
+    macs: Positive
+    relative_macs: RelativeMacs
+    params: Positive
+    reward: float
+
+
+class BestSoFar(Line):
+    """The best line of a run that was interrupted."""
+
+    test_accuracy: None
+
+
+class Entry(Strict):
+    """A network of a result."""
+
+    ratios: Ratios
+    validation_accuracy: Share
+    test_accuracy: Share
+    macs: Positive
+    relative_macs: RelativeMacs
+    params: Positive
+    filters: Positive
+    filters_kept: Counts
+    reward: float
+
+
+class Noted(Strict):
+    """A line of `journal.jsonl`."""
+
+    noted: tuple[list[Any], Any]  # question and answer
+    checksum: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+
+
+# What is noted in a journal, by the kind of question: of an evaluation the accuracy, of a final network its entry.
+NOTED: dict[str, Any] = {
+    "outcome": tuple[tuple[Literal["outcome"], Ratios, Natural], Share],
+    "final": tuple[tuple[Literal["final"], Ratios, list[Natural]], Entry],
+}
+
+
+class Baselines(Strict):
+    """What a result is compared with, see `finals.Baselines`."""
+
+    uniform: Entry
+    uniform_at_greedy: Entry
+    uniform_best_reward: Entry
+    random_search: Entry
+    random_search_equal_macs: Entry
+
+
+class Volumes(Strict):
+    """Hypervolumes."""
+
+    tried: Share
+    random_search: Share
+
+
+class Summary(Strict, kw_only=True):
+    """The settings that a result depends on and names."""
+
+    task: Name
+    agent: Name
+    seed: Natural
+    evaluations: Natural
+    horizon: Positive
+    credit: Name
+    observation: Name
+    criterion: Name
+    macs_budget: float | None
+    kd_batches: Natural | None
+    min_filters: Positive
+    round_to: Positive
+    network: Name | None
+    image_size: Positive | None
+    weights: Name | None
+    recipe: Name | None
+    reward: Name
+    task_seed: Natural
+    layers: Name | None = None  # and what follows: runs of before did not say
+    tie: Name | None = None
+    agents_per: Name = "layer"
+
+
+class Result(Summary, kw_only=True):
+    """`result.json` of a run that is at its end."""
+
+    original: Entry
+    best: Entry
+    greedy: Entry
+    baselines: Baselines
+    hypervolume: Volumes
+    pareto: Annotated[list[Line], Meta(min_length=1)]
+
+
+class Interrupted(Summary, kw_only=True):
+    """`result.json` of a run that is not."""
+
+    interrupted: Literal[True]
+    best: BestSoFar
