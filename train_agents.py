@@ -24,7 +24,7 @@ import torch
 import agents
 import dsfp_env
 from agents.leaderboard import runs as leaderboard
-from agents.registry import choose_agent
+from agents.registry import choose_agent, in_batches
 from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
@@ -50,7 +50,7 @@ from dsfp_env.evaluation.rewards import needs_time, reward_function
 from dsfp_env.tasks.loading import TaskOptions, check_task
 
 WITH_A_TABLE = (  # settings that mean something there
-    *("task", "agent", "backend", "evaluations", "seed", "seeds"),
+    *("task", "agent", "backend", "evaluations", "batch", "seed", "seeds"),
     *("reward", "macs_budget", "workers", "out"),
 )
 
@@ -69,6 +69,9 @@ class RunSettings(TaskOptions):
     of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
+    batch: int = 1
+    """Joint actions that are chosen before the agents learn from them, and evaluated at once by the workers. More
+    cost some of what is learned for each evaluation; results depend on it."""
     seed: int = 0
     """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
     seeds: str | None = None
@@ -108,7 +111,7 @@ class RunSettings(TaskOptions):
     """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
     between numbers of threads."""
     workers: int = min(8, os.cpu_count() or 1)
-    """Processes for the baselines (on a GPU none are used). Results do not depend on it."""
+    """Processes for the baselines and for batches (on a GPU none are used). Results do not depend on it."""
     store: bool = True
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
@@ -162,6 +165,7 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
             env = make_env(settings)
             agents.check_budget(env, settings.evaluations)
             team = make_team(settings, env)
+            agents.check_batch(team, settings.batch)
         except InputError:
             record.withdraw()
             raise
@@ -193,7 +197,7 @@ def judge(settings: RunSettings) -> None:
     given = settings.reward is not None or settings.macs_budget is not None
     budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
     asked = leaderboard.LeaderboardSettings(
-        agents=(settings.agent,),
+        agents=(in_batches(settings.agent, settings.batch),),
         table=settings.task,
         rewards=(f"{reward_name(settings)}{budget}",) if given else leaderboard.FORMS,
         seeds=settings.seeds or str(settings.seed),
@@ -218,7 +222,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
+    for name in ("evaluations", "batch", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
     if settings.threads > MOST_THREADS:
@@ -230,7 +234,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     check_task(settings.task, settings.given())
     parse_criterion(settings.criterion)
-    check_learners([settings.agent], settings.evaluations)
+    check_learners([in_batches(settings.agent, settings.batch)], settings.evaluations)
     reward_function(reward_name(settings), settings.macs_budget)
     choose_device(settings.device)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
@@ -293,9 +297,13 @@ def run(
     def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
         return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))
 
+    def compared() -> Baselines:
+        return Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
+
     with evaluator:
-        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
-        learn(settings, env, team, record)
+        background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
+        learn(settings, env, team, record, workers)
+        baselines = background or compared()
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
         best = choose_best(tried, rewards, score, start_many, settings.seed)
@@ -331,7 +339,7 @@ def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
 
 
 def learn(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder, workers: int
 ) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
@@ -344,7 +352,15 @@ def learn(
         progress.advance(evaluation.score)
 
     try:
-        agents.train(env, team, settings.evaluations, seed=settings.seed, on_evaluation=note)
+        agents.train(
+            env,
+            team,
+            settings.evaluations,
+            batch=settings.batch,
+            workers=workers,
+            seed=settings.seed,
+            on_evaluation=note,
+        )
     finally:
         progress.close()
     record.check_all_came()
@@ -385,6 +401,8 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
         "recipe",
     )
     shown = {name: getattr(settings, name) for name in names}
+    if settings.batch > 1:
+        shown["batch"] = settings.batch
     return {**shown, "reward": reward_name(settings), "task_seed": settings.seed_of_task(settings.seed)}
 
 
