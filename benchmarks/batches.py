@@ -31,6 +31,8 @@ from dsfp_env.common import command_line
 from dsfp_env.common.saying import say
 from dsfp_env.evaluation.workers import available_cores
 
+REWARDS = {"small-vgg-16px": ("accuracy_x_saving", "budget(macs_budget=0.3)")}  # no joint action meets 0.1 there
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -65,6 +67,7 @@ def compare(settings: Settings) -> None:
         asked = leaderboard.LeaderboardSettings(
             agents=tuple(in_batches(one, batch) for one in learners for batch in settings.batches),
             table=name,
+            rewards=REWARDS.get(name, leaderboard.FORMS),
             seeds=settings.seeds,
             evaluations=settings.evaluations,
             workers=settings.workers,
