@@ -1,4 +1,4 @@
-"""The loop: act, step, update, until the budget of evaluations is spent; one joint action at a time, or several."""
+"""The loop: act, step, update, until the budget of evaluations is spent."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def train(
 ) -> list[Evaluation]:
     """Let a team learn, episode after episode.
 
-    With a batch of k, k episodes go on at once, each in a copy of the environment: the team chooses k joint actions,
-    they are evaluated at once, and it learns from them in their order. What comes depends on k and the seed, not on
-    how many workers there are. The last batch is smaller, if k does not divide the budget.
+    With a batch of k, k episodes go on at once, each in a copy of the environment: the team chooses k joint
+    actions, they are evaluated at once, and it learns from them in their order. What comes depends on k and the
+    seed, not on how many workers there are. The last batch is smaller, if k does not divide the budget.
 
     Args:
         env: The environment. Each of its steps is one evaluation, or more: `LayerPruningEnv.evaluations_per_step`.
@@ -63,7 +63,7 @@ def train(
         Every joint action that was evaluated, in order.
 
     Raises:
-        InputError: If the budget is not enough for one step, or the team or the environment cannot have such a batch.
+        InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
     """
     check_batch(team, batch)
     if hasattr(team, "learn"):
@@ -87,7 +87,9 @@ def train(
             observations, _ = seen[number]
             next_observations, rewards, terminations, truncations, infos = lanes[number].step(actions)
             team.update(
-                JointTransition(observations, actions, rewards, next_observations, terminations, truncations, infos)
+                JointTransition(
+                    observations, actions, rewards, next_observations, terminations, truncations, infos
+                )
             )
             seen[number] = next_observations, infos
             spent += evaluations_of(infos)
@@ -104,8 +106,8 @@ def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
     chosen = list(team.act_many(*map(list, zip(*seen, strict=True))))
     if len(chosen) != len(seen):
         raise InputError(
-            f"act_many of {type(team).__name__} chose {len(chosen)} joint action(s) where {len(seen)} were asked for: "
-            "expected one for each of the observations."
+            f"act_many of {type(team).__name__} chose {len(chosen)} joint action(s) where {len(seen)} were asked "
+            "for: expected one for each of the observations."
         )
     return chosen
 
@@ -134,8 +136,8 @@ def check_batch(team: MultiAgent, batch: int) -> None:
     who = type(team).__name__
     if getattr(team, "alternates", False):
         raise InputError(
-            f"The batch is {batch}, and {who} must learn from one joint action before it chooses the next: expected "
-            "batch=1."
+            f"The batch is {batch}, and {who} must learn from one joint action before it chooses the next: "
+            "expected batch=1."
         )
     learn = getattr(team, "learn", None)
     if learn is not None and "batch" not in inspect.signature(learn).parameters:

@@ -198,7 +198,9 @@ def expanded(texts: Iterable[str]) -> list[str]:
     """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too."""
     parts = [text.partition("@") for text in texts]
     return list(
-        dict.fromkeys(f"{one}{at}{how}" for name, at, how in parts for one in (AGENTS if name == "all" else [name]))
+        dict.fromkeys(
+            f"{one}{at}{how}" for name, at, how in parts for one in (AGENTS if name == "all" else [name])
+        )
     )
 
 
@@ -232,7 +234,7 @@ def contestant(text: str) -> Contestant:
             chosen = chosen._replace(batch=int(value))
         else:
             raise InputError(
-                f"The learner {text!r} has {one!r} after an @: expected a kind of credit ({', '.join(KINDS)}), or a "
-                "batch such as batch=4."
+                f"The learner {text!r} has {one!r} after an @: expected a kind of credit ({', '.join(KINDS)}), or "
+                "a batch such as batch=4."
             )
     return chosen

@@ -6,8 +6,8 @@ Every learner that is quick itself, with every k in `BATCHES`, on every table th
 default rewards; a leaderboard (`agents.leaderboard`) for each table, so what was stopped goes on. In Markdown, for
 each table and reward:
 
-- **At equal evaluations**: the mean normalised regret of the best joint action after all of them, and by how much that
-  is more than with k = 1, with its 95 % interval over seeds (pairs of runs of one seed).
+- **At equal evaluations**: the mean normalised regret of the best joint action after all of them, and by how much
+  that is more than with k = 1, with its 95 % interval over seeds (pairs of runs of one seed).
 - **At equal time**, if k are evaluated in the time of one: rounds until the mean regret is below a bound.
 """
 
@@ -109,7 +109,9 @@ def row_of(curves: Sequence[np.ndarray], settings: Settings) -> list[str]:
     for curve in curves[1:]:
         more, low, high = (float(one[0]) for one in bands(curve[:, -1:] - first))
         cells.append(f"{curve[:, -1].mean():.3f} ({more:+.3f} [{low:+.3f}, {high:+.3f}])")
-    return cells + [rounds_to(curve, batch, settings.bound) for curve, batch in zip(curves, settings.batches, strict=True)]
+    return cells + [
+        rounds_to(curve, batch, settings.bound) for curve, batch in zip(curves, settings.batches, strict=True)
+    ]
 
 
 def rounds_to(curve: np.ndarray, batch: int, bound: float) -> str:

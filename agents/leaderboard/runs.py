@@ -11,7 +11,8 @@ computed from the table. There is one file for each learner and reward, and a ru
 stopped and started again, or asked for more seeds, learners or rewards, the command goes on where it was.
 
 The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``. With a budget of MACs, those who choose levels choose under masks.
+credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``. With a budget of MACs, those
+who choose levels choose under masks.
 """
 
 from __future__ import annotations
@@ -185,13 +186,13 @@ def _is_slow(text: str) -> bool:
 def _left(settings: LeaderboardSettings, forms: Iterable[Form], folder: Path) -> list[Job]:
     """The runs that no file has, the slow ones first and one by one, so that all processes end together."""
     jobs = []
-    for contestant in expanded(settings.agents):
-        size = 1 if _is_slow(contestant) else CHUNK
+    for one in expanded(settings.agents):
+        size = 1 if _is_slow(one) else CHUNK
         for form in forms:
-            known = runs_in(piece(folder, form, contestant))
-            missing = [seed for seed in _seeds_of(contestant, settings) if seed not in known]
+            known = runs_in(piece(folder, form, one))
+            missing = [seed for seed in _seeds_of(one, settings) if seed not in known]
             for first in range(0, len(missing), size):
-                jobs.append(Job(contestant, form, tuple(missing[first : first + size])))
+                jobs.append(Job(one, form, tuple(missing[first : first + size])))
     return sorted(jobs, key=lambda job: not _is_slow(job.agent))
 
 

@@ -5,8 +5,8 @@ levels come first, then of two and of one; when no step of one is better, the se
 joint action. What is kept is the best of all.
 
 Asked for several joint actions at once, it proposes the next of its sweep. Where the sweep ends before they are
-enough, what comes next depends on what is not known yet: then the smaller steps that will follow if nothing is better,
-and after these random joint actions, which may be better places to go on from.
+enough, what comes next depends on what is not known yet: then the smaller steps that will follow if nothing is
+better, and after these random joint actions, which may be better places to go on from.
 
 In longer episodes it learns from the score of every step as if it were an episode of its own.
 """
@@ -141,9 +141,7 @@ class CoordinateSearch:
     def _changes(self, step: int) -> list[tuple[int, int]]:
         """A sweep with this step: numbers of agents, with the changes of their levels, in random order."""
         numbers = self._rng.permutation(len(self._middle)).tolist()
-        return [
-            (number, change) for number in numbers for change in self._rng.permutation([-step, step]).tolist()
-        ]
+        return [(number, change) for number in numbers for change in self._rng.permutation([-step, step]).tolist()]
 
     def _anywhere(self) -> np.ndarray:
         """A random joint action."""

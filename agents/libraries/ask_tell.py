@@ -71,7 +71,7 @@ class AskTellTeam:
         self._spaces = {agent: _checked_space(agent, env.action_space(agent)) for agent in env.possible_agents}
         self._middle = {agent: _middle(space) for agent, space in self._spaces.items()}
         self.alternates = bool(getattr(optimiser, "alternates", False))
-        # As the optimiser gave it, and as actions by agent: the last that it was told of, or those that it will be.
+        # As the optimiser gave it, and as actions by agent: what it will be told of, or the last that it was.
         self._asked: list[tuple[Any, dict[str, Any]]] = [(None, {})]
         self._best: JointTransition | None = None
 
@@ -101,16 +101,12 @@ class AskTellTeam:
         self.optimiser.tell(self._told(_numbers(transition.actions)), self._worth(transition))
         return {"best_score": self._best.score}
 
-    def _played(
-        self, asked: Sequence[Any], infos: Sequence[Mapping[str, dict[str, Any]]]
-    ) -> list[dict[str, Any]]:
+    def _played(self, asked: Sequence[Any], infos: Sequence[Mapping[str, dict[str, Any]]]) -> list[dict[str, Any]]:
         """What is played of what the optimiser asked for; it is told of it in this order."""
         if len(asked) != len(infos):
             raise InputError(f"The optimiser asked for {len(asked)} joint action(s): expected {len(infos)}.")
         self._asked = [(one, _as_actions(one, self._spaces)) for one in asked]
-        return [
-            under_masks(self._env, own, wished) for own, (_, wished) in zip(infos, self._asked, strict=True)
-        ]
+        return [under_masks(self._env, own, wished) for own, (_, wished) in zip(infos, self._asked, strict=True)]
 
     def _told(self, played: dict[str, float]) -> Any:
         """What was played, in the optimiser's own words if it is what it asked for, else in its form."""

@@ -5,7 +5,7 @@ actions, keeps the better half, and moves and shapes its distribution towards th
 only. When it has converged before the evaluations are spent, it starts again from a random joint action with
 twice as many in a generation (IPOP, Auger and Hansen 2005).
 
-With a batch of k, a generation is drawn in batches, and is as many of these as it needs: it may be a little larger.
+With a batch of k, a generation is so many whole batches that it is no smaller than without.
 
 The library cma is no dependency: ``pip install cma``.
 """

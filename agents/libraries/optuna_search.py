@@ -126,7 +126,7 @@ class NSGA2(OptunaSearch):
 class _Study:
     """Optuna's ask and tell, for joint actions; a joint action that is not told is asked again.
 
-    Several trials may be open; the sampler knows of them (TPE takes them for bad ones). They are told in their order.
+    Several trials may be open, of which the sampler knows (TPE takes them for bad ones). They are told in order.
     """
 
     def __init__(self, spaces: Mapping[str, Space[Any]], sampler: Any, directions: list[str]) -> None:

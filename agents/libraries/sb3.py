@@ -52,7 +52,13 @@ def _ppo(budget: Budget) -> dict[str, Any]:
     policy = {"net_arch": [32], "log_std_init": -0.7}  # the library's 0 plays the bounds half of the time
     n_steps = -(-n_steps // budget.batch)  # of each of the episodes that go on at once
     transitions = n_steps * budget.batch * budget.slots
-    return {"n_steps": n_steps, "batch_size": transitions, "learning_rate": 1e-2, "gamma": 1.0, "policy_kwargs": policy}
+    return {
+        "n_steps": n_steps,
+        "batch_size": transitions,
+        "learning_rate": 1e-2,
+        "gamma": 1.0,
+        "policy_kwargs": policy,
+    }
 
 
 def _maskable_ppo(budget: Budget) -> dict[str, Any]:
@@ -260,8 +266,8 @@ class StableBaselines3:
             return
         if self.model.num_timesteps:
             raise InputError(
-                f"The batch is {batch}, and the model has learned with {self.model.n_envs // self._slots}: expected "
-                "the same."
+                f"The batch is {batch}, and the model has learned with {self.model.n_envs // self._slots}: "
+                "expected the same."
             )
         self.model = self._model(self._seen_together(env, batch, Ledger(0), None), batch)
         self._player = Player(self.model, env, self._view)

@@ -46,7 +46,7 @@ class Together:
         self.recorded = [Recorded(lane, ledger) for lane in self._lanes]
 
     def start(self, actions: Sequence[Mapping[str, Any]]) -> None:
-        """Begin to evaluate the joint actions of all lanes, or of the first, if the budget is not enough for all."""
+        """Begin to evaluate the joint actions of all lanes, or of the first that the budget is enough for."""
         count = min(len(self._lanes), self._ledger.steps_left(self._env))
         known = start_lanes(self._lanes[:count], actions[:count], self._workers) if count else iter(())
         for lane in self.recorded:

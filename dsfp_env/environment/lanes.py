@@ -17,7 +17,7 @@ from dsfp_env.environment.env import LayerPruningEnv
 
 
 class Lane(BaseParallelWrapper[str, Any, Any]):
-    """One of several episodes: `reset` begins the next one of the environment, and a copy of it goes on from there.
+    """One of several episodes: `reset` begins the next one of the environment, and a copy goes on from there.
 
     So whatever an environment draws at the start of an episode (masks) it draws for one lane after another, in the
     order in which they are reset, as it would for one episode after another. It takes no step itself.
@@ -32,7 +32,9 @@ class Lane(BaseParallelWrapper[str, Any, Any]):
     def __init__(self, env: ParallelEnv[str, Any, Any]) -> None:
         super().__init__(env)
         self._one = env
-        spaces = [space(agent) for space in (env.observation_space, env.action_space) for agent in env.possible_agents]
+        spaces = [
+            space(agent) for space in (env.observation_space, env.action_space) for agent in env.possible_agents
+        ]
         self._shared = {id(space): space for space in spaces}  # nobody draws from them here
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
@@ -65,5 +67,5 @@ def start_lanes(
     """
     envs = [lane.env for lane in lanes]
     if all(isinstance(env, LayerPruningEnv) for env in envs):
-        return start_ahead(envs, actions, workers)  # type: ignore[arg-type]
+        return start_ahead(envs, actions, workers)
     return repeat(None, len(envs))
