@@ -24,7 +24,7 @@ import torch
 import agents
 import dsfp_env
 from agents.leaderboard import runs as leaderboard
-from agents.registry import choose_agent
+from agents.registry import choose_agent, in_batches
 from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
@@ -53,7 +53,7 @@ from dsfp_env.evaluation.workers import check_workers
 from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
-    *("task", "agent", "backend", "evaluations", "seed", "seeds"),
+    *("task", "agent", "backend", "evaluations", "batch", "seed", "seeds"),
     *("reward", "macs_budget", "workers", "out"),
 )
 
@@ -72,6 +72,9 @@ class RunSettings(TaskOptions):
     of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
+    batch: int = 1
+    """Joint actions that are chosen before the agents learn from them, and evaluated at once by the workers. More
+    cost some of what is learned for each evaluation; results depend on it."""
     seed: int = 0
     """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
     seeds: str | None = None
@@ -111,8 +114,8 @@ class RunSettings(TaskOptions):
     """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
     between numbers of threads."""
     workers: int = min(8, os.cpu_count() or 1)
-    """Processes for the baselines, and for the evaluations of a step with difference credit (on a GPU none are
-    used). Results do not depend on it."""
+    """Processes for the baselines, for batches, and for the evaluations of a step with difference credit (on a GPU
+    none are used). Results do not depend on it."""
     store: bool = True
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
@@ -166,6 +169,7 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
             env = make_env(settings)
             agents.check_budget(env, settings.evaluations)
             team = make_team(settings, env)
+            agents.check_batch(team, settings.batch)
         except InputError:
             record.withdraw()
             raise
@@ -210,7 +214,7 @@ def board_settings(settings: RunSettings) -> leaderboard.LeaderboardSettings:
     given = settings.reward is not None or settings.macs_budget is not None
     budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
     asked = leaderboard.LeaderboardSettings(
-        agents=(settings.agent,),
+        agents=(in_batches(settings.agent, settings.batch),),
         table=settings.task,
         rewards=(f"{reward_name(settings)}{budget}",) if given else leaderboard.FORMS,
         seeds=settings.seeds or str(settings.seed),
@@ -232,7 +236,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "horizon", "threads", "workers", "min_filters", "round_to"):
+    for name in ("evaluations", "batch", "horizon", "threads", "workers", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
     check_workers(settings.workers)
@@ -245,7 +249,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     settings.check()
     parse_criterion(settings.criterion)
-    check_learners([settings.agent], settings.evaluations)
+    check_learners([in_batches(settings.agent, settings.batch)], settings.evaluations)
     Rules(
         choose_agent(settings.agent).actions,
         reward_name(settings),
@@ -317,9 +321,13 @@ def run(
     def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
         return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))
 
+    def compared() -> Baselines:
+        return Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
+
     with evaluator:
-        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
-        learn(settings, env, team, record)
+        background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
+        learn(settings, env, team, record, workers)
+        baselines = background or compared()
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
         best = choose_best(tried, rewards, score, start_many, settings.seed)
@@ -355,7 +363,7 @@ def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
 
 
 def learn(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder, workers: int
 ) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
@@ -368,7 +376,15 @@ def learn(
         progress.advance(evaluation.score)
 
     try:
-        agents.train(env, team, settings.evaluations, seed=settings.seed, on_evaluation=note)
+        agents.train(
+            env,
+            team,
+            settings.evaluations,
+            batch=settings.batch,
+            workers=workers,
+            seed=settings.seed,
+            on_evaluation=note,
+        )
     finally:
         progress.close()
     record.check_all_came()
@@ -412,6 +428,8 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
         "agents_per",
     )
     shown = {name: getattr(settings, name) for name in names}
+    if settings.batch > 1:
+        shown["batch"] = settings.batch
     return {**shown, "reward": reward_name(settings), "task_seed": settings.seed_of_task(settings.seed)}
 
 

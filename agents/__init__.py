@@ -21,6 +21,7 @@ from agents.libraries.functions import from_function as from_function
 from agents.libraries.sb3 import from_sb3 as from_sb3
 from agents.loop import Evaluation as Evaluation
 from agents.loop import best as best
+from agents.loop import check_batch as check_batch
 from agents.loop import check_budget as check_budget
 from agents.loop import play as play
 from agents.loop import train as train

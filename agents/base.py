@@ -5,6 +5,14 @@ sentence what is wrong with one.
 
 Where a budget of MACs masks levels, ``info["action_mask"]`` tells an agent which it may choose (see
 `agents.masking`). A learner that sees the observation only has no need of ``info``.
+
+**Several at once.** With a batch of k, k joint actions are chosen before the first of them is learned from:
+``act`` is called k times, then ``update`` k times, in the same order. Two things are optional, of a learner of one
+layer as of a team:
+
+- ``act_many(observations, infos)``, for those who know better what to choose k times without news. It takes lists,
+  an entry for each of the k, and returns a list of k actions (joint actions, of a team). Of one it is ``act``.
+- ``alternates = True``, for those who must learn from each action before the next: they are refused a batch.
 """
 
 from __future__ import annotations

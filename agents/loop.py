@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.lanes import Lane, start_lanes
 from dsfp_env.environment.transitions import score_of
 
 
@@ -36,15 +39,23 @@ def train(
     team: MultiAgent,
     evaluations: int,
     *,
+    batch: int = 1,
+    workers: int | None = None,
     seed: int | None = None,
     on_evaluation: Callable[[Evaluation], None] | None = None,
 ) -> list[Evaluation]:
     """Let a team learn, episode after episode.
 
+    With a batch of k, k episodes go on at once, each in a copy of the environment: the team chooses k joint
+    actions, they are evaluated at once, and it learns from them in their order. What comes depends on k and the
+    seed, not on how many workers there are. The last batch is smaller, if k does not divide the budget.
+
     Args:
         env: The environment. Each of its steps is one evaluation, or more: `LayerPruningEnv.evaluations_per_step`.
         team: The learners. One with a loop of its own has a method ``learn``, which takes what follows here.
         evaluations: That may be spent; never more are.
+        batch: Joint actions that are chosen before the team learns from them.
+        workers: That evaluate a batch; as in `Evaluator.evaluate_many`.
         seed: For the first reset of the environment.
         on_evaluation: Called after every step, when the team has learned from it.
 
@@ -52,29 +63,53 @@ def train(
         Every joint action that was evaluated, in order.
 
     Raises:
-        InputError: If the budget is not enough for one step.
+        InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
     """
+    check_batch(team, batch)
     if hasattr(team, "learn"):
-        learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=on_evaluation)
+        many = {} if batch == 1 else {"batch": batch, "workers": workers}
+        learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=on_evaluation, **many)
         return learned
     check_budget(env, evaluations)
     history: list[Evaluation] = []
     spent = 0
-    observations, infos = env.reset(seed=seed)
-    while spent + evaluations_per_step(env) <= evaluations:
-        if not env.agents:
-            observations, infos = env.reset()
-        actions = team.act(observations, infos)
-        next_observations, rewards, terminations, truncations, infos = env.step(actions)
-        team.update(
-            JointTransition(observations, actions, rewards, next_observations, terminations, truncations, infos)
-        )
-        observations = next_observations
-        spent += evaluations_of(infos)
-        history.append(Evaluation(spent, actions, rewards, infos))
-        if on_evaluation is not None:
-            on_evaluation(history[-1])
+    lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(batch)]
+    seen: dict[int, tuple[Any, Any]] = {}  # by number of the lane: observations and infos
+    while count := min(batch, (evaluations - spent) // evaluations_per_step(env)):
+        for number, lane in enumerate(lanes[:count]):
+            if number not in seen:
+                seen[number] = lane.reset(seed=None if seen else seed)
+            elif not lane.agents:
+                seen[number] = lane.reset()
+        chosen = _chosen(team, [seen[number] for number in range(count)])
+        known = iter([None]) if batch == 1 else start_lanes(lanes[:count], chosen, workers)
+        for number, (actions, _) in enumerate(zip(chosen, known, strict=True)):
+            observations, _ = seen[number]
+            next_observations, rewards, terminations, truncations, infos = lanes[number].step(actions)
+            team.update(
+                JointTransition(
+                    observations, actions, rewards, next_observations, terminations, truncations, infos
+                )
+            )
+            seen[number] = next_observations, infos
+            spent += evaluations_of(infos)
+            history.append(Evaluation(spent, actions, rewards, infos))
+            if on_evaluation is not None:
+                on_evaluation(history[-1])
     return history
+
+
+def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """A joint action for each pair of observations and infos, all before the team learns from any of them."""
+    if len(seen) == 1 or not hasattr(team, "act_many"):
+        return [team.act(observations, infos) for observations, infos in seen]
+    chosen = list(team.act_many(*map(list, zip(*seen, strict=True))))
+    if len(chosen) != len(seen):
+        raise InputError(
+            f"act_many of {type(team).__name__} chose {len(chosen)} joint action(s) where {len(seen)} were asked "
+            "for: expected one for each of the observations."
+        )
+    return chosen
 
 
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
@@ -86,6 +121,30 @@ def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
         observations, rewards, _, _, infos = env.step(actions)
         spent += evaluations_of(infos)
     return Evaluation(spent, actions, rewards, infos)
+
+
+def check_batch(team: MultiAgent, batch: int) -> None:
+    """Refuse a batch that there is not, or that a team cannot have.
+
+    Raises:
+        InputError: If so.
+    """
+    if not isinstance(batch, Integral) or isinstance(batch, bool) or batch < 1:
+        raise InputError(f"The batch is {batch!r}: expected a whole number of joint actions, 1 or more.")
+    if batch == 1:
+        return
+    who = type(team).__name__
+    if getattr(team, "alternates", False):
+        raise InputError(
+            f"The batch is {batch}, and {who} must learn from one joint action before it chooses the next: "
+            "expected batch=1."
+        )
+    learn = getattr(team, "learn", None)
+    if learn is not None and "batch" not in inspect.signature(learn).parameters:
+        raise InputError(
+            f"The batch is {batch}, and {who} has a loop of its own, whose method learn takes no batch: expected "
+            "batch=1, or that learn takes batch and workers."
+        )
 
 
 def check_budget(env: ParallelEnv[str, Any, Any], evaluations: int) -> None:

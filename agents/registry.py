@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 from pettingzoo import ParallelEnv
 
@@ -194,18 +194,47 @@ def _told(name: str, chosen: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def expanded(names: Iterable[str]) -> list[str]:
-    """The contestants, each once, with every learner in the place of ``all``."""
-    return list(dict.fromkeys(one for name in names for one in (AGENTS if name == "all" else [name])))
+def expanded(texts: Iterable[str]) -> list[str]:
+    """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too."""
+    parts = [text.partition("@") for text in texts]
+    return list(
+        dict.fromkeys(
+            f"{one}{at}{how}" for name, at, how in parts for one in (AGENTS if name == "all" else [name])
+        )
+    )
 
 
-def credit_of(contestant: str) -> tuple[str, str]:
-    """The learner and the kind of credit that a contestant means.
+def in_batches(agent: str, batch: int) -> str:
+    """The contestant that a learner is with a batch."""
+    return agent if batch == 1 else f"{agent}@batch={batch}"
+
+
+class Contestant(NamedTuple):
+    """A learner, and how it learns, as in ``q_learning(step_size=0.5)@difference@batch=4``."""
+
+    agent: str  # for `choose_agent`
+    credit: str = "shared"  # a kind in `dsfp_env.environment.credit`
+    batch: int = 1  # joint actions that it chooses before it learns from them
+
+
+def contestant(text: str) -> Contestant:
+    """The contestant that a text means.
 
     Raises:
-        InputError: If the kind of credit is unknown.
+        InputError: If what comes after an ``@`` is neither a kind of credit nor a batch.
     """
-    name, at, credit = contestant.partition("@")
-    if at:
-        choose("credit", credit, dict.fromkeys(KINDS))
-    return name, credit or "shared"
+    agent, *more = text.split("@")
+    chosen = Contestant(agent)
+    for one in more:
+        name, equals, value = one.partition("=")
+        if not equals:
+            choose("credit", one, dict.fromkeys(KINDS))
+            chosen = chosen._replace(credit=one)
+        elif name == "batch" and value.isdecimal() and int(value) > 0:
+            chosen = chosen._replace(batch=int(value))
+        else:
+            raise InputError(
+                f"The learner {text!r} has {one!r} after an @: expected a kind of credit ({', '.join(KINDS)}), or "
+                "a batch such as batch=4."
+            )
+    return chosen

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 
 from agents.loop import train
-from agents.registry import AGENTS, choose_agent, credit_of
+from agents.registry import AGENTS, choose_agent, contestant
 from dsfp_env.common.choices import parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.toy import ToyEnv
@@ -22,7 +22,8 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
     toys.
 
     Args:
-        contestants: As for `registry.choose_agent`; a kind of credit may be added as in ``ucb1@difference``.
+        contestants: As for `registry.choose_agent`; a kind of credit and a batch may be added as in
+            ``ucb1@difference@batch=4``.
         evaluations: The budget that they are made for.
 
     Raises:
@@ -30,17 +31,17 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
     """
     if not 1 <= evaluations <= MOST_EVALUATIONS:
         raise InputError(f"The evaluations are {evaluations}: expected from 1 to {MOST_EVALUATIONS}.")
-    for contestant in contestants:
-        text, _ = credit_of(contestant)
+    for one in contestants:
+        text, _, batch = contestant(one)
         entry = choose_agent(text)
         name, options = parse_call("agent", text)
-        if not options or name not in AGENTS:
+        if name not in AGENTS or (not options and batch == 1):
             continue
         env = ToyEnv(entry.actions)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # so few steps teach some learners nothing
-                train(env, entry.make(env, 0, max(evaluations, 1)), STEPS, seed=0)
+                train(env, entry.make(env, 0, max(evaluations, 1)), STEPS, batch=batch, seed=0)
         except InputError:
             raise
         except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError) as error:

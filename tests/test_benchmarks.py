@@ -42,6 +42,17 @@ def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
 
 
+def test_batches(tmp_path):
+    asked = ["--tables", "digits", "--batches", "1", "2", "--seeds", "0-1", "--evaluations", "4", "--out", "out"]
+    command = [sys.executable, str(BENCHMARKS / "batches.py"), "--workers", "1", *asked]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("### digits, budget(macs_budget=0.1)")[1]
+    rows = [line for line in printed.splitlines() if line.startswith("| random_search | ")]
+    assert len(rows) == 1
+    assert rows[0].count("|") == 6
+
+
 def test_blocks(tmp_path):
     pytest.importorskip("torch_pruning", reason="what it compares with is not installed")
     lines = run("blocks.py", "repvgg", "convnext_conv", folder=tmp_path).strip().splitlines()

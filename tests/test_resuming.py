@@ -187,6 +187,19 @@ def test_so_does_one_with_difference_credit_several_steps_and_masks(tmp_path, wh
     check_kills(tmp_path, wholes(**changed), measured, 3, random.Random(0), **changed)
 
 
+def test_so_does_one_in_batches_whoever_evaluates_them(tmp_path, wholes, measured):
+    changed = {"agent": "thompson", "batch": 4}  # of nine evaluations: the last batch is of one
+    whole = wholes(**changed)
+    died, again = check_kills(tmp_path, whole, measured, 3, random.Random(4), **changed)
+    assert died
+    assert again <= wholes.cost[whole] + died * 3
+    assert train_agents.train(settings(tmp_path / "two", workers=2, **changed)) == 0
+    check_same_bytes(tmp_path / "two", whole)
+    assert json.loads((whole / "settings.json").read_text())["settings"]["batch"] == 4
+    assert json.loads((whole / "result.json").read_text())["batch"] == 4
+    assert (whole / "evaluations.jsonl").read_bytes() != (wholes("thompson") / "evaluations.jsonl").read_bytes()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("agent", [*AGENTS, "sac", "maskable_ppo", "nsga2", "cma_es", "linucb", "joint_thompson"])
 @pytest.mark.usefixtures("digits")

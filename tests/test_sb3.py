@@ -9,7 +9,7 @@ import torch
 import agents
 import dsfp_env
 import train_agents
-from agents.libraries.recording import BudgetSpent, Recorded
+from agents.libraries.recording import BudgetSpent, Ledger, Recorded
 from agents.libraries.sb3 import ALGORITHMS, StableBaselines3, from_sb3
 from agents.registry import choose_agent
 from dsfp_env import InputError
@@ -103,14 +103,15 @@ def test_a_trained_model_plays(tmp_path, view):
 
 def test_recording_stops_before_the_budget_is_exceeded(tiny):
     env = dsfp_env.parallel_env(task=tiny, credit="difference", seed=0)  # up to 3 evaluations a step
-    recorded = Recorded(env, 7)
+    ledger = Ledger(7)
+    recorded = Recorded(env, ledger)
     for _ in range(2):
         recorded.reset()
         recorded.step({"conv_0": 20.0, "conv_1": 80.0})
     recorded.reset()
     with pytest.raises(BudgetSpent):
         recorded.step({"conv_0": 20.0, "conv_1": 80.0})
-    assert [evaluation.number for evaluation in recorded.history] == [3, 6]
+    assert [evaluation.number for evaluation in ledger.history] == [3, 6]
 
 
 def test_bad_input_gets_a_sentence():

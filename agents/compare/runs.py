@@ -9,7 +9,7 @@ and its greedy one (what the learner believes best) are measured again with fine
 seen: the highest reward of a search is partly luck.
 
 The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``.
+credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import agents
 import dsfp_env
 from agents.compare.report import draw, draw_fronts, table
-from agents.registry import choose_agent, credit_of, expanded
+from agents.registry import choose_agent, contestant, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
 from agents.reporting.records import Entry, RelativeMacs
@@ -219,10 +219,10 @@ def _evaluator(task: str, seed: int) -> dsfp_env.Evaluator:
 
 
 def make_run(
-    evaluator: dsfp_env.Evaluator, settings: ComparisonSettings, contestant: str, budget: int, seed: int
+    evaluator: dsfp_env.Evaluator, settings: ComparisonSettings, text: str, budget: int, seed: int
 ) -> dict[str, Any]:
     """Let one learner learn; returns what it tried, and its best and its greedy joint action measured anew."""
-    name, credit = credit_of(contestant)
+    name, credit, batch = contestant(text)
     entry = choose_agent(name)
     env = dsfp_env.parallel_env(
         evaluator=evaluator,
@@ -232,7 +232,7 @@ def make_run(
         credit=credit,
     )
     team = entry.make(env, seed, budget)
-    history = agents.train(env, team, budget, seed=seed)
+    history = agents.train(env, team, budget, batch=batch, seed=seed)
     greedy = agents.play(env, team)
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]
     accuracies, macs = [info["accuracy"] for info in infos], [info["relative_macs"] for info in infos]
@@ -241,7 +241,7 @@ def make_run(
         for which, evaluation in (("best", agents.best(history)), ("greedy", greedy))
     }
     return {
-        "agent": contestant,
+        "agent": text,
         "budget": budget,
         "seed": seed,
         **measured,

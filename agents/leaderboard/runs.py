@@ -11,7 +11,8 @@ computed from the table. There is one file for each learner and reward, and a ru
 stopped and started again, or asked for more seeds, learners or rewards, the command goes on where it was.
 
 The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``. With a budget of MACs, those who choose levels choose under masks.
+credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``. With a budget of MACs, those
+who choose levels choose under masks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import agents
 import dsfp_env
 from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_form
 from agents.leaderboard.report import draw, tables
-from agents.registry import choose_agent, credit_of, expanded
+from agents.registry import choose_agent, contestant, expanded
 from agents.reporting.run_folder import (
     RUNS,
     SETTINGS,
@@ -201,20 +202,20 @@ def _seeds_of(contestant: str, settings: LeaderboardSettings) -> list[int]:
     return seeds[: settings.slow_seeds] if _is_slow(contestant) and settings.slow_seeds else seeds
 
 
-def _is_slow(contestant: str) -> bool:
-    return choose_agent(credit_of(contestant)[0]).slow
+def _is_slow(text: str) -> bool:
+    return choose_agent(contestant(text).agent).slow
 
 
 def _left(settings: LeaderboardSettings, table: dsfp_env.Table, forms: Iterable[Form], folder: Path) -> list[Job]:
     """The runs that no file has, the slow ones first and one by one, so that all processes end together."""
     jobs = []
-    for contestant in expanded(settings.agents):
-        size = 1 if _is_slow(contestant) else CHUNK
+    for one in expanded(settings.agents):
+        size = 1 if _is_slow(one) else CHUNK
         for form in forms:
-            known = _read(piece(folder, form, contestant), table)
-            missing = [seed for seed in _seeds_of(contestant, settings) if seed not in known]
+            known = runs_in(piece(folder, form, one), table)
+            missing = [seed for seed in _seeds_of(one, settings) if seed not in known]
             for first in range(0, len(missing), size):
-                jobs.append(Job(contestant, form, tuple(missing[first : first + size])))
+                jobs.append(Job(one, form, tuple(missing[first : first + size])))
     return sorted(jobs, key=lambda job: not _is_slow(job.agent))
 
 
@@ -229,7 +230,7 @@ def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Jo
             refused.add((job.agent, made))
         else:
             path = piece(folder, job.form, job.agent)
-            _write(path, _read(path, table) | {run["seed"]: run for run in made})
+            _write(path, runs_in(path, table) | {run["seed"]: run for run in made})
         for _ in job.seeds:
             progress.advance()
     progress.close()
@@ -258,13 +259,13 @@ def _env(evaluator: dsfp_env.TableEvaluator, form: Form, actions: str, credit: s
     )
 
 
-def make_run(evaluator: dsfp_env.TableEvaluator, contestant: str, form: Form, seed: int, evaluations: int) -> Run:
+def make_run(evaluator: dsfp_env.TableEvaluator, text: str, form: Form, seed: int, evaluations: int) -> Run:
     """Let one learner learn; returns the rows of the table that it tried, and the one that it plays in the end."""
-    name, credit = credit_of(contestant)
+    name, credit, batch = contestant(text)
     entry, row_of = choose_agent(name), evaluator.table.row_of
     env = _env(evaluator, form, entry.actions, credit)
     team = entry.make(env, seed, evaluations)
-    history = agents.train(env, team, evaluations, seed=seed)
+    history = agents.train(env, team, evaluations, batch=batch, seed=seed)
     return {
         "seed": seed,
         "rows": [row_of(evaluation.ratios) for evaluation in history],
@@ -278,7 +279,7 @@ def piece(folder: Path, form: Form, contestant: str) -> Path:
     return folder / RUNS / f"{as_file_name(f'{form.text}--{contestant}')}.jsonl"
 
 
-def _read(path: Path, table: dsfp_env.Table) -> dict[int, Run]:
+def runs_in(path: Path, table: dsfp_env.Table) -> dict[int, Run]:
     """Runs by seed; none, if there is no file.
 
     Raises:
@@ -296,7 +297,7 @@ def _read(path: Path, table: dsfp_env.Table) -> dict[int, Run]:
 
 
 def _known(folder: Path, table: dsfp_env.Table, form: Form, contestant: str, seeds: Iterable[int]) -> list[Run]:
-    known = _read(piece(folder, form, contestant), table)
+    known = runs_in(piece(folder, form, contestant), table)
     return [known[seed] for seed in seeds if seed in known]
 
 

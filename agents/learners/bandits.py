@@ -18,6 +18,7 @@ means are plain.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -169,12 +170,24 @@ class UCB1(LevelBandit):
 
     def choose(self, levels: np.ndarray) -> int:
         """See `LevelBandit.choose`."""
-        untried = levels[self.counts[levels] == 0]
+        return self._choose(levels, self.counts)
+
+    def act_many(self, observations: Sequence[Any], infos: Sequence[dict[str, Any]]) -> list[int]:
+        """Several levels: those chosen before count as played with the mean that is known, so bounds come down."""
+        counts, chosen = self.counts.copy(), []
+        for info in infos:
+            chosen.append(self._choose(allowed(info, len(counts)), counts))
+            counts[chosen[-1]] += 1
+        return chosen
+
+    def _choose(self, levels: np.ndarray, counts: np.ndarray) -> int:
+        """A level of those ``[k]`` that are allowed, when all were played so often, ``[levels]``."""
+        untried = levels[counts[levels] == 0]
         if untried.size:
             return int(self._rng.choice(untried))
         if self._rng.random() < self.epsilon:
             return int(self._rng.choice(levels))
-        widths = np.sqrt(2 * math.log(self.counts.sum()) / self.counts[levels])
+        widths = np.sqrt(2 * math.log(counts.sum()) / counts[levels])
         return self.best_of(levels, self.means[levels] + self.exploration * widths)
 
 

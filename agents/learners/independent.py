@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MakeAgent
 from agents.masking import infos_in_turn
+from dsfp_env.common.errors import InputError
 
 
 class Independent:
@@ -39,16 +40,54 @@ class Independent:
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
         """Let every learner act on its own observation."""
-        agents = list(observations)
-        if not deterministic and any("action_mask" in infos[agent] for agent in agents):
-            agents = [agents[i] for i in self._order_rng.permutation(len(agents))]
+        agents = list(observations) if deterministic else self._order(observations, infos)
         chosen: dict[str, Any] = {}
         for agent in agents:
             info = infos_in_turn(self._env, infos, agent, chosen)
             chosen[agent] = self.learners[agent].act(observations[agent], info, deterministic=deterministic)
         return {agent: chosen[agent] for agent in observations}
 
+    def act_many(
+        self, observations: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Let every learner act on its own observations, all of them in its turn; one order is drawn for all."""
+        chosen: list[dict[str, Any]] = [{} for _ in observations]
+        for agent in self._order(observations[0], infos[0]):
+            own = [
+                infos_in_turn(self._env, all_infos, agent, others)
+                for all_infos, others in zip(infos, chosen, strict=True)
+            ]
+            actions = _act_many(self.learners[agent], [seen[agent] for seen in observations], own)
+            for joint, action in zip(chosen, actions, strict=True):
+                joint[agent] = action
+        return [{agent: joint[agent] for agent in observations[0]} for joint in chosen]
+
+    @property
+    def alternates(self) -> bool:
+        """Whether a learner must learn from each action before the next."""
+        return any(getattr(learner, "alternates", False) for learner in self.learners.values())
+
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Let every learner learn from its own part; what they report comes back as ``agent/name``."""
         reports = {agent: self.learners[agent].update(transition.of(agent)) for agent in transition.actions}
         return {f"{agent}/{k}": v for agent, report in reports.items() for k, v in (report or {}).items()}
+
+    def _order(self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]]) -> list[str]:
+        """Who chooses first; only where there are masks it matters."""
+        agents = list(observations)
+        if any("action_mask" in infos[agent] for agent in agents):
+            return [agents[i] for i in self._order_rng.permutation(len(agents))]
+        return agents
+
+
+def _act_many(learner: Any, observations: Sequence[Any], infos: Sequence[dict[str, Any]]) -> list[Any]:
+    """An action for each observation, before the learner learns from any of them."""
+    if not hasattr(learner, "act_many"):
+        return [learner.act(seen, info) for seen, info in zip(observations, infos, strict=True)]
+    actions = list(learner.act_many(observations, infos))
+    if len(actions) != len(observations):
+        raise InputError(
+            f"act_many of {type(learner).__name__} chose {len(actions)} action(s) where {len(observations)} were "
+            "asked for: expected one for each of the observations."
+        )
+    return actions

@@ -14,7 +14,8 @@ longer episodes it learns from the score of every step as if it were an episode 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,25 +75,47 @@ class LinUCB:
         """The joint action with the highest bound, or with the highest expected score."""
         model = self._model(observations)
         rng = np.random.default_rng(0) if deterministic else self._rng
-        alpha = 0.0 if deterministic else self.alpha
+        joint = self._highest(model, infos, 0.0 if deterministic else self.alpha, rng)
+        return self._turns.as_actions(joint if deterministic else self._astray(infos, joint))
 
-        def worth(joints: np.ndarray) -> np.ndarray:
-            features = self._features(joints)
-            return features @ model.mean + alpha * model.deviations(features)
+    def act_many(
+        self, observations: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Several: each as if those before it had the scores expected of them (GP-BUCB, Desautels et al. 2014).
 
-        start = rng.integers(self._turns.num_levels, size=len(self._turns.agents))
-        joint = self._turns.climb(infos, start, worth, rng)
-        if not deterministic:
-            strays = rng.random(len(joint)) < self.epsilon
-            joint = np.where(strays, rng.integers(self._turns.num_levels, size=len(joint)), joint)
-            joint = self._turns.nearest(infos, joint, rng.permutation(len(joint)))
-        return self._turns.as_actions(joint)
+        So what is expected stays, and where joint actions are under way there is less to find out.
+        """
+        model, chosen = copy.copy(self._model(observations[0])), []
+        for one in infos:
+            joint = self._astray(one, self._highest(model, one, self.alpha, self._rng))
+            features = self._features(joint[None])[0]
+            model.update(features, float(features @ model.mean))
+            chosen.append(self._turns.as_actions(joint))
+        return chosen
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Learn the score of a joint action."""
         joint = self._turns.as_joint(transition.actions)
         score = transition.score
         return {"error": self._model(transition.observations).update(self._features(joint[None])[0], score)}
+
+    def _highest(
+        self, model: LinearModel, infos: Mapping[str, dict[str, Any]], alpha: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The joint action ``[agents]`` with the highest bound, of this width."""
+
+        def worth(joints: np.ndarray) -> np.ndarray:
+            features = self._features(joints)
+            return features @ model.mean + alpha * model.deviations(features)
+
+        start = rng.integers(self._turns.num_levels, size=len(self._turns.agents))
+        return self._turns.climb(infos, start, worth, rng)
+
+    def _astray(self, infos: Mapping[str, dict[str, Any]], joint: np.ndarray) -> np.ndarray:
+        """A joint action with some levels drawn at random instead."""
+        strays = self._rng.random(len(joint)) < self.epsilon
+        joint = np.where(strays, self._rng.integers(self._turns.num_levels, size=len(joint)), joint)
+        return self._turns.nearest(infos, joint, self._rng.permutation(len(joint)))
 
     def _features(self, joints: np.ndarray) -> np.ndarray:
         """Of joint actions ``[k, agents]``: ``[k, 1 + features]``."""

@@ -8,13 +8,17 @@ An optimiser has two methods:
 - ``tell(joint action, score)`` is called once the joint action was evaluated, with what it asked for, or, if
   something else was played, with that, in the same form. Higher scores are better.
 
+With a batch of k, it is asked k times before it is told k times, in the same order, or, if it has a method
+``ask_many(k)`` that proposes k joint actions, once by that. One that cannot be asked again before it was told says
+``alternates = True``, and is refused a batch.
+
 It neither sees observations nor knows of episodes: every step evaluates a joint action, and its score is told.
 Where a budget of MACs masks levels, the nearest joint action under the masks is played.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,8 +70,9 @@ class AskTellTeam:
         self.optimiser, self._env = optimiser, env
         self._spaces = {agent: _checked_space(agent, env.action_space(agent)) for agent in env.possible_agents}
         self._middle = {agent: _middle(space) for agent, space in self._spaces.items()}
-        self._asked: Any = None  # as the optimiser gave it ...
-        self._proposed: dict[str, Any] = {}  # ... and as actions by agent
+        self.alternates = bool(getattr(optimiser, "alternates", False))
+        # As the optimiser gave it, and as actions by agent: what it will be told of, or the last that it was.
+        self._asked: list[tuple[Any, dict[str, Any]]] = [(None, {})]
         self._best: JointTransition | None = None
 
     def act(
@@ -79,11 +84,15 @@ class AskTellTeam:
             InputError: If the optimiser asks for no joint action.
         """
         if deterministic:
-            wished = self._middle if self._best is None else self._best.actions
-        else:
-            self._asked = self.optimiser.ask()
-            wished = self._proposed = _as_actions(self._asked, self._spaces)
-        return under_masks(self._env, infos, wished)
+            return under_masks(self._env, infos, self._middle if self._best is None else self._best.actions)
+        return self._played([self.optimiser.ask()], [infos])[0]
+
+    def act_many(
+        self, observations: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """As many as the optimiser is asked for, brought under the masks. Raises as `act` does."""
+        many = getattr(self.optimiser, "ask_many", None)
+        return self._played([self.optimiser.ask() for _ in infos] if many is None else many(len(infos)), infos)
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Tell the optimiser what the joint action was worth, and remember it if it is the best."""
@@ -92,11 +101,21 @@ class AskTellTeam:
         self.optimiser.tell(self._told(_numbers(transition.actions)), self._worth(transition))
         return {"best_score": self._best.score}
 
+    def _played(self, asked: Sequence[Any], infos: Sequence[Mapping[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """What is played of what the optimiser asked for; it is told of it in this order."""
+        if len(asked) != len(infos):
+            raise InputError(f"The optimiser asked for {len(asked)} joint action(s): expected {len(infos)}.")
+        self._asked = [(one, _as_actions(one, self._spaces)) for one in asked]
+        return [under_masks(self._env, own, wished) for own, (_, wished) in zip(infos, self._asked, strict=True)]
+
     def _told(self, played: dict[str, float]) -> Any:
         """What was played, in the optimiser's own words if it is what it asked for, else in its form."""
-        if played == _numbers(self._proposed):
-            return self._asked
-        if self._asked is None or isinstance(self._asked, Mapping):
+        asked, proposed = self._asked[0]
+        if len(self._asked) > 1:
+            self._asked = self._asked[1:]
+        if played == _numbers(proposed):
+            return asked
+        if asked is None or isinstance(asked, Mapping):
             return played
         return np.array([played[agent] for agent in self._spaces])
 

@@ -5,6 +5,8 @@ actions, keeps the better half, and moves and shapes its distribution towards th
 only. When it has converged before the evaluations are spent, it starts again from a random joint action with
 twice as many in a generation (IPOP, Auger and Hansen 2005).
 
+With a batch of k, a generation is so many whole batches that it is no smaller than without.
+
 The library cma is no dependency: ``pip install cma``.
 """
 
@@ -92,10 +94,15 @@ class _Generations:
         self._told: list[tuple[np.ndarray, float]] = []  # of this generation, with their losses
 
     def ask(self) -> dict[str, float]:
+        return self.ask_many(1)[0]
+
+    def ask_many(self, count: int) -> list[dict[str, float]]:
         if not self._waiting:
             self._waiting = list(self._strategy.ask())
-        ratios = self._low + self._range * self._waiting[0]
-        return dict(zip(self._agents, ratios.tolist(), strict=True))
+        if missing := max(0, count - len(self._waiting)):
+            self._waiting += list(self._strategy.ask(missing))
+        ratios = [self._low + self._range * one for one in self._waiting[:count]]
+        return [dict(zip(self._agents, one.tolist(), strict=True)) for one in ratios]
 
     def tell(self, joint_action: Mapping[str, float], score: float) -> None:
         if not self._waiting or joint_action != self.ask():

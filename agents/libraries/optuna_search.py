@@ -124,21 +124,27 @@ class NSGA2(OptunaSearch):
 
 
 class _Study:
-    """Optuna's ask and tell, for joint actions; a joint action that is not told is asked again."""
+    """Optuna's ask and tell, for joint actions; a joint action that is not told is asked again.
+
+    Several trials may be open, of which the sampler knows (TPE takes them for bad ones). They are told in order.
+    """
 
     def __init__(self, spaces: Mapping[str, Space[Any]], sampler: Any, directions: list[str]) -> None:
         with _quiet_optuna() as optuna:
             self._distributions = {agent: _distribution(optuna, space) for agent, space in spaces.items()}
             self.study = optuna.create_study(sampler=sampler, directions=directions)
-        self._trial: Any = None
+        self._open: list[Any] = []  # trials
 
     def ask(self) -> dict[str, Any]:
-        if self._trial is None:
-            self._trial = self.study.ask(self._distributions)
-        return dict(self._trial.params)
+        return self.ask_many(1)[0]
+
+    def ask_many(self, count: int) -> list[dict[str, Any]]:
+        while len(self._open) < count:
+            self._open.append(self.study.ask(self._distributions))
+        return [dict(trial.params) for trial in self._open[:count]]
 
     def tell(self, joint_action: Mapping[str, Any], worth: Any) -> None:
-        trial, self._trial = self._trial, None
+        trial = self._open.pop(0) if self._open else None
         if trial is not None and joint_action == trial.params:
             self.study.tell(trial, worth)
             return

@@ -20,7 +20,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.libraries.optional import import_for
-from agents.libraries.recording import BudgetSpent, Recorded
+from agents.libraries.recording import BudgetSpent, Ledger, Recorded
 from agents.loop import Evaluation, check_budget, evaluations_per_step
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
@@ -34,6 +34,7 @@ class Budget(NamedTuple):
 
     evaluations: int
     slots: int  # transitions that each evaluation gives
+    batch: int  # evaluations at once
     actions: int  # numbers in one action
 
 
@@ -49,8 +50,15 @@ def _ppo(budget: Budget) -> dict[str, Any]:
     """About fifteen updates, each from 4 to 16 joint actions in one batch."""
     n_steps = int(np.clip(budget.evaluations // 15, 4, 16))
     policy = {"net_arch": [32], "log_std_init": -0.7}  # the library's 0 plays the bounds half of the time
-    batch = n_steps * budget.slots
-    return {"n_steps": n_steps, "batch_size": batch, "learning_rate": 1e-2, "gamma": 1.0, "policy_kwargs": policy}
+    n_steps = -(-n_steps // budget.batch)  # of each of the episodes that go on at once
+    transitions = n_steps * budget.batch * budget.slots
+    return {
+        "n_steps": n_steps,
+        "batch_size": transitions,
+        "learning_rate": 1e-2,
+        "gamma": 1.0,
+        "policy_kwargs": policy,
+    }
 
 
 def _maskable_ppo(budget: Budget) -> dict[str, Any]:
@@ -59,7 +67,7 @@ def _maskable_ppo(budget: Budget) -> dict[str, Any]:
 
 def _a2c(budget: Budget) -> dict[str, Any]:
     policy = {"net_arch": [32], "log_std_init": -0.7}
-    return {"n_steps": 4, "learning_rate": 3e-3, "gamma": 1.0, "policy_kwargs": policy}
+    return {"n_steps": -(-4 // budget.batch), "learning_rate": 3e-3, "gamma": 1.0, "policy_kwargs": policy}
 
 
 def _off_policy(budget: Budget) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def _noise(budget: Budget) -> dict[str, Any]:
 
 def _dqn(budget: Budget) -> dict[str, Any]:
     exploration = {"exploration_fraction": 0.6, "exploration_final_eps": 0.05}
-    return {**_off_policy(budget), **exploration, "target_update_interval": 10 * budget.slots}
+    return {**_off_policy(budget), **exploration, "target_update_interval": max(10, budget.batch) * budget.slots}
 
 
 ALGORITHMS = {
@@ -146,6 +154,7 @@ class Player:
     def __init__(self, model: Any, env: ParallelEnv[str, Any, Any], view: str) -> None:
         self._model, self._env, self._view = model, env, view
         self._seen = as_seen(env, view)
+        self.alternates = view == "joint"  # it asks the environment for its state, and each of several has its own
         self._masked = "action_masks" in inspect.signature(model.predict).parameters
 
     def act(
@@ -199,17 +208,15 @@ class StableBaselines3:
     ) -> None:
         self._algorithm, self._view = choose("algorithm", algorithm, ALGORITHMS), view
         choose("view", view, dict.fromkeys(VIEWS))
-        make = getattr(import_for(algorithm, self._algorithm.module), self._algorithm.name)
+        self._make = getattr(import_for(algorithm, self._algorithm.module), self._algorithm.name)
         for name in hyperparameters:
-            choose(f"hyperparameter of {algorithm}:", name, inspect.signature(make).parameters)
+            choose(f"hyperparameter of {algorithm}:", name, inspect.signature(self._make).parameters)
         num_agents = len(env.possible_agents)
         self._slots = num_agents if view == "shared" else 1
-        given = self._algorithm.defaults(Budget(evaluations, self._slots, num_agents // self._slots))
-        if "n_steps" in hyperparameters and "batch_size" in given:
-            given["batch_size"] = hyperparameters["n_steps"] * self._slots
-        given |= {"seed": seed, "device": "cpu", **hyperparameters}
+        self._budget = Budget(evaluations, self._slots, 1, num_agents // self._slots)
+        self._given = {"seed": seed, "device": "cpu", **hyperparameters}
         try:
-            self.model = make("MlpPolicy", as_seen(env, view), **given)
+            self.model = self._model(as_seen(env, view), batch=1)
         except AssertionError as error:  # how the library refuses actions
             raise InputError(f"{algorithm} cannot be used here, with the view {view!r}: {error}") from error
         self._player = Player(self.model, env, view)
@@ -221,17 +228,31 @@ class StableBaselines3:
         *,
         seed: int | None = None,
         on_evaluation: Callable[[Evaluation], None] | None = None,
+        batch: int = 1,
+        workers: int | None = None,
     ) -> list[Evaluation]:
-        """Train; see `agents.train`. Warns if no update fits into the budget."""
+        """Train; see `agents.train`. Warns if no update fits into the budget.
+
+        With a batch of k, the library sees k environments; what it calls ``n_steps`` is of each of them.
+
+        Raises:
+            InputError: If the budget is not enough for one step, or the model has learned with another batch.
+        """
         check_budget(env, evaluations)
-        self._warn_of_no_update(evaluations // evaluations_per_step(env))
-        recorded = Recorded(env, evaluations, on_evaluation)
-        self.model.set_env(as_seen(recorded, self._view))
-        if seed is not None:
-            self.model.env.seed(seed)
+        self._suit(env, batch)
+        self._warn_of_no_update(evaluations // evaluations_per_step(env), batch)
+        ledger = Ledger(evaluations, on_evaluation)
+        if batch == 1:
+            self.model.set_env(as_seen(Recorded(env, ledger), self._view))
+            if seed is not None:
+                self.model.env.seed(seed)
+        else:
+            self.model.set_env(self._seen_together(env, batch, ledger, workers))
+            if seed is not None:
+                env.reset(seed=seed)  # one seed for all, as those who have no loop of their own do it
         with contextlib.suppress(BudgetSpent):  # in the middle of a rollout, from which nothing more is learned
             self.model.learn(evaluations * self._slots)
-        return recorded.history
+        return ledger.history
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
@@ -242,12 +263,37 @@ class StableBaselines3:
     def update(self, transition: JointTransition) -> None:
         """The library has a loop of its own: `learn`."""
 
-    def _warn_of_no_update(self, steps: int) -> None:
+    def _suit(self, env: ParallelEnv[str, Any, Any], batch: int) -> None:
+        """See that the model is one for so many environments; it is made anew if it has learned nothing yet."""
+        if self.model.n_envs == batch * self._slots:
+            return
+        if self.model.num_timesteps:
+            raise InputError(
+                f"The batch is {batch}, and the model has learned with {self.model.n_envs // self._slots}: "
+                "expected the same."
+            )
+        self.model = self._model(self._seen_together(env, batch, Ledger(0), None), batch)
+        self._player = Player(self.model, env, self._view)
+
+    def _model(self, seen: Any, batch: int) -> Any:
+        given = self._algorithm.defaults(self._budget._replace(batch=batch))
+        if "n_steps" in self._given and "batch_size" in given:
+            given["batch_size"] = self._given["n_steps"] * batch * self._slots
+        return self._make("MlpPolicy", seen, **{**given, **self._given})
+
+    def _seen_together(
+        self, env: ParallelEnv[str, Any, Any], batch: int, ledger: Ledger, workers: int | None
+    ) -> Any:
+        from agents.libraries.sb3_lanes import seen_together
+
+        return seen_together(env, batch, self._view, ledger, workers)
+
+    def _warn_of_no_update(self, steps: int, batch: int) -> None:
         """Say so if the budget ends before the model has learned anything."""
         if hasattr(self.model, "learning_starts"):
             needed = self.model.learning_starts // self._slots + 1
         else:
-            needed = self.model.n_steps
+            needed = self.model.n_steps * batch
         if steps < needed:
             warnings.warn(
                 f"{type(self.model).__name__} learns nothing in {steps} step(s) of the environment: its first "

@@ -107,6 +107,7 @@ class Summary(Strict, kw_only=True):
     layers: Name | None = None  # and what follows: runs of before did not say
     tie: Name | None = None
     agents_per: Name = "layer"
+    batch: Positive = 1
 
 
 class Result(Summary, kw_only=True):

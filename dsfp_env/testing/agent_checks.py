@@ -1,7 +1,9 @@
-"""Whether a learner keeps the protocol of `agents.base`: it is run on environments, three times from equal seeds.
+"""Whether a learner keeps the protocol of `agents.base`: it is run on environments, again and again from one seed.
 
 The first run is as in training. In the second the global random generators are in other states, and in the third
-deterministic actions are asked for in between: in all three the learner should explore in the same way.
+deterministic actions are asked for in between: in all three the learner should explore in the same way. Then it
+chooses several joint actions at a time, in two runs that should be alike, and, if it has a method for that, one at
+a time by that method, which should be as the first run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.lanes import Lane
 from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.testing.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, CheckedTeam, make_team
 from dsfp_env.testing.checked_env import Env
@@ -33,6 +36,7 @@ from dsfp_env.testing.checking import (
 from dsfp_env.toy import ToyEnv
 
 TOY_BUDGET = 0.4  # relative MACs: an agent may choose about half of its levels
+BATCH = 4  # joint actions at a time
 ROUNDING = 1e-9  # of relative MACs
 AN_OBJECT = " (an object is taken for a team: pass the class, if this is a learner of one layer)"
 
@@ -58,9 +62,9 @@ def check_agent(
     The constructor, ``act`` and ``update`` take the agreed arguments, and do not change them (keeping them is
     fine). Actions lie in their spaces, one for every agent. ``update`` returns None, or numbers by name.
     Deterministic actions can be repeated, and leave no trace in how the learner explores. Equal seeds give equal
-    actions, and global random generators are left alone (so networks of PyTorch are made inside
-    ``torch.random.fork_rng()``, with a seed drawn from the learner's generator). Whether it learns anything is not
-    looked at.
+    actions, one at a time and four at a time, and global random generators are left alone (so networks of PyTorch
+    are made inside ``torch.random.fork_rng()``, with a seed drawn from the learner's generator). Whether it learns
+    anything is not looked at.
 
     It runs on `ToyEnv`: with episodes of one step, of three, and, if actions are levels, with a budget of MACs,
     where ``info["action_mask"]`` tells which levels may be chosen.
@@ -72,7 +76,7 @@ def check_agent(
             its own, ``learn``, only actions are looked at.
         actions: ``"levels"`` or ``"box"``; unless given, its attribute ``actions``, or else ``"levels"``.
         env: To run on instead of toys: what a team was made for, or an environment with other observations. It
-            takes ``3 * steps`` steps.
+            takes up to ``6 * steps`` steps. One that cannot be copied takes one joint action at a time only.
         seed: Of the learners, and of the environment.
         steps: Of each run; more than a learner's warm-up.
         masks: What follows if it explores a masked level. True: an error. False: nothing. None: a UserWarning,
@@ -161,7 +165,65 @@ def _check_on(
             f"{team.who}: {found} in a run where deterministic actions were asked for in between: expected no "
             "trace of them; draw and count nothing in act(..., deterministic=True)."
         )
+    if not team.alternates and _can_be_copied(env):
+        _check_batches(make, env, seed, steps, run.actions)
     return run.masked
+
+
+def _can_be_copied(env: Env) -> bool:
+    try:
+        Lane(env).reset()
+    except InputError:
+        return False
+    return True
+
+
+def _check_batches(
+    make: Callable[[Env, int], CheckedTeam], env: Env, seed: int, steps: int, one_by_one: list[dict[str, Any]]
+) -> None:
+    """Two runs with several joint actions at a time, and, if that is another method, one with one at a time."""
+    team = make(env, seed)
+    try:
+        actions = _run_in_batches(team, env, seed, steps, BATCH)
+        with other_global_randomness():
+            again = _run_in_batches(make(env, seed), env, seed, steps, BATCH)
+        if found := difference(actions, again, "actions"):
+            raise CheckError(
+                f"{team.who}: {found} in a second run from the same seed: expected equal actions; draw all that "
+                f"is random from {team.source}."
+            )
+    except CheckError as error:
+        raise CheckError(
+            f"{error} (That was with {BATCH} joint actions at a time, all chosen before it learns from the first; "
+            "a learner that cannot do so says alternates = True.)"
+        ) from error
+    if not team.has_act_many:
+        return
+    if found := difference(one_by_one, _run_in_batches(make(env, seed), env, seed, steps, 1), "actions"):
+        raise CheckError(
+            f"{team.who}: {found} with act_many in the place of act: expected that act_many of one does the same."
+        )
+
+
+def _run_in_batches(team: CheckedTeam, env: Env, seed: int, steps: int, batch: int) -> list[dict[str, Any]]:
+    """Let a team explore and learn, several joint actions at a time; returns them all."""
+    explored: list[dict[str, Any]] = []
+    lanes, seen = [Lane(env) for _ in range(batch)], dict[int, tuple[Any, Any]]()
+    while count := min(batch, steps - len(explored)):
+        for number, lane in enumerate(lanes[:count]):
+            if number not in seen or not lane.agents:
+                seen[number] = lane.reset(seed=None if seen else seed)
+        chosen = team.act_many(*([seen[number][place] for number in range(count)] for place in (0, 1)))
+        for number, actions in enumerate(chosen):
+            _check_actions(team, lanes[number], actions, f"{team.who}, asked for {count} at a time,")
+            explored.append(copy.deepcopy(actions))
+            observations, (after, rewards, *ends, infos) = (
+                seen[number][0],
+                lanes[number].step(copy.deepcopy(actions)),
+            )
+            team.update(JointTransition._make([observations, actions, rewards, after, *ends, infos]))
+            seen[number] = after, infos
+    return explored
 
 
 def _run(team: CheckedTeam, env: Env, seed: int, steps: int, ask: bool = False) -> _Run:
@@ -195,6 +257,12 @@ def _act(team: CheckedTeam, env: Env, observations: Any, infos: Any, determinist
     """A joint action, one for every agent, each in its space."""
     actions = team.act(observations, infos, deterministic)
     where = f"{team.who}.act(..., deterministic={deterministic})"
+    _check_actions(team, env, actions, where)
+    return actions
+
+
+def _check_actions(team: CheckedTeam, env: Env, actions: Any, where: str) -> None:
+    """Refuse what is no joint action with one for every agent, each in its space."""
     keys = list(actions) if isinstance(actions, Mapping) else []
     missing, unknown = [a for a in env.agents if a not in keys], [key for key in keys if key not in env.agents]
     if missing or unknown:
@@ -206,7 +274,6 @@ def _act(team: CheckedTeam, env: Env, observations: Any, infos: Any, determinist
     for agent, action in actions.items():
         if found := misfit(env.action_space(agent), action):
             raise CheckError(f"{where}: the action of {agent} {found} (env.action_space({agent!r})).")
-    return actions
 
 
 def _check_deterministic(team: CheckedTeam, env: Env, observations: Any, infos: Any) -> None:

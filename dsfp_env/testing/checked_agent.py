@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from dsfp_env.testing.checking import CheckError, check_left_alone, difference, 
 
 ACT = "act(self, observation, info, *, deterministic=False)"
 UPDATE = "update(self, transition)"
+ACT_MANY = "act_many(self, observations, infos)"
 
 
 class CheckedTeam(Protocol):
@@ -26,9 +27,14 @@ class CheckedTeam(Protocol):
     hint: str  # for messages about failures
     is_one: bool  # whether it is one learner of all layers
     has_own_loop: bool  # whether it has a method learn, so that update is not called
+    has_act_many: bool  # whether it has a method for several actions at once
+    alternates: bool  # whether it must learn from each action before the next
 
     def act(self, observation: Any, info: Any, deterministic: bool) -> Any:
         """A joint action."""
+
+    def act_many(self, observations: list[Any], infos: list[Any]) -> list[Any]:
+        """Several, before it learns from any of them."""
 
     def update(self, transition: Any) -> None:
         """Let it learn."""
@@ -52,14 +58,30 @@ class CheckedLearner:
     def __init__(self, who: str, learner: Any, source: str, hint: str = "") -> None:
         self.who, self.learner, self.source, self.hint = who, learner, source, hint
         self.has_own_loop = hasattr(learner, "learn")
+        self.has_act_many = hasattr(learner, "act_many")
+        self.alternates = bool(getattr(learner, "alternates", False))
         _check_method(who, learner, "act", ACT, (None, {}), hint)
         _check_method(who, learner, "act", ACT, (None, {}), hint, deterministic=True)
         if not self.has_own_loop:
             _check_method(who, learner, "update", UPDATE, (None,), hint)
+        if self.has_act_many:
+            _check_method(who, learner, "act_many", ACT_MANY, ([], []), hint)
 
     def act(self, observation: Any, info: Any, deterministic: bool) -> Any:
         """An action, or a joint action."""
         return self._call("act", {"observation": observation, "info": info}, deterministic=deterministic)
+
+    def act_many(self, observations: list[Any], infos: list[Any]) -> list[Any]:
+        """An action, or a joint action, for each of the observations."""
+        if not self.has_act_many:
+            return [self.act(seen, info, False) for seen, info in zip(observations, infos, strict=True)]
+        actions = self._call("act_many", {"observations": observations, "infos": infos})
+        if not isinstance(actions, Sequence) or len(actions) != len(observations):
+            raise CheckError(
+                f"{self.who}.act_many returned {in_words(actions)}: expected a list of {len(observations)}, one "
+                f"for each of the observations{self.hint}."
+            )
+        return list(actions)
 
     def update(self, transition: Any) -> None:
         """Let it learn, unless it has a loop of its own."""
@@ -118,6 +140,8 @@ class CheckedEach:
             }
             learner = _made(make_agent, given, self.source)
             self.learners[agent] = CheckedLearner(f"{self.who} of {agent}", learner, self.source)
+        self.has_act_many = any(learner.has_act_many for learner in self.learners.values())
+        self.alternates = any(learner.alternates for learner in self.learners.values())
 
     def act(self, observation: Any, info: Any, deterministic: bool) -> dict[str, Any]:
         """A joint action, each on its own observation and info."""
@@ -125,6 +149,16 @@ class CheckedEach:
             agent: self.learners[agent].act(seen, info[agent], deterministic)
             for agent, seen in observation.items()
         }
+
+    def act_many(self, observations: list[Any], infos: list[Any]) -> list[Any]:
+        """Joint actions, each learner's all in its turn."""
+        by_agent = {
+            agent: self.learners[agent].act_many(
+                [seen[agent] for seen in observations], [one[agent] for one in infos]
+            )
+            for agent in observations[0]
+        }
+        return [{agent: actions[i] for agent, actions in by_agent.items()} for i in range(len(observations))]
 
     def update(self, transition: JointTransition) -> None:
         """Let each learn from its own part."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.environment.ahead import start_ahead
 from dsfp_env.environment.env import LayerPruningEnv
 
 
@@ -36,23 +36,5 @@ def evaluate_ahead(
     envs: Sequence[LayerPruningEnv], actions: Sequence[Mapping[str, Any]], workers: int | None = None
 ) -> None:
     """Evaluate at once what the steps of these environments will ask for; see `step_together`."""
-    if len(envs) != len(actions):
-        raise InputError(f"{len(actions)} joint actions came for {len(envs)} environments: expected one for each.")
-    check_one_evaluator(envs)
-    asked = [(plan, env) for env, one in zip(envs, actions, strict=True) for plan in env.plans(one)]
-    if asked:
-        seeds = [env.evaluation_seed for _, env in asked]
-        envs[0].evaluator.evaluate_many([plan for plan, _ in asked], seeds, workers)
-
-
-def check_one_evaluator(envs: Iterable[LayerPruningEnv]) -> None:
-    """Refuse environments that do not share what they measure.
-
-    Raises:
-        InputError: If they have several evaluators.
-    """
-    if len({id(env.evaluator) for env in envs}) > 1:
-        raise InputError(
-            "The environments have several evaluators: expected one for all. Make the second and all others with "
-            "parallel_env(evaluator=first.evaluator, ...)."
-        )
+    for _ in start_ahead(envs, actions, workers):
+        pass

@@ -31,9 +31,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.ahead import check_one_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.wrappers.slot_spaces import action_spaces, centred, restored, stackable, the_space, with_one_hot
-from dsfp_env.wrappers.together import check_one_evaluator, evaluate_ahead
+from dsfp_env.wrappers.together import evaluate_ahead
 
 Env: TypeAlias = ParallelEnv[str, Any, Any]
 
