@@ -171,14 +171,14 @@ def read_runs(
         InputError: If the file of one is not what a run leaves.
     """
     runs = []
-    for contestant, budget, seed in product(contestants, settings.budgets, seeds):
-        path = piece(folder, contestant, budget, seed)
+    for one, budget, seed in product(contestants, settings.budgets, seeds):
+        path = piece(folder, one, budget, seed)
         if path.exists():
             run = read_file(path, Run, f"remove {path}, and the run is made anew")
             lengths = {len(run[name]) for name in ("evaluations", "scores", "accuracies", "relative_macs")}
-            if (run["agent"], run["budget"], run["seed"]) != (contestant, budget, seed) or len(lengths) > 1:
+            if (run["agent"], run["budget"], run["seed"]) != (one, budget, seed) or len(lengths) > 1:
                 raise InputError(
-                    f"{path} is not of {contestant} with {budget} evaluations and seed {seed}, or was changed: "
+                    f"{path} is not of {one} with {budget} evaluations and seed {seed}, or was changed: "
                     "remove it, and the run is made anew."
                 )
             runs.append(run)
