@@ -41,8 +41,9 @@ from dsfp_env.common.saying import say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import ExecutorSettings
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
-from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
@@ -53,7 +54,7 @@ PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 
 
 @dataclass(frozen=True)
-class TableSettings(TaskOptions):
+class TableSettings(ExecutorSettings, TaskOptions):
     """What is measured, and where it is kept."""
 
     out: str
@@ -72,8 +73,6 @@ class TableSettings(TaskOptions):
     """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
     merge: tuple[str, ...] = ()
     """Folders of parts to put together, in place of measuring."""
-    workers: int = available_cores()
-    """Processes; each measures with one thread."""
 
 
 class Measured(NamedTuple):
@@ -167,8 +166,17 @@ def _measure(
         table_files.write_meta(folder, meta)
     plans = {int(row): _plan(meta, row) for row in left}
     progress = Progress(f"joint actions of {settings.task}", len(plans))
+
+    def on_other_processor(name: str) -> None:
+        """Say in the table that one of another kind has measured, too."""
+        nonlocal meta
+        machine = {**_machine(surveyor.task), "processor": f"{platform.machine()}, {name}"}
+        if machine not in meta["machines"]:
+            meta = {**meta, "machines": [*meta["machines"], machine]}
+            table_files.write_meta(folder, meta)
+
     with closing(progress):
-        for row, measured in as_done(surveyor.measure, plans, settings.workers):
+        for row, measured in as_done(surveyor.measure, plans, settings.place(), on_other_processor):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
             receipts[row] = receipt(arrays, row)
             progress.advance()
@@ -225,8 +233,7 @@ def _check(settings: TableSettings) -> None:
         raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
-    if settings.workers < 1:
-        raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
+    settings.place().check(torch.device("cpu"))
     parse_criterion(settings.criterion)
     check_task(settings.task, settings.given())
 

@@ -24,6 +24,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 import agents
 import dsfp_env
 from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_form
@@ -47,7 +49,9 @@ from dsfp_env.common.files import write_whole
 from dsfp_env.common.folders import check_writable, held, is_held, remove_parts
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
-from dsfp_env.evaluation.workers import as_done, available_cores
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings
+from dsfp_env.tables.travelling import TravellingTable
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 BOARD = "leaderboard.json"
@@ -55,7 +59,7 @@ CHUNK = 25  # seeds that a process takes at a time
 
 
 @dataclass(frozen=True)
-class LeaderboardSettings:
+class LeaderboardSettings(ExecutorSettings):
     """Who is judged, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -70,8 +74,6 @@ class LeaderboardSettings:
     """Joint actions that a run may try."""
     slow_seeds: int = 3
     """Learners that are slow themselves take only so many of the seeds; 0: all."""
-    workers: int = available_cores()
-    """Processes. Results do not depend on it."""
     out: str = "runs/leaderboard"
     """The folder; a leaderboard in it of the same table and number of evaluations goes on."""
 
@@ -124,7 +126,7 @@ def _fill(
     results = {
         "table": {"task": table.task, "checksum": table.meta["checksum"], "seeds": table.seeds},
         "settings": {
-            name: value for name, value in asdict(settings).items() if name not in ("table", "workers", "out")
+            name: value for name, value in asdict(settings).items() if name not in ("table", "out", *WHERE)
         },
         "versions": versions(),
         "forms": [judged(table, form, runs, settings.evaluations) for form in forms],
@@ -148,9 +150,10 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name, least in (("evaluations", 1), ("workers", 1), ("slow_seeds", 0)):
+    for name, least in (("evaluations", 1), ("slow_seeds", 0)):
         if (value := getattr(settings, name)) < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
+    settings.place().check(torch.device("cpu"))
     parse_seeds(settings.seeds)
     check_learners(expanded(settings.agents), settings.evaluations)
     if (Path(settings.out) / SETTINGS).exists():
@@ -198,8 +201,8 @@ def _left(settings: LeaderboardSettings, forms: Iterable[Form], folder: Path) ->
 def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Job], folder: Path) -> None:
     """Make runs, and put each into its file; say who cannot be run here, and why."""
     progress, refused = Progress("runs", sum(len(job.seeds) for job in jobs)), set[tuple[str, str]]()
-    work = partial(make_runs, table.folder, evaluations=settings.evaluations)
-    for job, made in as_done(work, {job: job for job in jobs}, settings.workers):
+    work = partial(make_runs, TravellingTable(table), evaluations=settings.evaluations)
+    for job, made in as_done(work, {job: job for job in jobs}, settings.place()):
         if isinstance(made, str):
             if (job.agent, made) not in refused:
                 remark(f"{job.agent}: {made}")
@@ -212,7 +215,7 @@ def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Jo
     progress.close()
 
 
-def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
+def make_runs(table: TravellingTable, job: Job, evaluations: int) -> list[Run] | str:
     """The runs of a job, or why its learner cannot be run here."""
     try:
         with threads_set(1):
@@ -222,9 +225,9 @@ def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
 
 
 @cache
-def _evaluator(table: Path) -> dsfp_env.TableEvaluator:
+def _evaluator(table: TravellingTable) -> dsfp_env.TableEvaluator:
     """One for all learners of a process."""
-    return dsfp_env.TableEvaluator(dsfp_env.load_table(table))
+    return dsfp_env.TableEvaluator(table.table)
 
 
 @cache

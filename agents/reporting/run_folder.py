@@ -32,9 +32,10 @@ from agents.reporting.journal import Journal, NotThisRun
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line, whole_lines, write_whole
 from dsfp_env.common.folders import check_writable, contents, held, is_held, remove_parts
+from dsfp_env.evaluation.executors.chosen import WHERE
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
-HOW = ("out", "workers", "store", "download")  # settings that results do not depend on
+HOW = ("out", "store", "download", *WHERE)  # settings that results do not depend on
 SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
 SUMMARY = "summary.json"  # of several seeds
 

@@ -14,6 +14,8 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors import Executor
+from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
@@ -35,6 +37,7 @@ def make_evaluator(
     latency: LatencyMeter | None = None,
     store: bool = True,
     backend: str = "live",
+    executor: str | Executor = "processes",
 ) -> AnyEvaluator:
     """The evaluator that these arguments of `layer_pruning_v0.parallel_env` mean.
 
@@ -46,7 +49,8 @@ def make_evaluator(
         return tabulated(task, criterion, fidelity, min_filters, round_to, latency)
     if isinstance(task, Table):
         raise InputError("The task is a table: expected backend='table' with it.")
-    return Evaluator(load_task(task, device=device), criterion, fidelity, min_filters, round_to, latency, store)
+    task = load_task(task, device=device)
+    return Evaluator(task, criterion, fidelity, min_filters, round_to, latency, store, executor)
 
 
 MEASURING = tuple(inspect.signature(make_evaluator).parameters)  # the names of these arguments
@@ -92,11 +96,13 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
         return same or (isinstance(value, (str, Path)) and str(value) in names)
     if name == "backend":
         return looks_up if value == "table" else isinstance(evaluator, Evaluator)
-    if name in ("device", "store") and looks_up:
+    if name in ("device", "store", "executor") and looks_up:
         return True
     if name == "device":
         device = getattr(evaluator.task, "device", None)
         return str(value) in ("auto", str(device), getattr(device, "type", None))  # "cuda" is any GPU
+    if name == "executor":
+        return value is evaluator.executor or type(executor_from(value)) is type(evaluator.executor)
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
     made_with = getattr(evaluator, name, None)
