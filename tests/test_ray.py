@@ -5,10 +5,13 @@ The outcomes are those of one process, whatever becomes of workers and nodes.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from dsfp_env.evaluation.executors.chosen import ExecutorSettings, executor_from
 from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.workers import GivenUp
 from dsfp_env.tables.files import read
+from dsfp_env.tables.receipts import receipt
 from dsfp_env.wrappers.together import step_together
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'dsfp_env[ray]'")
@@ -47,7 +51,11 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args=ONE)
     for _ in range(2):
         cluster.add_node(**ONE)
+    connected = Ray(address=cluster.address)
+    connected.begin(len).stop()  # one connection for all tests: workers are kept from one to the next
     yield cluster
+    connected.stop()
+    assert not ray.is_initialized()
     cluster.shutdown()
     patch.undo()
 
@@ -57,7 +65,6 @@ def executor(cluster):
     executor = Ray(address=cluster.address)
     yield executor
     executor.stop()
-    assert not ray.is_initialized()
 
 
 def wait_for(condition, seconds=60):
@@ -77,7 +84,9 @@ def test_many_are_as_one_after_another(executor, tiny, store, built):
         assert evaluator.evaluate_many(PLANS, 7) == expected
         seeds = list(range(len(PLANS)))
         again = evaluator.evaluate_many(PLANS, seeds, workers=2)
-    assert again == [Evaluator(tiny, store=False).evaluate(plan, seed) for plan, seed in zip(PLANS, seeds)]
+    assert again == [
+        Evaluator(tiny, store=False).evaluate(plan, seed) for plan, seed in zip(PLANS, seeds, strict=True)
+    ]
     built.clear()
     assert Evaluator(tiny).evaluate_many(PLANS, 7, workers=1) == expected  # kept by this machine's store
     assert not built
@@ -147,7 +156,7 @@ def test_work_that_ends_its_worker_is_given_up_and_the_rest_is_done(executor):
     crew.stop()
     found = as_done(die, {0: -1, 1: 1, 2: 2}, executor)
     assert sorted([next(found), next(found)]) == [(1, 2), (2, 4)]
-    with pytest.raises(InputError, match="3 times at the same work.* 1 of 3 jobs are left"), pytest.warns():
+    with pytest.raises(InputError, match="3 times at the same work.* 1 of 3 jobs are left"):
         list(found)
 
 
@@ -184,8 +193,7 @@ def test_a_node_of_another_state_is_refused_before_work_and_when_it_joins(cluste
     try:
         words = rf"has numpy 0\.1\.2, and .* has numpy {np.__version__}: expected the same on all"
         with pytest.raises(InputError, match=words):
-            while True:
-                crew.submit(0).result(60)
+            [crew.submit(number).result(60) for number in range(500)]
         with pytest.raises(InputError, match=words):
             Ray(address=cluster.address).begin(where)
     finally:
@@ -249,8 +257,8 @@ def test_commands_leave_the_same_bytes_as_alone(cluster, tmp_path, monkeypatch):
         )  # fmt: skip
         compare.compare(
             compare.ComparisonSettings(
-                ("random_search", "q_learning"), (3, 5), "0", "tiny_tasks:tiny", out=str(tmp_path / name / "compared"),
-                **where_to,
+                ("random_search", "q_learning"), (3, 5), "0", "tiny_tasks:tiny",
+                out=str(tmp_path / name / "compared"), **where_to,
             )
         )  # fmt: skip
         runs[name] = tmp_path / name
@@ -262,7 +270,6 @@ def test_commands_leave_the_same_bytes_as_alone(cluster, tmp_path, monkeypatch):
     assert files(runs["alone"], *written) == files(runs["cluster"], *written)
     metas = [read(runs[name] / "table")[0] for name in runs]
     assert metas[0]["machines"] == metas[1]["machines"]
-    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize(
@@ -320,3 +327,105 @@ def test_a_bound_number_is_under_way(cluster):
     assert not thread.is_alive()
     assert sum(future.cancelled() for future in futures) > 1900
     executor.stop()
+
+
+def started(command, folder, **how):
+    """A command of ours, as somebody would give it."""
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, **how,
+    )  # fmt: skip
+
+
+TABLE = (
+    "dsfp_env.tabulate",
+    "--task",
+    "tiny_tasks:tiny",
+    "--levels",
+    *map(str, range(10, 91, 10)),
+    "--seeds",
+    "0",
+    "1",
+)
+
+
+def rows_of(folder):
+    """How many joint actions are measured, and when the arrays were last written."""
+    file = folder / "correct.npy"
+    return int((np.load(file, mmap_mode="r") != 255).all((1, 2, 3)).sum()) if file.exists() else 0
+
+
+def test_a_driver_that_is_killed_leaves_nothing_at_work_and_goes_on(cluster, tmp_path):
+    """And the cluster, which is the user's, stays."""
+    command = *TABLE, "--out", "table", "--executor", "ray", "--address", cluster.address
+    process = started(command, tmp_path)
+    wait_for(lambda: rows_of(tmp_path / "table") >= 3 or process.poll() is not None, 120)
+    process.kill()
+    assert process.communicate()[0] == ""
+    before = rows_of(tmp_path / "table")
+    assert 3 <= before < 81
+    free = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    wait_for(lambda: ray.available_resources().get("CPU", 0) == free)
+    made = []
+    settings = tabulate.TableSettings(
+        task="tiny_tasks:tiny", seeds=(0, 1), out=str(tmp_path / "table"), executor="ray", address=cluster.address
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TESTS))
+        patch.setattr(tabulate, "receipt", lambda arrays, row: made.append(row) or receipt(arrays, row))
+        tabulate.tabulate(settings)
+        tabulate.tabulate(replace(settings, out=str(tmp_path / "alone"), executor="serial", address=None))
+    assert len(made) == 81 - before + 81
+    names = "correct.npy", "costs.npy", "filters_kept.npy", "network.safetensors"
+    assert files(tmp_path / "table", *names) == files(tmp_path / "alone", *names)
+
+
+def offspring(process):
+    """Processes that a process has started, and those that these have."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_cluster_of_our_own_ends_with_the_command_and_the_run_goes_on(tmp_path, how, status):
+    run = (
+        "train_agents",
+        "--task",
+        "tiny_tasks:tiny",
+        "--evaluations",
+        "40",
+        "--no-store",
+        "--agent",
+        "random_search",
+    )
+    expected = started((*run, "--out", "alone", "--executor", "serial"), tmp_path)
+    assert expected.communicate(timeout=300)[1].count("Traceback") == 0
+    command = *run, "--out", "run", "--executor", "ray", "--workers", "2"
+    for moment in (1, 25, 60):
+        process = started(command, tmp_path, start_new_session=True)
+        journal = tmp_path / "run" / "journal.jsonl"
+
+        def far(journal=journal, process=process, moment=moment):
+            noted = journal.read_bytes().count(b"\n") if journal.exists() else 0
+            return noted >= moment or process.poll() is not None
+
+        wait_for(far, 200)
+        children = offspring(process.pid)
+        os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode in (status, 0)
+        assert "Traceback" not in errors
+        assert "ray" not in (out + errors).lower().replace(str(tmp_path), "")
+        wait_for(lambda children=children: not any(Path(f"/proc/{child}").exists() for child in children), 60)
+    process = started(command, tmp_path)
+    assert process.communicate(timeout=300)[1].count("Traceback") == 0
+    names = "evaluations.jsonl", "result.json", "pruned.safetensors", "summary.png"
+    assert files(tmp_path / "run", *names) == files(tmp_path / "alone", *names)

@@ -139,10 +139,11 @@ class Evaluator:
             seed: Drives the fine-tuning; one for all, or one for each.
             workers: How many to use, at most; with 1 the work is done in this process. Unless given, the number
                 that the executor was made with. If that has none: all that a cluster has room for; of processes,
-                as many as there are cores for the threads of each, but 1 on a GPU, where times are measured,
-                and in a process that another one has started by `multiprocessing`. They are started when they are
-                needed, which takes a few seconds, and kept for the next call. On the CPU they share one copy of images and weights; on
-                a GPU, where they are used only if a number is given, each has its own, and a context of its own.
+                as many as there are cores for the threads of each, but 1 on a GPU, where times are measured, and
+                in a process that another one has started by `multiprocessing`. Workers are started when they are
+                needed, which takes a few seconds, and kept for the next call. On the CPU they share one copy of
+                images and weights on each machine; on a GPU, where they are used only if a number is given, each
+                has its own, and a context of its own.
 
         Returns:
             An outcome for each plan, in their order.

@@ -254,12 +254,20 @@ class _Connection:
     def _hold(ray: Any, options: dict[str, Any], connected: Future[None], end: threading.Event) -> None:
         try:
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
+            _hush()
         except BaseException as error:
             connected.set_exception(error)
             return
         connected.set_result(None)
         end.wait()
         ray.shutdown()
+
+
+def _hush() -> None:
+    """Ray would print a paragraph for every worker that ends, whatever it was told of logs."""
+    inner = sys.modules.get("ray._private.worker")
+    if inner is not None and hasattr(inner, "print_to_stdstream"):
+        inner.print_to_stdstream = lambda *words, **how: None
 
 
 def _packages_of(work: Callable[..., Any]) -> tuple[str, ...]:

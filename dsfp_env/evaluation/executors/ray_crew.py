@@ -1,7 +1,7 @@
 """Jobs of one piece of work, sent to a Ray cluster as tasks: a bounded number at a time, and anew if one is lost.
 
 Plain tasks rather than actors of our own: Ray places them, adds nodes for those that wait, and takes idle nodes
-away. A thread sends them and hears of their ends. Jobs that are shorter than the way there travel several at a time.
+away. A thread sends them and hears of their ends. Jobs that are shorter than the way travel several at a time.
 """
 
 from __future__ import annotations
