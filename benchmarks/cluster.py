@@ -8,8 +8,8 @@ A cluster in this machine. Each part alternates between ways in one run:
 - empty: how many jobs that do nothing the driver gets done in a second.
 - memory: what a worker has of its own, and what it maps, with images of the size of CIFAR's.
 - waiting: what a job that waits costs the driver.
-- workers: 10, 100 and 1,000 workers that sleep a second for every job. There is no room for so many processes: a few
-  actors stand for them, each of which sleeps for many at once; all that the driver does is as it would be.
+- workers: 10, 100 and 1,000 workers that sleep a second for every job. There is no room for so many processes: a
+  few actors stand for them, each of which sleeps for many at once; all that the driver does is as it would be.
 """
 
 from __future__ import annotations

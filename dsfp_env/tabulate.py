@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,8 +165,7 @@ def _measure(
         machines = {str(one): one for one in (*meta["machines"], *described["machines"])}
         meta = {**_described(meta), "machines": list(machines.values())}
         table_files.write_meta(folder, meta)
-    plans = {int(row): _plan(meta, row) for row in left}
-    progress = Progress(f"joint actions of {settings.task}", len(plans))
+    progress = Progress(f"joint actions of {settings.task}", len(left))
 
     def on_other_processor(name: str) -> None:
         """Say in the table that one of another kind has measured, too."""
@@ -175,12 +175,18 @@ def _measure(
             meta = {**meta, "machines": [*meta["machines"], machine]}
             table_files.write_meta(folder, meta)
 
+    rows = {int(row): int(row) for row in left}
+    work = partial(_measure_row, surveyor, meta)
     with closing(progress):
-        for row, measured in as_done(surveyor.measure, plans, settings.place(), on_other_processor):
+        for row, measured in as_done(work, rows, settings.place(), on_other_processor):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
             receipts[row] = receipt(arrays, row)
             progress.advance()
     say(f"{folder} {_finish_if_whole(folder, meta, arrays)}")
+
+
+def _measure_row(surveyor: Surveyor, meta: Mapping[str, Any], row: int) -> Measured:
+    return surveyor.measure(_plan(meta, row))
 
 
 def merge(parts: Sequence[Path], folder: Path) -> None:
@@ -298,12 +304,12 @@ def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, 
         _check_same(folder, before, Path("what was asked for"), meta)
         return before
     task, evaluator = surveyor.task, surveyor.evaluators[0]
-    outcomes = [
-        evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
-        for row in range(len(meta["levels"]) ** len(meta["agents"]))
-    ]
-    costs = np.array([[getattr(outcome, name) for name in COSTS] for outcome in outcomes])
-    kept = np.array([list(outcome.filters_kept.values()) for outcome in outcomes])
+    number = len(meta["levels"]) ** len(meta["agents"])
+    costs, kept = np.zeros((number, len(COSTS)), np.int64), np.zeros((number, len(meta["agents"])), np.uint16)
+    for row in range(number):
+        outcome = evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
+        costs[row] = [getattr(outcome, name) for name in COSTS]
+        kept[row] = list(outcome.filters_kept.values())
     weights = {name: value.contiguous() for name, value in task.network.state_dict().items()}
     network = safetensors.torch.save(weights)
     if (folder / NETWORK).exists() and (folder / NETWORK).read_bytes() != network:

@@ -191,6 +191,16 @@ def test_work_that_ends_its_worker_is_given_up_and_the_rest_is_done():
     assert not workers_alive()
 
 
+def test_jobs_that_are_given_up_do_not_keep_the_rest_from_being_done():
+    found = as_done(end_this_process, {0: -1, 1: 1, 2: 2, 3: 3}, Processes(2))
+    assert {next(found)[1] for _ in range(3)} == {1, 2, 3}
+    with pytest.raises(
+        InputError, match="3 times at the same work.* 1 of 4 jobs are left.* the same command goes"
+    ):
+        next(found)
+    assert not workers_alive()
+
+
 def test_workers_that_were_ended_while_idle_are_replaced(tiny, evaluator):
     evaluator.evaluate_many(PLANS, workers=2)
     for worker in workers_alive():

@@ -116,10 +116,12 @@ class Poked:
         time.sleep(0.2)
         self.numbers[:1000] += step
         maps = Path("/proc/self/smaps").read_text().split("VmFlags")
-        (shared,) = [one for one in maps if "memfd:dsfp_env" in one]
-        sizes = {line.split(":")[0]: line.split()[1] for line in shared.splitlines() if line.endswith("kB")}
-        inode = shared.split("memfd:dsfp_env")[0].split()[-1]
-        return os.getpid(), float(self.numbers[0]), float(self.numbers[-1]), inode, int(sizes["Anonymous"])
+        for one in maps:
+            sizes = {line.split(":")[0]: int(line.split()[1]) for line in one.splitlines() if line.endswith("kB")}
+            if "memfd:dsfp_env" in one and sizes["Size"] > 3_900:
+                inode = one.split("memfd:dsfp_env")[0].split()[-1]
+                return os.getpid(), float(self.numbers[0]), float(self.numbers[-1]), inode, sizes["Anonymous"]
+        raise AssertionError("What work holds is not in shared memory.")
 
 
 def test_what_work_holds_is_on_a_node_once_and_each_worker_may_write_into_it(cluster):
@@ -132,7 +134,7 @@ def test_what_work_holds_is_on_a_node_once_and_each_worker_may_write_into_it(clu
         assert [answer[1] for answer in of_one] == list(range(1, count + 1))  # it sees what it wrote, alone
     assert all(answer[2] == 0 for answer in answers)
     assert all(0 < answer[4] < 100 for answer in answers)  # kB of its own, of 4,000
-    assert len({answer[3] for answer in answers}) <= 1  # all nodes are in one machine: one copy
+    assert len({answer[3] for answer in answers}) == 1  # all nodes are in one machine: one copy
     assert not work.numbers.any()
 
 
@@ -154,10 +156,6 @@ def test_work_that_ends_its_worker_is_given_up_and_the_rest_is_done(executor):
         futures[-1].result(60)
     assert crew.submit(4).result(60) == 8
     crew.stop()
-    found = as_done(die, {0: -1, 1: 1, 2: 2}, executor)
-    assert sorted([next(found), next(found)]) == [(1, 2), (2, 4)]
-    with pytest.raises(InputError, match="3 times at the same work.* 1 of 3 jobs are left"):
-        list(found)
 
 
 def where(number):
@@ -193,7 +191,7 @@ def test_a_node_of_another_state_is_refused_before_work_and_when_it_joins(cluste
     try:
         words = rf"has numpy 0\.1\.2, and .* has numpy {np.__version__}: expected the same on all"
         with pytest.raises(InputError, match=words):
-            [crew.submit(number).result(60) for number in range(500)]
+            [future.result(60) for future in [crew.submit(number) for number in range(500)]]
         with pytest.raises(InputError, match=words):
             Ray(address=cluster.address).begin(where)
     finally:
@@ -333,8 +331,8 @@ def started(command, folder, **how):
     """A command of ours, as somebody would give it."""
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, **how,
+        [sys.executable, "-m", *command], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how,
     )  # fmt: skip
 
 

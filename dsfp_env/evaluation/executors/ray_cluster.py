@@ -266,8 +266,8 @@ class _Connection:
 def _hush() -> None:
     """Ray would print a paragraph for every worker that ends, whatever it was told of logs."""
     inner = sys.modules.get("ray._private.worker")
-    if inner is not None and hasattr(inner, "print_to_stdstream"):
-        inner.print_to_stdstream = lambda *words, **how: None
+    if hasattr(inner, "print_to_stdstream"):
+        setattr(inner, "print_to_stdstream", lambda *words, **how: None)  # noqa: B010 - a type checker knows no such
 
 
 def _packages_of(work: Callable[..., Any]) -> tuple[str, ...]:
