@@ -6,8 +6,8 @@
 
 A trial is one setting of Q-learning's options; what it is worth is the mean regret of its greedy joint action over
 seeds: 0 is the optimum of the table, 1 is chance. Nothing is measured, so a trial takes as long as its learner.
-Optuna suggests as many trials at a time as are asked for by --at-once, whatever the number of workers, so a sweep is
-the same wherever it is made.
+Optuna suggests as many trials at a time as --at-once says, whatever the number of workers, so a sweep is the same
+wherever it is made.
 """
 
 import argparse

@@ -93,7 +93,7 @@ def test_slurm_wants_a_command(tmp_path):
     assert done.stderr.startswith("usage: sbatch ")
 
 
-# The fields of a RayCluster (ray.io/v1) and of a pod that may be in the manifest; anything else is a slip of the pen.
+# The fields of a RayCluster (ray.io/v1) and of a pod that may be in the manifest; anything else is a slip.
 POD = {
     "containers": {"name", "image", "env", "resources", "volumeMounts"},
     "volumes": {"name", "persistentVolumeClaim"},

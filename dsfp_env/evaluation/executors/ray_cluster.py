@@ -69,10 +69,9 @@ class Ray:
         self.count, self.address, self.mixed_processors = count, address, mixed_processors
         self.cpus_per_worker, self.gpus_per_worker = float(cpus_per_worker), float(gpus_per_worker)
         self._is_connected = False
-        self._checked: dict[str, Conditions] = {}  # by node, and what was expected
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_is_connected": False, "_checked": {}}
+        return {**vars(self), "_is_connected": False}
 
     def check(self, device: torch.device) -> None:
         """See `Executor.check`."""
@@ -84,7 +83,25 @@ class Ray:
 
     def begin(self, work: Callable[..., Any], count: int | None = None) -> RayCrew:
         """See `Executor.begin`."""
-        count = count or self.count
+        was_connected = self._is_connected
+        try:
+            return self._begun(work, count or self.count)
+        except BaseException:
+            if not was_connected:
+                self.stop()
+            raise
+
+    def suits(self, crew: Crew, count: int | None = None) -> bool:
+        """See `Executor.suits`."""
+        return isinstance(crew, RayCrew) and not crew.over and crew.count == (count or self.count)
+
+    def stop(self) -> None:
+        """See `Executor.stop`. A cluster that was there before stays."""
+        if self._is_connected:
+            self._is_connected = False
+            _Connection.leave()
+
+    def _begun(self, work: Callable[..., Any], count: int | None) -> RayCrew:
         ray = import_for("The executor 'ray'", "ray")
         self._connect(ray, count)
         packages, kind = _packages_of(work), "cuda" if self.gpus_per_worker else "cpu"
@@ -99,16 +116,6 @@ class Ray:
             lambda: self._room(ray),
             count,
         )
-
-    def suits(self, crew: Crew, count: int | None = None) -> bool:
-        """See `Executor.suits`."""
-        return isinstance(crew, RayCrew) and not crew.over and crew.count == (count or self.count)
-
-    def stop(self) -> None:
-        """See `Executor.stop`. A cluster that was there before stays."""
-        if self._is_connected:
-            self._is_connected = False
-            _Connection.leave()
 
     def _connect(self, ray: Any, count: int | None) -> None:
         if self._is_connected and ray.is_initialized():
