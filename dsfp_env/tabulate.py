@@ -403,5 +403,7 @@ def _finish_if_whole(folder: Path, meta: Mapping[str, Any], arrays: Arrays) -> s
     return f"is whole: {total} joint actions"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # by its own name: workers know what is in there under that, and under no other
+    from dsfp_env import tabulate as by_name
+
+    sys.exit(by_name.main())

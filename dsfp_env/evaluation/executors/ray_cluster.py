@@ -122,7 +122,8 @@ class Ray:
             return
         options: dict[str, Any] = {"address": self.address or os.environ.get("RAY_ADDRESS") or "local"}
         if options["address"] == "local":
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # else 15: other work would go first
+                os.environ.setdefault(name, "0")
             cpus = max(1, round((count or available_cores()) * self.cpus_per_worker + 0.49))
             options |= {"num_cpus": cpus, "include_dashboard": False}
         try:
