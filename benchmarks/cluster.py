@@ -1,10 +1,11 @@
 """What a Ray cluster costs, and how far one driver carries.
 
-    python benchmarks/cluster.py [--quick] [--only overhead empty memory waiting workers]
+    python benchmarks/cluster.py [--quick] [--only overhead sleeping ...]
 
 A cluster in this machine. Each part alternates between ways in one run:
 
 - overhead: evaluations of the digits in this process, by one worker of a cluster and of this machine, and by two.
+- sleeping: the same with work that sleeps, which needs no core: what is left is the way there and back.
 - empty: how many jobs that do nothing the driver gets done in a second.
 - memory: what a worker has of its own, and what it maps, with images of the size of CIFAR's.
 - waiting: what a job that waits costs the driver.
@@ -40,7 +41,7 @@ from dsfp_env.evaluation.executors.ray_worker import Reply
 from dsfp_env.evaluation.worker_process import message_of
 from dsfp_env.evaluation.workers import Workers
 
-PARTS = ("overhead", "empty", "memory", "waiting", "workers")
+PARTS = ("overhead", "sleeping", "empty", "memory", "waiting", "workers")
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Settings:
     only: tuple[str, ...] = PARTS
     """Parts."""
     seconds: float = 0.25
-    """About how long an evaluation takes, in the part "overhead"."""
+    """About how long a job takes, in the parts "overhead" and "sleeping"."""
     rounds: int = 7
     """Of alternating ways."""
     jobs: int = 16
-    """In a round of the part "overhead"."""
+    """In a round of these parts."""
     quick: bool = False
     """Two rounds of few jobs."""
 
@@ -64,9 +65,14 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
     for part in settings.only:
-        {"overhead": overhead, "empty": empty, "memory": memory, "waiting": waiting, "workers": workers}[part](
-            settings
-        )
+        {
+            "overhead": overhead,
+            "sleeping": sleeping,
+            "empty": empty,
+            "memory": memory,
+            "waiting": waiting,
+            "workers": workers,
+        }[part](settings)
 
 
 def overhead(settings: Settings) -> None:
@@ -81,17 +87,35 @@ def overhead(settings: Settings) -> None:
     evaluator = dsfp_env.Evaluator(task, fidelity=fidelity, store=False)
     measurement = evaluator.measurement
     measurement.prepare()
-    rounds, jobs = (2, 4) if settings.quick else (settings.rounds, settings.jobs)
-    questions = [measurement.question(evaluator.keep(plan), 0) for plan in plans[:jobs]]
-    expected = [measurement.answer(question) for question in questions]
-    with begun(Ray(2), measurement.answer, 1) as cluster_one, begun(Ray(2), measurement.answer, 2) as cluster_two:
-        here_one, here_two = Workers(measurement.answer, 1), Workers(measurement.answer, 2)
+    questions = [measurement.question(evaluator.keep(plan), 0) for plan in plans]
+    print(f"digits, {batches} batches of distillation an evaluation")
+    in_turn(settings, measurement.answer, questions)
+
+
+def sleeping(settings: Settings) -> None:
+    """Work that needs no core: what is left is the way there and back."""
+    print(f"sleeping {settings.seconds} s")
+    in_turn(settings, doze, [settings.seconds] * settings.jobs)
+
+
+def doze(seconds: float) -> float:
+    """Sleep."""
+    time.sleep(seconds)
+    return seconds
+
+
+def in_turn(settings: Settings, work: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
+    """The same jobs here, by processes and by a cluster, in turn."""
+    rounds, jobs = (2, jobs[:4]) if settings.quick else (settings.rounds, jobs)
+    expected = [work(job) for job in jobs]
+    with begun(Ray(2), work, 1) as cluster_one, begun(Ray(2), work, 2) as cluster_two:
+        here_one, here_two = Workers(work, 1), Workers(work, 2)
         ways: dict[str, Callable[[], Any]] = {
-            "in this process": lambda: [measurement.answer(question) for question in questions],
-            "1 process": lambda: answers(here_one, questions),
-            "1 worker of a cluster": lambda: answers(cluster_one, questions),
-            "2 processes": lambda: answers(here_two, questions),
-            "2 workers of a cluster": lambda: answers(cluster_two, questions),
+            "in this process": lambda: [work(job) for job in jobs],
+            "1 process": lambda: answers(here_one, jobs),
+            "1 worker of a cluster": lambda: answers(cluster_one, jobs),
+            "2 processes": lambda: answers(here_two, jobs),
+            "2 workers of a cluster": lambda: answers(cluster_two, jobs),
         }
         for way in ways.values():
             assert way() == expected  # and all are warm
@@ -102,11 +126,11 @@ def overhead(settings: Settings) -> None:
                 times[name].append(timed(ways[name]))
         here_one.stop()
         here_two.stop()
-    print(f"digits, {batches} batches, {jobs} evaluations a round, {rounds} rounds; all outcomes equal")
+    print(f"{len(jobs)} jobs a round, {rounds} rounds; all outcomes equal; least, median and greatest speed-up")
     alone = times["in this process"]
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(alone, seconds, strict=True)]
-        print(f"{name:24} {1e3 * statistics.median(seconds) / jobs:7.0f} ms each; speed-up {spread(ratios)}")
+        print(f"{name:24} {1e3 * statistics.median(seconds) / len(jobs):7.1f} ms each; {spread(ratios)}")
 
 
 def answers(crew: Crew, questions: Sequence[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ work is written into the object store once, and read from there once by every no
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -124,7 +125,8 @@ class Ray:
         if options["address"] == "local":
             for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # else 15: other work would go first
                 os.environ.setdefault(name, "0")
-            cpus = max(1, round((count or available_cores()) * self.cpus_per_worker + 0.49))
+            workers = max(count or 0, self.count or 0) or available_cores()
+            cpus = max(math.ceil(workers * self.cpus_per_worker), available_cores())
             options |= {"num_cpus": cpus, "include_dashboard": False}
         try:
             _Connection.enter(ray, options)
