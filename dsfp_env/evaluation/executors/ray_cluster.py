@@ -29,6 +29,10 @@ from dsfp_env.evaluation.executors.ray_worker import Parcel, conditions_here, do
 from dsfp_env.evaluation.worker_process import terms
 from dsfp_env.evaluation.workers import available_cores
 
+OF_OUR_OWN = {  # settings of a cluster that is started here, unless the user has set them
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else 15: other work of this machine would go first
+}
 LONGEST_CHECK = 120.0  # seconds; a node that has not answered by then is checked by its workers
 
 
@@ -123,8 +127,8 @@ class Ray:
             return
         options: dict[str, Any] = {"address": self.address or os.environ.get("RAY_ADDRESS") or "local"}
         if options["address"] == "local":
-            for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # else 15: other work would go first
-                os.environ.setdefault(name, "0")
+            for name, value in OF_OUR_OWN.items():
+                os.environ.setdefault(name, value)
             workers = max(count or 0, self.count or 0) or available_cores()
             cpus = max(math.ceil(workers * self.cpus_per_worker), available_cores())
             options |= {"num_cpus": cpus, "include_dashboard": False}
