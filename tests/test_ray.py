@@ -422,7 +422,7 @@ def test_a_cluster_of_our_own_ends_with_the_command_and_the_run_goes_on(tmp_path
         assert process.returncode in (status, 0)
         assert "Traceback" not in errors
         assert "ray" not in (out + errors).lower().replace(str(tmp_path), "")
-        # After SIGKILL two agents of Ray's, which do nothing, stay for a minute or so; whatever works ends at once.
+        # After SIGKILL two idle agents of Ray stay for a minute or so; whatever works ends at once.
         wait_for(lambda children=children: not any(Path(f"/proc/{child}").exists() for child in children), 150)
     process = started(command, tmp_path)
     assert process.communicate(timeout=300)[1].count("Traceback") == 0
