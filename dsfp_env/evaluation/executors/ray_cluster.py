@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -250,6 +251,8 @@ class _Connection:
             )
             cls._thread.start()
             connected.result()
+            if threading.current_thread() is threading.main_thread():  # Ray's own would abort the process
+                signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
             cls.users, cls.is_ours, cls.is_local = 1, True, options["address"] == "local"
 
     @classmethod
