@@ -11,7 +11,6 @@ With --backend table nothing is measured: learners are judged on a table of all 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -46,20 +45,24 @@ from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.environment.credit import compared_plans
 from dsfp_env.environment.rules import Rules
+from dsfp_env.evaluation.executors import Executor
+from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings, said
+from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import LOWEST, Plan
 from dsfp_env.evaluation.rewards import needs_time
-from dsfp_env.evaluation.workers import check_workers
+from dsfp_env.evaluation.workers import available_cores
 from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "batch", "seed", "seeds"),
-    *("reward", "macs_budget", "workers", "out"),
+    *("reward", "macs_budget", "out"),
+    *WHERE,
 )
 
 
 @dataclass(frozen=True)
-class RunSettings(TaskOptions):
+class RunSettings(ExecutorSettings, TaskOptions):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -113,9 +116,6 @@ class RunSettings(TaskOptions):
     threads: int = 1
     """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
     between numbers of threads."""
-    workers: int = min(8, os.cpu_count() or 1)
-    """Processes for the baselines, for batches, and for the evaluations of a step with difference credit (on a GPU
-    none are used). Results do not depend on it."""
     store: bool = True
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
@@ -219,9 +219,9 @@ def board_settings(settings: RunSettings) -> leaderboard.LeaderboardSettings:
         rewards=(f"{reward_name(settings)}{budget}",) if given else leaderboard.FORMS,
         seeds=settings.seeds or str(settings.seed),
         evaluations=settings.evaluations,
-        workers=settings.workers,
+        **said(settings),
     )
-    same = {name: value for name, value in asdict(asked).items() if name not in ("workers", "out")}
+    same = {name: value for name, value in asdict(asked).items() if name not in ("out", *WHERE)}
     unfinished = partial(leaderboard.goes_on_in, settings=same)
     out = str(default_folder(folder_name(settings), unfinished)) if settings.out is None else settings.out
     return dataclasses.replace(asked, out=out)
@@ -236,10 +236,9 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "batch", "horizon", "threads", "workers", "min_filters", "round_to"):
+    for name in ("evaluations", "batch", "horizon", "threads", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
-    check_workers(settings.workers)
     if settings.threads > MOST_THREADS:
         raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     if settings.agent == "all":
@@ -261,7 +260,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         settings.credit,
     )
     fidelity_of(settings, dsfp_env.Fidelity())
-    choose_device(settings.device)
+    _check_place(settings)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
         raise InputError(f"The seed {min(seeds)} is negative: expected 0 or more.")
@@ -287,6 +286,7 @@ def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
         min_filters=settings.min_filters,
         round_to=settings.round_to,
         store=settings.store,
+        executor=place(settings),
     )
 
 
@@ -295,6 +295,27 @@ def fidelity_of(settings: RunSettings, usual: dsfp_env.Fidelity) -> dsfp_env.Fid
     said = {"batches": settings.kd_batches, "precision": settings.precision, "kernels": settings.kernels}
     changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     return dataclasses.replace(usual, **changes)
+
+
+def place(settings: RunSettings) -> Executor:
+    """Where baselines, and whatever else is evaluated many at once, are measured; no more than 8 processes."""
+    if settings.executor == "processes" and settings.workers is None:
+        return Processes(min(8, available_cores()))
+    return settings.place()
+
+
+def _check_place(settings: RunSettings) -> None:
+    """Refuse a device, or a place, that cannot be used.
+
+    Raises:
+        InputError: If so.
+    """
+    device = choose_device(settings.device)
+    settings.place().check(device)
+    if settings.executor == "ray" and needs_time(reward_name(settings)):
+        raise InputError(
+            f"--reward {reward_name(settings)} measures times on this machine: leave --executor ray out."
+        )
 
 
 def measuring(env: dsfp_env.LayerPruningEnv) -> dsfp_env.Evaluator:
@@ -316,17 +337,18 @@ def run(
     journal = go_on(record, evaluator, settings.evaluations)
     mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
     alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
-    workers = evaluator.workers = 1 if alone else settings.workers
+    here = 1 if alone and settings.executor != "ray" else None
+    evaluator.workers = here
 
     def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
-        return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))
+        return journal.noting(plans, seed, evaluator.start_many(plans, seed, here))
 
     def compared() -> Baselines:
         return Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
 
     with evaluator:
         background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
-        learn(settings, env, team, record, workers)
+        learn(settings, env, team, record, here)
         baselines = background or compared()
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
@@ -363,7 +385,11 @@ def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
 
 
 def learn(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder, workers: int
+    settings: RunSettings,
+    env: dsfp_env.LayerPruningEnv,
+    team: agents.MultiAgent,
+    record: RunFolder,
+    workers: int | None,
 ) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)

@@ -20,6 +20,7 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.rewards import RewardFunction, needs_time
@@ -50,6 +51,7 @@ def parallel_env(
     evaluator: AnyEvaluator | None = None,
     credit: str = "shared",
     backend: str = "live",
+    executor: str | Executor = "processes",
     *,
     layers: Mapping[str, Any] | str | None = None,
     tie: Iterable[Iterable[str]] | str | None = None,
@@ -81,12 +83,13 @@ def parallel_env(
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
         evaluator: One that is there already, so that environments share what they measure. What says how to
             measure (``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``,
-            ``latency``, ``store``, ``backend``, ``layers``, ``tie``, ``agents_per``) is left out then, or is what
-            the evaluator was made with.
+            ``latency``, ``store``, ``backend``, ``executor``, ``layers``, ``tie``, ``agents_per``) is left out
+            then, or is what the evaluator was made with.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see
             `environment.credit`.
         backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
             microseconds, see `tables.evaluator`.
+        executor: Where many joint actions are evaluated at once, as for `Evaluator`; a table has no use for it.
         layers: Layers that are left alone, bounded, or of one ratio: name or pattern -> None, ``(20, 60)`` or
             ``30``, in percent, as in ``{"first": None, "features.*": (20, 60)}``; see `tasks.layer_control`.
         tie: Groups of layers that have one agent, as in ``[["conv_1", "conv_2"]]``.
@@ -113,6 +116,7 @@ def parallel_env(
         "layers": layers,
         "tie": tie,
         "agents_per": agents_per,
+        "executor": executor,
     }
     if evaluator is not None:
         check_beside(evaluator, {name: value for name, value in measuring.items() if name in given})

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +43,9 @@ from dsfp_env.common.versions import check_versions, versions_of
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import ExecutorSettings
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
-from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
@@ -56,7 +58,7 @@ PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 
 
 @dataclass(frozen=True)
-class TableSettings(TaskOptions):
+class TableSettings(ExecutorSettings, TaskOptions):
     """What is measured, and where it is kept."""
 
     out: str
@@ -75,8 +77,6 @@ class TableSettings(TaskOptions):
     """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
     merge: tuple[str, ...] = ()
     """Folders of parts to put together, in place of measuring."""
-    workers: int = available_cores()
-    """Processes; each measures with one thread."""
 
 
 class Measured(NamedTuple):
@@ -174,14 +174,28 @@ def _measure(
         machines = {str(one): one for one in (*meta["machines"], *described["machines"])}
         meta = {**_described(meta), "machines": list(machines.values())}
         table_files.write_meta(folder, meta)
-    plans = {int(row): _plan(meta, row) for row in left}
-    progress = Progress(f"joint actions of {settings.task}", len(plans))
+    progress = Progress(f"joint actions of {settings.task}", len(left))
+
+    def on_other_processor(name: str) -> None:
+        """Say in the table that one of another kind has measured, too."""
+        nonlocal meta
+        machine = {**_machine(surveyor.task), "processor": f"{platform.machine()}, {name}"}
+        if machine not in meta["machines"]:
+            meta = {**meta, "machines": [*meta["machines"], machine]}
+            table_files.write_meta(folder, meta)
+
+    rows = {int(row): int(row) for row in left}
+    work = partial(_measure_row, surveyor, meta)
     with closing(progress):
-        for row, measured in as_done(surveyor.measure, plans, settings.workers):
+        for row, measured in as_done(work, rows, settings.place(), on_other_processor):
             arrays.seconds[row], arrays.correct[row] = measured.seconds, measured.correct
             receipts[row] = receipt(arrays, row)
             progress.advance()
     say(f"{folder} {_finish_if_whole(folder, meta, arrays)}")
+
+
+def _measure_row(surveyor: Surveyor, meta: Mapping[str, Any], row: int) -> Measured:
+    return surveyor.measure(_plan(meta, row))
 
 
 def merge(parts: Sequence[Path], folder: Path) -> None:
@@ -277,7 +291,7 @@ def check(settings: TableSettings) -> tuple[int, int]:
             raise InputError(f"--{name.replace('_', '-')} is {count}: expected 1 or more.")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
-    check_workers(settings.workers)
+    settings.place().check(torch.device("cpu"))
     for seed in settings.seeds:
         check_seed(seed, "One of the seeds")
     parse_criterion(settings.criterion)
@@ -359,12 +373,12 @@ def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, 
         _check_same(folder, before, Path("what was asked for"), meta)
         return before
     task, evaluator = surveyor.task, surveyor.evaluators[0]
-    outcomes = [
-        evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
-        for row in range(len(meta["levels"]) ** len(meta["agents"]))
-    ]
-    costs = np.array([[getattr(outcome, name) for name in COSTS] for outcome in outcomes])
-    kept = np.array([list(outcome.filters_kept.values()) for outcome in outcomes])
+    number = len(meta["levels"]) ** len(meta["agents"])
+    costs, kept = np.zeros((number, len(COSTS)), np.int64), np.zeros((number, len(meta["agents"])), np.uint16)
+    for row in range(number):
+        outcome = evaluator.outcome(evaluator.keep(_plan(meta, row)), 0.0)
+        costs[row] = [getattr(outcome, name) for name in COSTS]
+        kept[row] = list(outcome.filters_kept.values())
     weights = {name: value.contiguous() for name, value in task.network.state_dict().items()}
     network = safetensors.torch.save(weights)
     if (folder / NETWORK).exists() and (folder / NETWORK).read_bytes() != network:
@@ -480,5 +494,7 @@ def _how_far(arrays: Arrays) -> str:
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # by its own name: workers know what is in there under that, and under no other
+    from dsfp_env import tabulate as by_name
+
+    sys.exit(by_name.main())

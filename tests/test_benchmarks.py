@@ -122,3 +122,17 @@ def test_landscape_of_the_digits(capsys):
     functions = runpy.run_path(str(BENCHMARKS / "landscape.py"))
     functions["describe"](functions["Settings"]())
     assert "| accuracy_x_saving | optimum | 50 70 60 60 | 0.8065 |" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_cluster(tmp_path, own_cache):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'dsfp_env[ray]'")
+    printed = run("cluster.py", folder=tmp_path)
+    for word in (
+        "all outcomes equal",
+        "2 workers of a cluster",
+        "jobs a second",
+        "kB each in the driver",
+        "% of what",
+    ):
+        assert word in printed

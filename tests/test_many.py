@@ -20,8 +20,10 @@ from conftest import TinyNet
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common.devices import threads_set
 from dsfp_env.evaluation import worker_process
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.measurement import Measurement
-from dsfp_env.evaluation.workers import GivenUp, Workers, as_done
+from dsfp_env.evaluation.workers import GivenUp, Workers
 
 ROOT = Path(__file__).parents[1]
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
@@ -190,6 +192,16 @@ def test_work_that_ends_its_worker_is_given_up_and_the_rest_is_done():
     assert not workers_alive()
 
 
+def test_jobs_that_are_given_up_do_not_keep_the_rest_from_being_done():
+    found = as_done(end_this_process, {0: -1, 1: 1, 2: 2, 3: 3}, Processes(2))
+    assert {next(found)[1] for _ in range(3)} == {1, 2, 3}
+    with pytest.raises(
+        InputError, match="3 times at the same work.* 1 of 4 jobs are left.* the same command goes"
+    ):
+        next(found)
+    assert not workers_alive()
+
+
 def test_workers_that_were_ended_while_idle_are_replaced(tiny, evaluator):
     evaluator.evaluate_many(PLANS, workers=2)
     for worker in workers_alive():
@@ -340,7 +352,7 @@ def halve(number):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_jobs_are_given_as_they_are_done(count):
-    assert dict(as_done(halve, {f"job {n}": n for n in range(20)}, count)) == {
+    assert dict(as_done(halve, {f"job {n}": n for n in range(20)}, Processes(count))) == {
         f"job {n}": n / 2 for n in range(20)
     }
     assert not workers_alive()
@@ -348,10 +360,10 @@ def test_jobs_are_given_as_they_are_done(count):
 
 def test_who_stops_asking_does_not_wait_for_workers():
     start = time.monotonic()
-    for _ in as_done(time.sleep, {0: 0.0, 1: 60.0, 2: 60.0, 3: 60.0}, 2):
+    for _ in as_done(time.sleep, {0: 0.0, 1: 60.0, 2: 60.0, 3: 60.0}, Processes(2)):
         break
     with pytest.raises(ZeroDivisionError):
-        list(as_done(halve, {0: -1, 1: 1, 2: 2}, 2))
+        list(as_done(halve, {0: -1, 1: 1, 2: 2}, Processes(2)))
     assert not workers_alive()
     assert time.monotonic() - start < 50
 
@@ -384,7 +396,7 @@ def test_what_is_raised_by_work_is_told_with_its_place(how, expected, words):
     workers = Workers(fail_as_told, 1)
     with pytest.raises(expected, match=words) as raised:
         workers.submit(how).result()
-    assert "in _serve" in str(raised.value.__cause__)
+    assert "in message_of" in str(raised.value.__cause__)
     if how != "result":
         assert "in fail_as_told" in str(raised.value.__cause__)
     with pytest.raises(ZeroDivisionError):  # and the worker goes on

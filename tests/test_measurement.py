@@ -16,6 +16,7 @@ from dsfp_env.evaluation.executors import CannotSubmit
 from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.measurement import Measurement, Question
 from dsfp_env.evaluation.memo import Memo
+from dsfp_env.evaluation.staff import Staff
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
@@ -115,7 +116,7 @@ def test_a_memo_takes_answers_from_any_executor_and_does_the_rest_here(tiny, bui
         next(answers)
     assert third.cancelled()  # nobody waits for it any more
     assert not built
-    assert list(memo.many(questions, Serial())) == expected
+    assert list(memo.many(questions, Staff(Serial()))) == expected
     assert len(built) == 4
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeyp
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.long)])
+def test_pieces_may_be_worked_on_elsewhere(executor, finished, tmp_path, monkeypatch):
+    if executor == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'dsfp_env[ray]'")
+        monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[1]}:{Path(__file__).parent}")
+    reproduce.reproduce(changed(finished, executor=executor, workers=2, out=str(tmp_path / "out")))
+    alone, spread = ({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+                     for folder in (Study(finished).folder, tmp_path / "out"))  # fmt: skip
+    assert alone == spread
+
+
 def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, tmp_path):
     whole, killed = Study(finished).folder, changed(finished, out=str(tmp_path / "killed"))
 

@@ -15,7 +15,7 @@ from conftest import make_tiny_task
 
 import dsfp_env
 from dsfp_env.common.errors import InputError
-from dsfp_env.evaluation import workers
+from dsfp_env.evaluation.executors import processes
 from dsfp_env.tables import files as table_files
 from dsfp_env.tabulate import TableSettings, tabulate
 
@@ -126,8 +126,8 @@ def test_only_what_is_left_is_measured(whole, tmp_path, monkeypatch):
 
 
 def test_a_worker_that_is_ended_is_a_sentence_and_loses_nothing(whole, tmp_path, monkeypatch):
-    real = workers.Workers
-    monkeypatch.setattr(workers, "Workers", lambda work, count: real(end_this_process, count))
+    real = processes.Workers
+    monkeypatch.setattr(processes, "Workers", lambda work, count: real(end_this_process, count))
     settings = TableSettings(out=str(tmp_path / "ended"), **{**TINY, "workers": 2})
     with pytest.raises(InputError, match="A worker was ended from outside"):
         tabulate(settings)

@@ -14,9 +14,8 @@ credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +46,14 @@ from dsfp_env.common.json_files import read_file
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import ExecutorSettings
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
 from dsfp_env.tasks.loading import check_task
 
 
 @dataclass(frozen=True)
-class ComparisonSettings:
+class ComparisonSettings(ExecutorSettings):
     """Who is compared, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -68,8 +68,6 @@ class ComparisonSettings:
     """As for train_agents.py."""
     macs_budget: float | None = None
     """As for train_agents.py."""
-    workers: int = available_cores()
-    """Processes."""
     out: str = "runs/compare"
     """The folder; a comparison in it with the same settings goes on."""
 
@@ -90,11 +88,11 @@ class Run(Strict):
 
 
 class Job(NamedTuple):
-    """The runs of one learner with one seed."""
+    """A run: one learner with one seed and one budget."""
 
     agent: str
     seed: int
-    budgets: tuple[int, ...]
+    budget: int
 
 
 def main() -> int:
@@ -124,7 +122,7 @@ def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
     """
     if not settings.budgets or min(settings.budgets) < 1:
         raise InputError(f"--budgets are {settings.budgets}: expected one or more, each 1 or more.")
-    check_workers(settings.workers)
+    settings.place()
     contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), named(settings.out)
     check_learners(contestants, max(settings.budgets))
     reward_function(settings.reward, settings.macs_budget)
@@ -142,15 +140,14 @@ def same(settings: ComparisonSettings) -> dict[str, Any]:
 def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
     """Make the runs that are left, then print and write the tables and the picture."""
     left = [
-        Job(contestant, seed, budgets)
+        Job(contestant, seed, budget)
         for seed in seeds
         for contestant in contestants
-        if (budgets := tuple(b for b in settings.budgets if not piece(folder, contestant, b, seed).exists()))
+        for budget in settings.budgets
+        if not piece(folder, contestant, budget, seed).exists()
     ]
     if left:
         check_claimed_versions(folder, "the comparison")
-    for seed in sorted({job.seed for job in left}):
-        dsfp_env.load_task(settings.task, seed=seed)  # trained here once, not by every process
     _run(settings, left, folder)
     runs = read_runs(settings, contestants, seeds, folder)
     if not runs:
@@ -186,36 +183,46 @@ def read_runs(
 
 
 def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> None:
-    progress = Progress("runs", sum(len(job.budgets) for job in jobs))
-    work = partial(make_runs, settings, folder=folder)
-    for job, refused in as_done(work, {job: job for job in jobs}, settings.workers):
-        if refused:
-            remark(f"{job.agent}: {refused}")
-        for _ in job.budgets:
-            progress.advance()
+    """Make runs, and write each into its file; say who cannot be run here, and why."""
+    # Trained here once, not by every worker; and nobody else needs the data.
+    tasks = {seed: dsfp_env.load_task(settings.task, seed=seed) for seed in sorted({job.seed for job in jobs})}
+    for task in tasks.values():
+        settings.place().check(task.device)
+    progress, refused = Progress("runs", len(jobs)), set[tuple[str, str]]()
+    for job, run in as_done(Runner(settings, tasks).make, {job: job for job in jobs}, settings.place()):
+        if not isinstance(run, str):
+            write_json(piece(folder, job.agent, job.budget, job.seed), run)
+        elif (job.agent, run) not in refused:
+            remark(f"{job.agent}: {run}")
+            refused.add((job.agent, run))
+        progress.advance()
     progress.close()
 
 
-def make_runs(settings: ComparisonSettings, job: Job, folder: Path) -> str | None:
-    """One learner with one seed, with every budget; returns why not, if it cannot be run here."""
-    evaluator, refused = _evaluator(settings.task, job.seed), None
-    with threads_set(1):
-        for budget in job.budgets:
-            try:
-                run = make_run(evaluator, settings, job.agent, budget, job.seed)
-            except InputError as error:
-                refused = str(error)
-            else:
-                write_json(piece(folder, job.agent, budget, job.seed), run)
-    return refused
+class Runner:
+    """Makes runs, one evaluator for all that have one seed.
 
+    Args:
+        settings: What is compared.
+        tasks: By seed.
+    """
 
-@cache
-def _evaluator(task: str, seed: int) -> dsfp_env.Evaluator:
-    """One for all learners of a process, of which there are as many as were asked for."""
-    evaluator = dsfp_env.Evaluator(dsfp_env.load_task(task, seed=seed))
-    evaluator.workers = 1
-    return evaluator
+    def __init__(self, settings: ComparisonSettings, tasks: Mapping[int, dsfp_env.Task]) -> None:
+        self._settings, self._tasks = settings, tasks
+        self._evaluators: dict[int, dsfp_env.Evaluator] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_evaluators": {}}
+
+    def make(self, job: Job) -> dict[str, Any] | str:
+        """A run, or why it cannot be made."""
+        if job.seed not in self._evaluators:
+            self._evaluators[job.seed] = dsfp_env.Evaluator(self._tasks[job.seed], executor="serial")
+        try:
+            with threads_set(1):
+                return make_run(self._evaluators[job.seed], self._settings, job.agent, job.budget, job.seed)
+        except InputError as error:
+            return str(error)
 
 
 def make_run(

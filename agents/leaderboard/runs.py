@@ -25,6 +25,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import torch
 from msgspec import Meta
 
 import agents
@@ -54,7 +55,9 @@ from dsfp_env.common.json_files import lines_of, read_line
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Natural, Positive, Strict
-from dsfp_env.evaluation.workers import as_done, available_cores, check_workers
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings
+from dsfp_env.tables.travelling import TravellingTable
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 BOARD = "leaderboard.json"
@@ -62,7 +65,7 @@ CHUNK = 25  # seeds that a process takes at a time
 
 
 @dataclass(frozen=True)
-class LeaderboardSettings:
+class LeaderboardSettings(ExecutorSettings):
     """Who is judged, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -77,8 +80,6 @@ class LeaderboardSettings:
     """Joint actions that a run may try."""
     slow_seeds: int = 3
     """Learners that are slow themselves take only so many of the seeds; 0: all."""
-    workers: int = available_cores()
-    """Processes. Results do not depend on it."""
     out: str = "runs/leaderboard"
     """The folder; a leaderboard in it of the same table and number of evaluations goes on."""
 
@@ -139,7 +140,7 @@ def _fill(
     results = {
         "table": {"task": table.task, "checksum": table.meta["checksum"], "seeds": table.seeds},
         "settings": {
-            name: value for name, value in asdict(settings).items() if name not in ("table", "workers", "out")
+            name: value for name, value in asdict(settings).items() if name not in ("table", "out", *WHERE)
         },
         "versions": claimed_versions(folder),
         "forms": [judged(table, form, runs, settings.evaluations) for form in forms],
@@ -163,10 +164,10 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    check_workers(settings.workers)
     for name, least in (("evaluations", 1), ("slow_seeds", 0)):
         if (value := getattr(settings, name)) < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
+    settings.place().check(torch.device("cpu"))
     parse_seeds(settings.seeds)
     check_learners(expanded(settings.agents), settings.evaluations)
     folder = named(settings.out)
@@ -222,8 +223,8 @@ def _left(settings: LeaderboardSettings, table: dsfp_env.Table, forms: Iterable[
 def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Job], folder: Path) -> None:
     """Make runs, and put each into its file; say who cannot be run here, and why."""
     progress, refused = Progress("runs", sum(len(job.seeds) for job in jobs)), set[tuple[str, str]]()
-    work = partial(make_runs, table.folder, evaluations=settings.evaluations)
-    for job, made in as_done(work, {job: job for job in jobs}, settings.workers):
+    work = partial(make_runs, TravellingTable(table), evaluations=settings.evaluations)
+    for job, made in as_done(work, {job: job for job in jobs}, settings.place()):
         if isinstance(made, str):
             if (job.agent, made) not in refused:
                 remark(f"{job.agent}: {made}")
@@ -236,7 +237,7 @@ def _run(settings: LeaderboardSettings, table: dsfp_env.Table, jobs: Sequence[Jo
     progress.close()
 
 
-def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
+def make_runs(table: TravellingTable, job: Job, evaluations: int) -> list[Run] | str:
     """The runs of a job, or why its learner cannot be run here."""
     try:
         with threads_set(1):
@@ -246,9 +247,9 @@ def make_runs(table: Path, job: Job, evaluations: int) -> list[Run] | str:
 
 
 @cache
-def _evaluator(table: Path) -> dsfp_env.TableEvaluator:
+def _evaluator(table: TravellingTable) -> dsfp_env.TableEvaluator:
     """One for all learners of a process."""
-    return dsfp_env.TableEvaluator(dsfp_env.load_table(table))
+    return dsfp_env.TableEvaluator(table.table)
 
 
 @cache

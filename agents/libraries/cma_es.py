@@ -22,8 +22,8 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from agents.libraries.ask_tell import AskTellTeam
-from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.optional import import_for
 from dsfp_env.common.ranges import Positive, Several, ranges_checked
 
 

@@ -25,8 +25,8 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.libraries.ask_tell import AskTellTeam
-from agents.libraries.optional import import_for
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.optional import import_for
 from dsfp_env.common.ranges import Count, Share, WholeNumber, ranges_checked
 
 

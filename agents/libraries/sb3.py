@@ -19,11 +19,11 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.libraries.optional import import_for
 from agents.libraries.recording import BudgetSpent, Ledger, Recorded
 from agents.loop import Evaluation, check_budget, evaluations_per_step
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.optional import import_for
 from dsfp_env.wrappers import JointActionEnv
 
 VIEWS = ("shared", "joint")

@@ -33,9 +33,10 @@ from dsfp_env.common.files import append_line, write_whole
 from dsfp_env.common.folders import check_writable, contents, fitting, held, is_held, remove_parts
 from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.versions import check_versions, versions_of
+from dsfp_env.evaluation.executors.chosen import WHERE
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
-HOW = ("out", "workers", "store", "download")  # settings that results do not depend on
+HOW = ("out", "store", "download", *WHERE)  # settings that results do not depend on
 SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
 SUMMARY = "summary.json"  # of several seeds
 RUNS = "runs"  # the pieces of a study

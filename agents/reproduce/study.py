@@ -14,8 +14,9 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors.as_done import as_done
+from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.tasks.loading import check_task, load_task
@@ -55,7 +58,7 @@ from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
 
 @dataclass(frozen=True)
-class StudySettings:
+class StudySettings(ExecutorSettings):
     """What is run, and for how long."""
 
     network: str = "vgg16"
@@ -90,10 +93,14 @@ class StudySettings:
     """CPU threads."""
     out: str | None = None
     """The folder; runs/reproduce-NETWORK unless given."""
+    executor: str = "serial"
+    """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
+    They leave files, and go on from them, so all nodes of a cluster must see the folder."""
 
 
+FIRST, SEARCH = ("base", "scores"), "search-"  # names of pieces, and how one begins
 # Settings that may change from one start in a folder to the next.
-HOW = ("only", "data_root", "download", "device", "threads", "out", "weights")
+HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *WHERE)
 
 
 def main() -> int:
@@ -123,12 +130,60 @@ def _work(study: Study) -> None:
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
-    for name in chosen:
-        say(f"\n{name}")
-        study.pieces[name]()
+    work, groups = Pieces(settings, study), grouped(chosen)
+    for group in [group for group in groups if group[0] in FIRST]:  # what all others stand on
+        groups.remove(group)
+        work.do(group)
+    if groups and settings.executor != "serial":
+        work.do(tuple(name for name in FIRST if not study.file(name).exists()))
+    for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
+        pass
     say(f"\n{study.table()}")
     if left := [name for name in study.pieces if not study.file(name).exists()]:
         say(f"\nleft: {', '.join(left)}")
+
+
+def grouped(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Pieces, those together that are worked on one after another: a row with the search that finds its ratios."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        row = name.removeprefix(SEARCH)
+        groups[row] = (*groups.get(row, ()), name)
+    return list(groups.values())
+
+
+class Pieces:
+    """Works on pieces of a study, here or elsewhere.
+
+    Args:
+        settings: Of the study.
+        study: In this process.
+    """
+
+    def __init__(self, settings: StudySettings, study: Study) -> None:
+        self._settings = replace(settings, out=str(study.folder.resolve()))
+        self._study: Study | None = study
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_study": None}
+
+    def do(self, names: Sequence[str]) -> None:
+        """Work on pieces, one after another.
+
+        Raises:
+            InputError: If their folder cannot be seen from here.
+        """
+        if self._study is None:
+            torch.set_num_threads(self._settings.threads)
+            self._study = Study(self._settings)
+            if not (self._study.folder / "settings.json").exists():
+                raise InputError(
+                    f"The folder {self._study.folder} is not there on {platform.node()}: pieces of a study leave "
+                    "files, so expected one with --out that all nodes see."
+                )
+        for name in names:
+            say(f"\n{name}")
+            self._study.pieces[name]()
 
 
 class Study:
@@ -147,7 +202,7 @@ class Study:
                 for kind in ("uniform", *settings.agents):
                     name = _name(kind, rate, seed)
                     if kind != "uniform":
-                        search = f"search-{name}"
+                        search = f"{SEARCH}{name}"
                         self.pieces[search] = partial(self._search, search, kind, rate, seed)
                     self.pieces[name] = partial(self._row, name, kind, rate, seed)
 
@@ -170,7 +225,7 @@ class Study:
         recipe_from(settings.fine_tuning, FINE_TUNING)
         parse_criterion(settings.criterion)
         check_learners(settings.agents, settings.evaluations)
-        choose_device(settings.device)
+        settings.place().check(choose_device(settings.device))
         if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
             raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
         for seed in settings.seeds:

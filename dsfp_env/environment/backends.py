@@ -14,6 +14,8 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors import Executor
+from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
@@ -38,6 +40,7 @@ def make_evaluator(
     layers: Any = None,
     tie: Any = None,
     agents_per: str = "layer",
+    executor: str | Executor = "processes",
 ) -> AnyEvaluator:
     """The evaluator that these arguments of `layer_pruning_v0.parallel_env` mean.
 
@@ -62,7 +65,7 @@ def make_evaluator(
     loaded = load_task(task, device=device)
     if (layers, tie, agents_per) != (None, None, "layer"):
         loaded = loaded.with_layers(layers, tie, agents_per)
-    return Evaluator(loaded, criterion, fidelity, min_filters, round_to, latency, store)
+    return Evaluator(loaded, criterion, fidelity, min_filters, round_to, latency, store, executor)
 
 
 CONTROLS = {"layers": None, "tie": None, "agents_per": "layer"}  # arguments that say who decides for what
@@ -110,11 +113,13 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
         return same or (isinstance(value, (str, Path)) and str(value) in names)
     if name == "backend":
         return looks_up if value == "table" else isinstance(evaluator, Evaluator)
-    if name in ("device", "store") and looks_up:
+    if name in ("device", "store", "executor") and looks_up:
         return True
     if name == "device":
         device = getattr(evaluator.task, "device", None)
         return str(value) in ("auto", str(device), getattr(device, "type", None))  # "cuda" is any GPU
+    if name == "executor":
+        return value is evaluator.executor or type(executor_from(value)) is type(evaluator.executor)
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
     if name in CONTROLS:

@@ -22,12 +22,15 @@ from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.criteria.criterion import Criterion, Scores
 from dsfp_env.evaluation.executors import Executor
+from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.executors.processes import Processes
+from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.measurement import Measurement, Question, chosen_fidelity
 from dsfp_env.evaluation.memo import Memo
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import LEVELS, as_fractions, listed
+from dsfp_env.evaluation.staff import Staff
 from dsfp_env.evaluation.stored_outcomes import StoredOutcomes
 from dsfp_env.evaluation.workers import MOST_WORKERS, available_cores
 from dsfp_env.tasks.layer_features import fixed_features
@@ -51,6 +54,12 @@ class Evaluator:
         latency: How to measure the time of a forward pass, if that is to be part of outcomes.
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured; see
             `outcome_store`. Times are never kept.
+        executor: Where many are evaluated at once: ``"processes"`` of this machine, ``"serial"`` (this process),
+            ``"ray"``, with options as in ``"ray(address=auto)"`` (a Ray cluster, see `executors.ray_cluster`), or
+            an object such as `executors.Executor` describes. Outcomes do not depend on it.
+
+    Raises:
+        InputError: If a number or the executor cannot be used.
     """
 
     levels = LEVELS  # the ratios in percent that actions="levels" means
@@ -65,6 +74,7 @@ class Evaluator:
         round_to: int = 1,
         latency: LatencyMeter | None = None,
         store: bool = True,
+        executor: str | Executor = "processes",
     ) -> None:
         if not isinstance(task, Task):
             raise InputError(f"The task is {shortened(task)}: expected a dsfp_env.Task, as load_task gives.")
@@ -77,7 +87,9 @@ class Evaluator:
         self.measurement = Measurement(task, fidelity, latency)
         self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None
         self._memo = Memo(self.measurement, self._store)
-        self._processes = Processes()
+        self.executor = executor_from(executor)
+        _check_executor(self.executor, task, latency)
+        self._staff = Staff(self.executor)
 
     @property
     def fidelity(self) -> Fidelity:
@@ -131,11 +143,13 @@ class Evaluator:
         Args:
             plans: Ratios in percent by agent, as for `evaluate`. Equal ones are evaluated once.
             seed: Drives the fine-tuning; one for all, or one for each.
-            workers: Processes to use, at most; with 1 the work is done in this one. Unless given, as many as there
-                are cores for the threads of each; but 1 on a GPU, where times are measured, and in a process that
-                another one has started by `multiprocessing`. They are started when they are needed, which takes
-                a few seconds, and kept for the next call. On the CPU they share one copy of images and weights; on
-                a GPU, where they are used only if a number is given, each has its own, and a context of its own.
+            workers: How many to use, at most; with 1 the work is done in this process. Unless given, the number
+                that the executor was made with. If that has none: all that a cluster has room for; of processes,
+                as many as there are cores for the threads of each, but 1 on a GPU, where times are measured, and
+                in a process that another one has started by `multiprocessing`. Workers are started when they are
+                needed, which takes a few seconds, and kept for the next call. On the CPU they share one copy of
+                images and weights on each machine; on a GPU, where they are used only if a number is given, each
+                has its own, and a context of its own.
 
         Returns:
             An outcome for each plan, in their order.
@@ -157,11 +171,11 @@ class Evaluator:
             The outcomes in order, each when it is asked for. Without workers, that is when the work is done. Any
             thread may ask, one at a time.
         """
-        return self._memo.many(self._questions(plans, seed), self._executor(self._worker_count(workers)))
+        return self._memo.many(self._questions(plans, seed), self._staff_of(self._worker_count(workers)))
 
     def close(self) -> None:
         """End the workers, if there are any; they are started anew when they are needed."""
-        self._processes.stop()
+        self._staff.stop()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
         return self
@@ -222,14 +236,20 @@ class Evaluator:
                 raise InputError(f"plans[{position}]: {error}") from error
         return questions
 
-    def _executor(self, workers: int) -> Executor | None:
-        """Worker processes, if several are wanted."""
-        self._processes.count = workers
-        return self._processes if workers > 1 else None
+    def _staff_of(self, workers: int | None) -> Staff | None:
+        """Who is asked, if that is not this process alone."""
+        self._staff.count = workers
+        return None if workers == 1 else self._staff
 
-    def _worker_count(self, asked: int | None) -> int:
+    def _worker_count(self, asked: int | None) -> int | None:
+        """How many are to work at once; None: as many as the executor has room for."""
+        if isinstance(self.executor, Serial):
+            return 1
         asked = self.workers if asked is None else asked
+        asked = self.executor.count if asked is None else asked
         if asked is None:
+            if not isinstance(self.executor, Processes):
+                return None
             alone = self.latency is not None or self.task.device.type != "cpu"
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             threads = self.fidelity.threads or torch.get_num_threads()
@@ -242,6 +262,13 @@ class Evaluator:
         if asked > 1 and self.latency is not None:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
+
+
+def _check_executor(executor: Executor, task: Task, latency: LatencyMeter | None) -> None:
+    """Refuse a place where this cannot be measured."""
+    if latency is not None and not isinstance(executor, (Serial, Processes)):
+        raise InputError("Times are measured on this machine, one after another: leave the executor out.")
+    executor.check(task.device)
 
 
 def _check_widths(task: Task, **numbers: int) -> None:

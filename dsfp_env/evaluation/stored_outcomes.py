@@ -32,12 +32,18 @@ class StoredOutcomes:
         kept, outcome = self._measurement.kept, self._measurement.outcome
         return {question: outcome(kept(question), accuracy) for question, accuracy in found.items()}
 
-    def add(self, question: Question, outcome: Outcome) -> None:
-        """Keep an outcome."""
+    def add(self, question: Question, outcome: Outcome, processor: str | None = None) -> None:
+        """Keep an outcome; for the processor as key see `key`."""
         if self._task.fingerprint is not None:
-            self._store.add(self.key(question), outcome.accuracy)
+            self._store.add(self.key(question, processor), outcome.accuracy)
 
-    def key(self, question: Question) -> str:
-        """Under which an outcome is kept; see `fingerprints`."""
+    def key(self, question: Question, processor: str | None = None) -> str:
+        """Under which an outcome is kept; see `fingerprints`.
+
+        Args:
+            question: The question.
+            processor: What has answered it, as `device_name` says; the device of the task unless given.
+        """
         fidelity = replace(self._measurement.fidelity, threads=question.threads)
-        return evaluation_key(self._task.fingerprint, question.kept, fidelity, question.seed, self._task.device)
+        fingerprint, device = self._task.fingerprint, self._task.device
+        return evaluation_key(fingerprint, question.kept, fidelity, question.seed, device, processor)

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, NamedTuple
@@ -99,7 +99,7 @@ class WorkerProcess:
             Ended: If it has ended before.
             Exception: What reading the work has raised there.
         """
-        if (message := self._received()) != _READY and (error := _answer_of(message)[1]) is not None:
+        if (message := self._received()) != _READY and (error := answer_of(message)[1]) is not None:
             raise error
 
     def ask(self, arguments: bytes) -> tuple[Any, BaseException | None]:
@@ -116,7 +116,7 @@ class WorkerProcess:
         except OSError as error:
             self._has_ended = True
             raise Ended from error
-        return _answer_of(self._received())
+        return answer_of(self._received())
 
     def kill(self) -> None:
         """End it, whatever it is at."""
@@ -146,7 +146,8 @@ class _RaisedThere(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-def _answer_of(message: bytes) -> tuple[Any, BaseException | None]:
+def answer_of(message: bytes) -> tuple[Any, BaseException | None]:
+    """The result that a message tells, or the error that was raised in its place."""
     try:
         result, error, where = pickle.loads(message)
     except Exception as wrong:  # something of somebody's own that cannot be made anew here
@@ -165,7 +166,7 @@ def _serve(asked: connection.Connection, path: str, terms: Terms) -> None:
     try:
         work = torch.load(path, mmap=True, weights_only=False)
     except BaseException as error:
-        asked.send_bytes(_error_message(error))
+        asked.send_bytes(message_of_error(error))
         return
     asked.send_bytes(_READY)
     while True:
@@ -173,10 +174,7 @@ def _serve(asked: connection.Connection, path: str, terms: Terms) -> None:
             arguments = asked.recv_bytes()
         except (EOFError, OSError):
             return
-        try:
-            message = pickle.dumps((work(*pickle.loads(arguments)), None, ""))
-        except BaseException as error:
-            message = _error_message(error)
+        message = message_of(work, arguments)
         try:
             asked.send_bytes(message)
         except OSError:
@@ -184,7 +182,21 @@ def _serve(asked: connection.Connection, path: str, terms: Terms) -> None:
         del arguments, message
 
 
-def _error_message(error: BaseException) -> bytes:
+def message_of(work: Callable[..., Any], arguments: bytes) -> bytes:
+    """What work comes to, be it a result or an error, as `answer_of` reads it.
+
+    Args:
+        work: The work.
+        arguments: Pickled.
+    """
+    try:
+        return pickle.dumps((work(*pickle.loads(arguments)), None, ""))
+    except BaseException as error:
+        return message_of_error(error)
+
+
+def message_of_error(error: BaseException) -> bytes:
+    """An error, as `answer_of` reads it."""
     where = "".join(traceback.format_exception(error))
     try:
         message = pickle.dumps((None, error, where))

@@ -14,25 +14,19 @@ import os
 import pickle
 import tempfile
 import threading
-import warnings
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Future, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.lifetime import at_exit
 from dsfp_env.evaluation.worker_process import Ended, Terms, WorkerProcess, terms
-
-Key = TypeVar("Key")
-Asked = TypeVar("Asked")
-Result = TypeVar("Result")
 
 MOST_WORKERS = 1024
 TRIES = 3  # of one job, if its worker is ended from outside
@@ -98,6 +92,11 @@ class Workers:
         """Whether these are the workers that would be started now."""
         return (self._count, self._terms) == (count, terms())
 
+    @property
+    def ahead(self) -> int:
+        """See `Crew.ahead`."""
+        return 4 * self._count
+
     def submit(self, *arguments: Any) -> Job:
         """Start ``work(*arguments)``.
 
@@ -119,52 +118,6 @@ class Workers:
         """
         if self._terms.parent == os.getpid():
             self._crew.stop(at_once)
-
-
-def as_done(
-    work: Callable[[Asked], Result], jobs: Mapping[Key, Asked], count: int
-) -> Iterator[tuple[Key, Result]]:
-    """Do jobs with several workers, and say what came of each, in the order in which they are done.
-
-    Who stops asking, by an exception or by Ctrl-C, stops the workers at once.
-
-    Args:
-        work: Of one job; pickles.
-        jobs: What is to be done, by whatever tells one from another.
-        count: Workers, at most; with 1, the work is done in this process.
-
-    Raises:
-        InputError: If the count is not positive, or workers are ended from outside again and again.
-    """
-    check_workers(count, "The number of workers")
-    if count == 1 or not jobs:
-        for key, job in jobs.items():
-            yield key, work(job)
-        return
-    with _can_start():
-        workers, whole = Workers(work, min(count, len(jobs))), False
-    try:
-        with _can_start():
-            futures: dict[Future[Any], Key] = {workers.submit(job): key for key, job in jobs.items()}
-        for future in as_completed(futures):
-            key, result = futures.pop(future), future.result()
-            if getattr(future, "deaths", 0):
-                warnings.warn(REPLACED, stacklevel=2)
-            yield key, result
-        whole = True
-    except (BrokenExecutor, GivenUp) as error:
-        raise InputError(f"{error} {NOTHING_LOST}") from error
-    finally:
-        workers.stop(at_once=not whole)
-
-
-@contextmanager
-def _can_start() -> Iterator[None]:
-    """What starts workers: too few descriptors, processes or bytes of memory are said in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"Workers cannot be started ({error}). {NOTHING_LOST}") from error
 
 
 class _Crew:

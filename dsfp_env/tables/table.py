@@ -101,11 +101,15 @@ class Table:
 
     Joint actions are levels, whole numbers from 0, which mean the ratios `levels` in percent; or rows: their
     places in the order of `files`.
+
+    Args:
+        folder: Where it lies, or has come from.
+        content: What it holds, if that has been read and checked.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, content: tuple[dict[str, Any], files.Arrays] | None = None) -> None:
         self.folder = folder.resolve()
-        self.meta, self._arrays = files.read(folder)
+        self.meta, self.arrays = content or files.read(folder)
         self.task: str = self.meta["task"]
         self.agents: list[str] = list(self.meta["agents"])
         self.levels = np.array(self.meta["levels"], np.float64)  # percent
@@ -114,7 +118,7 @@ class Table:
         self._whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
         self._deciders = {agent: Decider((about["path"],)) for agent, about in self.meta["agents"].items()}
         self._filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
-        costs = self._arrays.costs
+        costs = self.arrays.costs
         self._costs = {name: np.ascontiguousarray(costs[:, place]) for place, name in enumerate(COSTS)}
         self.relative_macs = self._costs["macs"] / self._whole.macs
         self._accuracies: dict[tuple[int | None, str, str], np.ndarray] = {}
@@ -164,7 +168,7 @@ class Table:
             self._place_of(seed)
         key = seed, split, fidelity
         if key not in self._accuracies:
-            counts = self._arrays.correct[:, FIDELITIES.index(fidelity), :, SPLITS.index(split)]  # [rows, seeds]
+            counts = self.arrays.correct[:, FIDELITIES.index(fidelity), :, SPLITS.index(split)]  # [rows, seeds]
             size = self.meta["splits"][split]
             known = counts.mean(1) if seed is None else counts[:, self._place_of(seed)].astype(np.float64)
             self._accuracies[key] = _read_only(known / size)
@@ -255,12 +259,12 @@ class Table:
         """
         choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
         rows = np.unique(self.rows(levels))
-        return float(self._arrays.seconds[rows, FIDELITIES.index(fidelity)].sum(dtype=np.float64))
+        return float(self.arrays.seconds[rows, FIDELITIES.index(fidelity)].sum(dtype=np.float64))
 
     @property
     def filters_kept(self) -> np.ndarray:
         """Of every joint action, by agent, ``[rows, agents]``."""
-        return self._arrays.filters_kept
+        return self.arrays.filters_kept
 
     def rows(self, levels: ArrayLike) -> np.ndarray:
         """The places of joint actions ``[N, agents]`` in the table, ``[N]``.

@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -61,6 +62,18 @@ def _our_code() -> str:
 _OUR_CODE = _our_code()
 
 
+def code_of(package: str) -> str:
+    """Hash of all sources of an installed package, by their names and contents.
+
+    Args:
+        package: The name of one that is imported.
+    """
+    digest, folder = hashlib.sha256(), Path(str(sys.modules[package].__file__)).parent
+    for file in sorted(path for kind in ("*.py", "*.c") for path in folder.rglob(kind)):
+        digest.update(f"{file.relative_to(folder).as_posix()} ".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
 def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledImages) -> str | None:
     """Hash of a network and its data; None if the network's source cannot be found, as for one of a notebook.
 
@@ -84,7 +97,12 @@ def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledI
 
 
 def evaluation_key(
-    task: str | None, kept: Sequence[bytes], fidelity: Fidelity, seed: int, device: torch.device
+    task: str | None,
+    kept: Sequence[bytes],
+    fidelity: Fidelity,
+    seed: int,
+    device: torch.device,
+    processor: str | None = None,
 ) -> str:
     """Hash of everything that the accuracy depends on, as 64 characters.
 
@@ -94,9 +112,10 @@ def evaluation_key(
         fidelity: The work of the evaluation, with its number of threads.
         seed: Of the fine-tuning.
         device: Where it is done.
+        processor: What that is, as `device_name` says; that of this machine unless given.
     """
     numerics = torch.get_float32_matmul_precision(), torch.get_default_dtype()
-    machine = torch.__version__, device.type, device_name(device), numerics
+    machine = torch.__version__, device.type, processor or device_name(device), numerics
     return hashlib.sha256(repr((_OUR_CODE, task, kept, fidelity, seed, machine)).encode()).hexdigest()
 
 

@@ -1,68 +1,42 @@
-"""Measurements in worker processes of this machine."""
+"""Work in worker processes of this machine; see `workers`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future
-from pickle import PicklingError
+from collections.abc import Callable
 from typing import Any
 
-from dsfp_env.evaluation.executors import CannotSubmit
-from dsfp_env.evaluation.measurement import Measurement, Question
-from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.workers import Workers
+import torch
+
+from dsfp_env.evaluation.executors import Crew
+from dsfp_env.evaluation.executors.serial import SerialCrew
+from dsfp_env.evaluation.workers import Workers, available_cores
 
 
 class Processes:
-    """Sends a measurement to its workers once, then questions. They are started when they are needed, and kept.
+    """Several processes, which are started when they are needed. One would only be in the way: that is this one.
 
     Args:
-        count: How many workers, at most. If it is changed, there are so many from the next question on.
+        count: How many, at most; as many as there are cores unless given.
     """
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int | None = None) -> None:
         self.count = count
-        self._measurement: Measurement | None = None  # that the workers have
-        self._workers: Workers | None = None
-        self._lock = threading.RLock()  # of what is above, if several threads ask
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"count": self.count}  # processes do not pickle
+    def check(self, device: torch.device) -> None:
+        """See `Executor.check`."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def begin(self, work: Callable[..., Any], count: int | None = None) -> Workers | SerialCrew:
+        """See `Executor.begin`."""
+        count = self._number(count)
+        return SerialCrew(work) if count == 1 else Workers(work, count)
 
-    def submit(self, measurement: Measurement, questions: Sequence[Question]) -> Iterator[Future[Outcome]]:
-        """See `Executor.submit`."""
-        if self._workers is None:
-            measurement.prepare()
-        for question in questions:
-            try:
-                with self._lock:
-                    future = self._submitted(measurement, question)
-            except (OSError, PicklingError, AttributeError, TypeError, AssertionError) as error:
-                raise CannotSubmit(
-                    f"Workers could not be started ({error}). A network can be sent to workers if its class is "
-                    "defined at the top of a module."
-                ) from error
-            yield future
+    def suits(self, crew: Crew, count: int | None = None) -> bool:
+        """See `Executor.suits`."""
+        count = self._number(count)
+        return crew.suit(count) if isinstance(crew, Workers) else count == 1
 
     def stop(self) -> None:
-        """See `Executor.stop`."""
-        with self._lock:
-            workers, self._workers = self._workers, None
-        if workers is not None:
-            workers.stop()
+        """Crews have all that was started."""
 
-    def _submitted(self, measurement: Measurement, question: Question) -> Future[Outcome]:
-        if self._workers is not None and not (self._measurement is measurement and self._workers.suit(self.count)):
-            self.stop()
-        for _ in range(2):
-            if self._workers is None:
-                self._measurement, self._workers = measurement, Workers(measurement.answer, self.count)
-            try:
-                return self._workers.submit(question)
-            except BrokenExecutor:  # they could do nothing: new ones
-                self._workers = None
-        raise OSError("they end as soon as they begin")
+    def _number(self, count: int | None) -> int:
+        return count or self.count or available_cores()

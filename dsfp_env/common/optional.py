@@ -1,4 +1,4 @@
-"""Libraries that only some learners need, imported when one of those is made."""
+"""Libraries that only some need, imported when they are."""
 
 from __future__ import annotations
 
