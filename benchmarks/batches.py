@@ -13,6 +13,7 @@ each table and reward:
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ import dsfp_env
 from agents.leaderboard import runs as leaderboard
 from agents.leaderboard.regret import bands, best_so_far, parse_form, regrets_of
 from agents.registry import AGENTS, in_batches
-from agents.reporting.run_folder import read_json
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
 from dsfp_env.common.saying import say
@@ -80,7 +80,7 @@ def compare(settings: Settings) -> None:
 
 def board(asked: leaderboard.LeaderboardSettings) -> dict[str, Any]:
     """What a leaderboard has written."""
-    return read_json(Path(asked.out) / leaderboard.BOARD)
+    return json.loads((Path(asked.out) / leaderboard.BOARD).read_text())
 
 
 def table_of(

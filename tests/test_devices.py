@@ -25,6 +25,7 @@ from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.decoding import decode_image
 from dsfp_env.datasets.labelled_images import as_labelled_images
+from dsfp_env.environment.lanes import Lane
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
@@ -32,9 +33,11 @@ from dsfp_env.speed import folding
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks import task as tasks
+from dsfp_env.toy import ToyEnv
 from dsfp_env.training import epochs
 from dsfp_env.training.pretraining import load_published, load_weights
 from dsfp_env.training.recipes import Recipe
+from dsfp_env.wrappers.table_vector import TableVectorEnv
 
 HALF = {"conv_0": 50.0, "conv_1": 50.0}
 ERRORS = {
@@ -247,7 +250,46 @@ def an_image(monkeypatch, error, tmp_path, tiny):
     decode_image(tmp_path / "image.png")
 
 
+class Unread:
+    """Fails as it is made an array, or is copied."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, *how, **where):
+        raise self.error
+
+    def __deepcopy__(self, memo):
+        raise self.error
+
+
+def an_action(monkeypatch, error, tmp_path, tiny):
+    env = ToyEnv("box")
+    env.reset()
+    env.step(dict.fromkeys(env.agents, Unread(error)))
+
+
+def actions_of_many(monkeypatch, error, tmp_path, tiny):
+    env = TableVectorEnv(2)
+    env.reset()
+    env.step(Unread(error))
+
+
+def levels_of_a_table(monkeypatch, error, tmp_path, tiny):
+    dsfp_env.load_table("digits").rows(Unread(error))
+
+
+def an_environment(monkeypatch, error, tmp_path, tiny):
+    env = ToyEnv()
+    env.something = Unread(error)
+    Lane(env).reset()
+
+
 HANDLERS = {
+    an_action: "reading an action",
+    actions_of_many: "reading actions",
+    levels_of_a_table: "reading levels",
+    an_environment: "copying the environment",
     a_reward: "computing the reward ",
     a_module_of_ones_own: "importing the ",
     an_image: "reading .*image.png",

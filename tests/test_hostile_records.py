@@ -130,7 +130,7 @@ def test_leaderboards(tmp_path, count):
 
     def read(data):
         file.write_bytes(altered(content, file.name, data))
-        found = list(leaderboard._read(file, table).values())
+        found = list(leaderboard.runs_in(file, table).values())
         if found:
             regret.judge(table, form, "random_search", found, 3)
 

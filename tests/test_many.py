@@ -107,7 +107,7 @@ def test_the_workers_of_an_evaluator_that_nobody_holds_go_on(tiny, built):
         (HALF, {}, "One plan came alone"),
         ([HALF, HALF], {"seed": [1, 2, 3]}, r"The seeds \[1, 2, 3\] came for 2 plans"),
         ([HALF], {"seed": ["a"]}, r"The seeds \['a'\] came for 1 plan"),
-        ([HALF], {"workers": 0}, "workers is 0: expected a number of processes, 1 or more"),
+        ([HALF], {"workers": 0}, "workers is 0: expected a number of processes, from 1 to 1024"),
         ([HALF], {"workers": 1.5}, "workers is 1.5"),
     ],
 )

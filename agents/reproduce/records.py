@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsfp_env.common.schemas import Counts, Name, Positive, Ratios, Share, Strict, Values
+from dsfp_env.common.schemas import Counts, Name, Positive, Ratios, Share, Strict, Value
 
-Settings = Values  # `settings.json`
+Settings = dict[Name, Value | list[Value] | dict[Name, Name]]  # `settings.json`: settings by name, and versions
 
 
 class Base(Strict):

@@ -20,6 +20,7 @@ from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
 from dsfp_env.tables.table import Table
+from dsfp_env.tasks.layer_control import control_of
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
@@ -123,6 +124,6 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
     if name in CONTROLS:
-        return bool(value == evaluator.task.control.said.get(name, CONTROLS[name]))
+        return bool(value == control_of(evaluator.task).said.get(name, CONTROLS[name]))
     made_with = getattr(evaluator, name, None)
     return value is made_with or (isinstance(value, (int, str, LatencyMeter)) and bool(value == made_with))

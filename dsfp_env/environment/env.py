@@ -64,6 +64,7 @@ from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction
+from dsfp_env.tasks.layer_control import control_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -146,7 +147,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self.evaluator: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
         check_evaluator(self.evaluator)
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path, of its first layer
-        control = self.evaluator.task.control
+        control = control_of(self.evaluator.task)
         self.layers_of = {agent: decides.paths for agent, decides in control.agents.items()}
         self.possible_agents = list(self.layer_names)
         self.agents: list[str] = []

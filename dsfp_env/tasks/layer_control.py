@@ -98,6 +98,12 @@ def controlled(network: Layers, layers: Any = None, tie: Any = None, agents_per:
     return LayerControl(in_order, fixed, {name: said for name, (said, unsaid) in given.items() if said != unsaid})
 
 
+def control_of(task: Any) -> LayerControl:
+    """Who decides for what in a task; one of the user's own need not say, and has an agent for each layer."""
+    said: LayerControl | None = getattr(task, "control", None)
+    return said or LayerControl({agent: Decider((path,)) for agent, path in task.agents.items()})
+
+
 def coupled_agents(control: LayerControl, sets: Iterable[Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Agent -> the other agents that decide for a layer which is coupled with one of its own."""
     agent_of = {path: agent for agent, decides in control.agents.items() for path in decides.paths}
