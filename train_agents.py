@@ -47,7 +47,7 @@ from dsfp_env.environment.credit import compared_plans
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.evaluation.rewards import needs_time, reward_function
-from dsfp_env.tasks.loading import TaskOptions, check_task
+from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "seed", "seeds"),
@@ -228,7 +228,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
             "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
             "compares several live."
         )
-    check_task(settings.task, settings.given())
+    settings.check()
     parse_criterion(settings.criterion)
     check_learners([settings.agent], settings.evaluations)
     reward_function(reward_name(settings), settings.macs_budget)
@@ -338,7 +338,7 @@ def learn(
 
     def note(evaluation: agents.Evaluation) -> None:
         seed = env.evaluation_seed
-        for plan in (evaluation.ratios, *compared_plans(evaluation.ratios, settings.credit)):
+        for plan in (evaluation.ratios, *compared_plans(evaluation.ratios, settings.credit, env.default_plan)):
             record.journal.note_outcome(plan, seed, measuring(env).evaluate(plan, seed))  # known by now
         record.add(evaluation)
         progress.advance(evaluation.score)
@@ -383,6 +383,9 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
         "image_size",
         "weights",
         "recipe",
+        "layers",
+        "tie",
+        "agents_per",
     )
     shown = {name: getattr(settings, name) for name in names}
     return {**shown, "reward": reward_name(settings), "task_seed": settings.seed_of_task(settings.seed)}

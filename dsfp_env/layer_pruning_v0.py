@@ -6,6 +6,7 @@ Version history: v0, the first.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,9 @@ def parallel_env(
     credit: str = "shared",
     backend: str = "live",
     *,
+    layers: Mapping[str, Any] | str | None = None,
+    tie: Iterable[Iterable[str]] | str | None = None,
+    agents_per: str = "layer",
     max_cycles: int | None = None,
 ) -> LayerPruningEnv:
     """Make the parallel environment.
@@ -77,11 +81,16 @@ def parallel_env(
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
         evaluator: One that is there already, so that environments share what they measure. What says how to
             measure (``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``,
-            ``latency``, ``store``, ``backend``) is left out then, or is what the evaluator was made with.
+            ``latency``, ``store``, ``backend``, ``layers``, ``tie``, ``agents_per``) is left out then, or is what
+            the evaluator was made with.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see
             `environment.credit`.
         backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
             microseconds, see `tables.evaluator`.
+        layers: Layers that are left alone, bounded, or of one ratio: name or pattern -> None, ``(20, 60)`` or
+            ``30``, in percent, as in ``{"first": None, "features.*": (20, 60)}``; see `tasks.layer_control`.
+        tie: Groups of layers that have one agent, as in ``[["conv_1", "conv_2"]]``.
+        agents_per: ``"layer"``, or ``"set"``: one agent for layers that are coupled.
         max_cycles: PettingZoo's word for ``horizon``; give one of them.
 
     Raises:
@@ -101,6 +110,9 @@ def parallel_env(
         "latency": latency,
         "store": store,
         "backend": backend,
+        "layers": layers,
+        "tie": tie,
+        "agents_per": agents_per,
     }
     if evaluator is not None:
         check_beside(evaluator, {name: value for name, value in measuring.items() if name in given})

@@ -46,7 +46,7 @@ from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
-from dsfp_env.tasks.loading import TaskOptions, check_task
+from dsfp_env.tasks.loading import TaskOptions
 from dsfp_env.tasks.task import Task
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
@@ -228,7 +228,7 @@ def _check(settings: TableSettings) -> None:
     if settings.workers < 1:
         raise InputError(f"--workers is {settings.workers}: expected 1 or more.")
     parse_criterion(settings.criterion)
-    check_task(settings.task, settings.given())
+    settings.check()
 
 
 def _check_folder(folder: Path, settings: TableSettings) -> None:
@@ -257,6 +257,13 @@ def _part(text: str) -> tuple[int, int]:
 
 def _task(settings: TableSettings) -> Task:
     task = settings.load("cpu")
+    bounded = [agent for agent, one in task.control.agents.items() if one[1:] != (LOWEST, HIGHEST)]
+    if bounded:
+        raise InputError(
+            f"--layers bounds {bounded[0]}, but all agents of a table have the same levels: expected layers that are "
+            "left alone or of one ratio; --levels says the levels. What looks a table up can be bounded "
+            "(dsfp_env.TableEvaluator(table, layers=...))."
+        )
     wanted = settings.validation_images, settings.test_images
     if wanted == (None, None):
         return task
@@ -335,10 +342,18 @@ def _describe(settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
         "criterion": settings.criterion,
         "fidelities": {name: asdict(e.fidelity) for name, e in zip(FIDELITIES, surveyor.evaluators, strict=True)},
         "seeds": list(settings.seeds),
+        **_control(task),
     }
     rows = np.linspace(0, len(meta["levels"]) ** len(meta["agents"]) - 1, PROBES + 2)[1:-1].astype(int).tolist()
     probes = {str(row): surveyor.probe(_plan(meta, row)) for row in rows}
     return {**meta, "machines": [{**_machine(task), "probes": probes}]}
+
+
+def _control(task: Task) -> dict[str, Any]:
+    """What is said of agents that are not one for each prunable layer, if some are not."""
+    deciders, fixed = task.control.agents, task.control.fixed
+    tied = {agent: list(decides.paths) for agent, decides in deciders.items() if len(decides.paths) > 1}
+    return {"control": {"fixed": fixed, "tied": tied}} if fixed or tied else {}
 
 
 def _machine(task: Task) -> dict[str, Any]:

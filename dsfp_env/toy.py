@@ -11,6 +11,7 @@ so a ratio matters the more, the nearer the others are to theirs. It has the spa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Space
 from pettingzoo import ParallelEnv
 
-from dsfp_env.environment.actions import action_space, decode
+from dsfp_env.environment.actions import action_space, choices_of, decode
 from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
+from dsfp_env.tasks.layer_control import Decider
+from dsfp_env.tasks.ratios import HIGHEST, LOWEST
 
 BEST_RATIOS = {"conv_0": 20.0, "conv_1": 70.0, "conv_2": 40.0}  # percent
 
@@ -34,6 +37,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         macs_budget: Relative MACs allowed, which masks levels; the toy's relative MACs are the mean share of
             filters kept.
         best_ratios: Agent -> percent, in [10, 90].
+        bounds: Agent -> what its ratio lies between, in percent, if that is less than [10, 90].
     """
 
     metadata = {"name": "toy_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo reads it from the class
@@ -44,6 +48,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         horizon: int = 1,
         macs_budget: float | None = None,
         best_ratios: Mapping[str, float] = BEST_RATIOS,
+        bounds: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
         self.best_ratios = dict(best_ratios)
         self.possible_agents = list(best_ratios)
@@ -51,10 +56,13 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         self.render_mode = None
         self.macs_budget = macs_budget
         self._actions, self._horizon = actions, horizon
-        self._action_spaces = {agent: action_space(actions) for agent in best_ratios}
+        deciders = {agent: Decider((agent,), *bounds.get(agent, (LOWEST, HIGHEST))) for agent in best_ratios}
+        self._choices = choices_of(deciders, actions)
+        self._action_spaces = {agent: action_space(actions, choice) for agent, choice in self._choices.items()}
         self._observation_spaces = {agent: Box(0, 1, (4,), np.float32) for agent in best_ratios}
         self.state_space = Box(0, 1, (len(best_ratios) + 2,), np.float32)
-        self._budget_masks = None if macs_budget is None else BudgetMasks(best_ratios, _relative_macs, macs_budget)
+        levels = {agent: choice.levels for agent, choice in self._choices.items()}
+        self._budget_masks = None if macs_budget is None else BudgetMasks(levels, _relative_macs, macs_budget)
         self._masks: dict[str, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
         self._was_reset = False
@@ -86,7 +94,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
             raise ResetNeeded("step was called before reset, or after the end: call env.reset(seed=...) first.")
         if not self.agents:
             return {}, {}, {}, {}, {}
-        self._ratios = decode(actions, self.agents, self._actions)
+        self._ratios = decode(actions, self._choices, self._actions)
         before, self._score = self._score, self.score(self._ratios)
         self._time += 1
         over = self._time >= self._horizon
@@ -112,7 +120,9 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """As `LayerPruningEnv.action_mask`."""
-        return np.ones(9, np.int8) if self._budget_masks is None else self._budget_masks.of(agent, chosen)
+        if self._budget_masks is None:
+            return np.ones(len(self._choices[agent].levels), np.int8)
+        return self._budget_masks.of(agent, chosen)
 
     def _observe(self) -> dict[str, np.ndarray]:
         shared = self._score, self._time / self._horizon

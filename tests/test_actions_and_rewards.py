@@ -5,11 +5,13 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from dsfp_env import InputError, Outcome
-from dsfp_env.environment.actions import action_space, decode
+from dsfp_env.environment.actions import action_space, choices_of, decode
 from dsfp_env.evaluation.plans import as_fractions
 from dsfp_env.evaluation.rewards import reward_function
+from dsfp_env.tasks.layer_control import Decider, LayerControl
 
-AGENTS = {"conv_0": "features.0", "conv_1": "features.3"}
+DECIDERS = {"conv_0": Decider(("features.0",)), "conv_1": Decider(("features.3",))}
+AGENTS, CONTROL = choices_of(DECIDERS, "levels"), LayerControl(DECIDERS)
 
 
 def outcome(accuracy, relative_macs):
@@ -61,11 +63,11 @@ def test_missing_and_unknown_agents_get_a_sentence():
     ):
         decode({"conv_0": 50}, AGENTS, "box")
     with pytest.raises(InputError, match="'conv_2'. unknown"):
-        as_fractions({"conv_0": 50, "conv_1": 50, "conv_2": 50}, AGENTS)
+        as_fractions({"conv_0": 50, "conv_1": 50, "conv_2": 50}, CONTROL)
 
 
 def test_percent_to_fractions():
-    assert as_fractions({"conv_1": 25, "conv_0": 90}, AGENTS) == {"features.0": 0.9, "features.3": 0.25}
+    assert as_fractions({"conv_1": 25, "conv_0": 90}, CONTROL) == {"features.0": 0.9, "features.3": 0.25}
 
 
 def test_rewards_by_hand():

@@ -11,8 +11,10 @@ import dsfp_env
 from agents.registry import choose_agent
 from agents.reporting.baselines import masked_random_plans
 from dsfp_env import InputError
-from dsfp_env.environment.credit import compared_plans, credits
+from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.masks import BudgetMasks
+from dsfp_env.tasks.layer_control import Decider
+from dsfp_env.tasks.ratios import LEVELS
 from dsfp_env.toy import ToyEnv
 from dsfp_env.wrappers import JointActionEnv, step_together
 
@@ -26,10 +28,13 @@ def mean_kept(plan):
 def test_difference_by_hand():
     """The score is 0.6; with 50 % in place of a's ratio it is 0.5, in place of b's 0.8; c chose 50 % itself."""
     plan = {"a": 20.0, "b": 90.0, "c": 50.0}
-    assert compared_plans(plan, "difference") == [{**plan, "a": 50.0}, {**plan, "b": 50.0}]
-    assert credits(plan, "difference", 0.6, [0.5, 0.8]) == pytest.approx({"a": 0.1, "b": -0.2, "c": 0.0})
-    assert compared_plans(plan, "shared") == []
-    assert credits(plan, "shared", 0.6, []) == dict.fromkeys("abc", 0.6)
+    default = default_plan({agent: Decider((agent,)) for agent in plan})
+    assert default == dict.fromkeys("abc", 50.0)
+    assert compared_plans(plan, "difference", default) == [{**plan, "a": 50.0}, {**plan, "b": 50.0}]
+    told = credits(plan, "difference", 0.6, [0.5, 0.8], default)
+    assert told == pytest.approx({"a": 0.1, "b": -0.2, "c": 0.0})
+    assert compared_plans(plan, "shared", default) == []
+    assert credits(plan, "shared", 0.6, [], default) == dict.fromkeys("abc", 0.6)
 
 
 @pytest.mark.parametrize("horizon", [1, 2])
@@ -77,7 +82,7 @@ def test_a_budget_of_evaluations_counts_every_one(tiny):
 
 def test_masks_in_turn_by_hand():
     """A budget of 0.4 asks for ratios that sum to 120: 20 % of a and 90 % of b would not do, so a starts at 30."""
-    masks = BudgetMasks(AGENTS, mean_kept, 0.4)
+    masks = BudgetMasks(dict.fromkeys(AGENTS, LEVELS), mean_kept, 0.4)
     assert masks.of("a").tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]
     assert masks.of("b", {"a": 2}).tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 1]
     assert masks.of("b", {"a": 5}).tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1]
@@ -85,7 +90,7 @@ def test_masks_in_turn_by_hand():
 
 
 def test_masks_in_turn_allow_exactly_what_is_within_the_budget():
-    masks = BudgetMasks("abc", mean_kept, 0.35)
+    masks = BudgetMasks(dict.fromkeys("abc", LEVELS), mean_kept, 0.35)
     for levels in itertools.product(range(9), repeat=3):
         chosen, can = {}, True
         for agent, level in zip("abc", levels, strict=True):
@@ -95,7 +100,7 @@ def test_masks_in_turn_allow_exactly_what_is_within_the_budget():
 
 
 def test_masks_at_once_never_leave_the_budget_and_reach_all_that_is_within():
-    masks, rng = BudgetMasks(AGENTS, mean_kept, 0.4), np.random.default_rng(0)
+    masks, rng = BudgetMasks(dict.fromkeys(AGENTS, LEVELS), mean_kept, 0.4), np.random.default_rng(0)
     reached = set()
     for _ in range(200):
         drawn = masks.draw(rng)
@@ -132,7 +137,8 @@ def test_learners_that_respect_masks_stay_within_the_budget(name):
 
 def test_random_plans_under_a_mask():
     env = ToyEnv(macs_budget=0.5)
-    plans = masked_random_plans(env.possible_agents, 200, env.action_mask, np.random.default_rng(0))
+    levels = dict.fromkeys(env.possible_agents, LEVELS)
+    plans = masked_random_plans(levels, 200, env.action_mask, np.random.default_rng(0))
     assert max(map(mean_kept, plans)) <= 0.5
     assert {ratio for plan in plans for ratio in plan.values()} == set(range(10, 91, 10))
 

@@ -33,23 +33,24 @@ class InTurn:
 
     Attributes:
         agents: Their names, in order.
-        num_levels: That each of them has.
+        num_levels: The most that any of them has; masks leave out what the others lack.
 
     Raises:
-        InputError: If actions are no levels, or not equally many for all agents.
+        InputError: If actions are no levels.
     """
 
     def __init__(self, env: ParallelEnv[str, Any, Any], learner: str) -> None:
         self._env, self.agents = env, list(env.possible_agents)
-        spaces = {agent: env.action_space(agent) for agent in self.agents}
-        first = spaces[self.agents[0]]
-        for agent, space in spaces.items():
-            if not isinstance(space, Discrete) or space != first:
+        self._sizes: dict[str, int] = {}
+        for agent in self.agents:
+            space = env.action_space(agent)
+            if not isinstance(space, Discrete):
                 raise InputError(
-                    f"{learner} got the action space {space} for {agent}: expected the same Discrete for all. "
-                    "Make the environment with actions='levels'."
+                    f"{learner} got the action space {space} for {agent}: expected a Discrete. Make the environment "
+                    "with actions='levels'."
                 )
-        self.num_levels = int(first.n)
+            self._sizes[agent] = int(space.n)
+        self.num_levels = max(self._sizes.values())
 
     def choose(self, infos: Infos, choose: Choose, order: np.ndarray) -> np.ndarray:
         """Let the agents choose in this order, each of what the choices before its own leave."""
@@ -98,4 +99,4 @@ class InTurn:
         return candidates[np.argmax(worth(candidates))]
 
     def _allowed(self, infos: Infos, agent: str, chosen: Mapping[str, int]) -> np.ndarray:
-        return allowed(infos_in_turn(self._env, infos, agent, chosen), self.num_levels)
+        return allowed(infos_in_turn(self._env, infos, agent, chosen), self._sizes[agent])

@@ -166,7 +166,10 @@ class Player:
         masks = [info["action_mask"] for info in infos.values() if "action_mask" in info]
         if not self._masked or not masks:
             return {}
-        return {"action_masks": np.concatenate(masks) if self._view == "joint" else np.stack(masks)}
+        if self._view == "joint":
+            return {"action_masks": np.concatenate(masks)}
+        most = max(map(len, masks))  # those of agents with fewer levels end with what they lack
+        return {"action_masks": np.stack([np.pad(mask, (0, most - len(mask))) for mask in masks])}
 
 
 class StableBaselines3:

@@ -6,12 +6,14 @@ given MACs is found without evaluating anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from dsfp_env.evaluation.evaluator import Evaluator
-from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST, Plan
+from dsfp_env.environment.actions import choices_of
+from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan
+from dsfp_env.tasks.layer_control import Decider
 
 YARDSTICKS = {"random_search": "--", "uniform": ":"}  # learners that pictures always show, in these lines
 
@@ -19,10 +21,10 @@ Mask = Callable[[str, Mapping[str, int]], np.ndarray]  # (agent, levels chosen) 
 
 
 def uniform_plans(evaluator: Evaluator, step: float = 5.0) -> list[Plan]:
-    """The same ratio for every layer, from 10 to 90 %."""
-    return [
-        dict.fromkeys(evaluator.task.agents, float(ratio)) for ratio in np.arange(LOWEST, HIGHEST + 1e-9, step)
-    ]
+    """The same ratio for every layer, from 10 to 90 %; where a layer is bounded, the nearest within its bounds."""
+    agents = evaluator.task.control.agents
+    ratios = [dict.fromkeys(agents, float(ratio)) for ratio in np.arange(LOWEST, HIGHEST + 1e-9, step)]
+    return list({tuple(plan.values()): plan for plan in (_within(agents, ratio) for ratio in ratios)}.values())
 
 
 def uniform_plan_of(evaluator: Evaluator, macs: int) -> Plan:
@@ -32,23 +34,35 @@ def uniform_plan_of(evaluator: Evaluator, macs: int) -> Plan:
 
 def random_plans(evaluator: Evaluator, count: int, actions: str, rng: np.random.Generator) -> list[Plan]:
     """Plans drawn uniformly, from the levels or from the range, as the learner's kind of actions is."""
-    agents = evaluator.task.agents
-    shape = (count, len(agents))
-    ratios = rng.choice(LEVELS, shape) if actions == "levels" else rng.uniform(LOWEST, HIGHEST, shape)
+    agents = evaluator.task.control.agents
+    if actions == "levels":
+        levels = list(levels_of(evaluator).values())
+        drawn = rng.integers([len(of_one) for of_one in levels], size=(count, len(agents)))
+        ratios = np.stack([of_one[drawn[:, place]] for place, of_one in enumerate(levels)], 1)
+    else:
+        lowest, highest = np.array([(decides.lowest, decides.highest) for decides in agents.values()]).T
+        ratios = rng.uniform(lowest, highest, (count, len(agents)))
     return [dict(zip(agents, map(float, row), strict=True)) for row in ratios]
 
 
-def masked_random_plans(agents: Iterable[str], count: int, mask: Mask, rng: np.random.Generator) -> list[Plan]:
+def levels_of(evaluator: Evaluator) -> dict[str, np.ndarray]:
+    """Agent -> the ratios of its levels, in percent."""
+    choices = choices_of(evaluator.task.control.agents, "levels", evaluator.levels)
+    return {agent: choice.levels for agent, choice in choices.items()}
+
+
+def masked_random_plans(
+    levels: Mapping[str, np.ndarray], count: int, mask: Mask, rng: np.random.Generator
+) -> list[Plan]:
     """Plans of levels that are drawn in turn, in random order, each of those that the mask then allows."""
-    agents = list(agents)
-    return [_masked_plan(agents, mask, rng) for _ in range(count)]
+    return [_masked_plan(levels, mask, rng) for _ in range(count)]
 
 
-def _masked_plan(agents: list[str], mask: Mask, rng: np.random.Generator) -> Plan:
-    levels: dict[str, int] = {}
+def _masked_plan(levels: Mapping[str, np.ndarray], mask: Mask, rng: np.random.Generator) -> Plan:
+    agents, drawn = list(levels), dict[str, int]()
     for i in rng.permutation(len(agents)):
-        levels[agents[i]] = int(rng.choice(np.flatnonzero(mask(agents[i], levels))))
-    return {agent: float(LEVELS[levels[agent]]) for agent in agents}
+        drawn[agents[i]] = int(rng.choice(np.flatnonzero(mask(agents[i], drawn))))
+    return {agent: float(of_one[drawn[agent]]) for agent, of_one in levels.items()}
 
 
 def random_plans_of(evaluator: Evaluator, count: int, macs: int, rng: np.random.Generator) -> list[Plan]:
@@ -61,15 +75,17 @@ def random_plans_of(evaluator: Evaluator, count: int, macs: int, rng: np.random.
 
 
 def _shifted(evaluator: Evaluator, plan: Plan, macs: int) -> Plan:
+    agents = evaluator.task.control.agents
     too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
     for _ in range(10):  # halves the interval to less than a fifth of a percent
         middle = (too_little + enough) / 2
-        if evaluator.costs(_add(plan, middle)).macs <= macs:
+        if evaluator.costs(_within(agents, plan, middle)).macs <= macs:
             enough = middle
         else:
             too_little = middle
-    return _add(plan, enough)
+    return _within(agents, plan, enough)
 
 
-def _add(plan: Plan, shift: float) -> Plan:
-    return {agent: min(max(ratio + shift, LOWEST), HIGHEST) for agent, ratio in plan.items()}
+def _within(agents: Mapping[str, Decider], plan: Plan, shift: float = 0.0) -> Plan:
+    """A plan with this added to all ratios, each brought back within its bounds."""
+    return {agent: min(max(plan[agent] + shift, one.lowest), one.highest) for agent, one in agents.items()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from agents.reporting.baselines import (
     Mask,
+    levels_of,
     masked_random_plans,
     random_plans,
     random_plans_of,
@@ -63,7 +64,7 @@ class Baselines:
         self._random = (
             random_plans(evaluator, evaluations, actions, rng)
             if mask is None
-            else masked_random_plans(evaluator.task.agents, evaluations, mask, rng)
+            else masked_random_plans(levels_of(evaluator), evaluations, mask, rng)
         )
         self._uniform = uniform_plans(evaluator)
         self._pending = start_many(self._random, seed), start_many(self._uniform, seed)

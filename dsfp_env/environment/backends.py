@@ -35,6 +35,9 @@ def make_evaluator(
     latency: LatencyMeter | None = None,
     store: bool = True,
     backend: str = "live",
+    layers: Any = None,
+    tie: Any = None,
+    agents_per: str = "layer",
 ) -> AnyEvaluator:
     """The evaluator that these arguments of `layer_pruning_v0.parallel_env` mean.
 
@@ -43,11 +46,18 @@ def make_evaluator(
     """
     choose("backend", backend, dict.fromkeys(BACKENDS))
     if backend == "table":
-        return tabulated(task, criterion, fidelity, min_filters, round_to, latency)
+        return tabulated(
+            task, criterion, fidelity, min_filters, round_to, latency, layers=layers, tie=tie, agents_per=agents_per
+        )
     if isinstance(task, Table):
         raise InputError("The task is a table: expected backend='table' with it.")
-    return Evaluator(load_task(task, device=device), criterion, fidelity, min_filters, round_to, latency, store)
+    loaded = load_task(task, device=device)
+    if (layers, tie, agents_per) != (None, None, "layer"):
+        loaded = loaded.with_layers(layers, tie, agents_per)
+    return Evaluator(loaded, criterion, fidelity, min_filters, round_to, latency, store)
 
+
+CONTROLS = {"layers": None, "tie": None, "agents_per": "layer"}  # arguments that say who decides for what
 
 MEASURING = tuple(inspect.signature(make_evaluator).parameters)  # the names of these arguments
 
@@ -99,5 +109,7 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
         return str(value) in ("auto", str(device), getattr(device, "type", None))  # "cuda" is any GPU
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
+    if name in CONTROLS:
+        return bool(value == evaluator.task.control.said.get(name, CONTROLS[name]))
     made_with = getattr(evaluator, name, None)
     return value is made_with or (isinstance(value, (int, str, LatencyMeter)) and bool(value == made_with))

@@ -4,7 +4,7 @@
 |---|---|
 | import | `dsfp_env.parallel_env(...)`, or `pettingzoo.make("parallel", "dsfp/layer_pruning-v0", ...)` |
 | agents | `conv_0`, `conv_1`, ...: the prunable convolutions in order of execution |
-| actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 % |
+| actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 %; less where a layer is bounded |
 | observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
 | state | `Box(0, 1, (3 * agents + 5,))` |
 | rewards | the change in score, see `rewards`; shared by all agents, or each its own part, see `credit` |
@@ -17,6 +17,9 @@ joint actions give equal outcomes.
 **Coupled layers** (the two sides of a residual sum, a depthwise convolution and its input) keep a common set of
 filters, so the mean of their agents' ratios is applied: ``infos[agent]["applied_ratio"]`` says what was, and
 agents with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_agents`` names them).
+
+**Layer control.** Some layers may be left alone, be bounded, or have one agent together; see
+`tasks.layer_control`. ``env.layers_of`` names the layers of each agent.
 
 **An episode** has ``horizon`` steps and then terminates: the task is over, so nothing is truncated. With
 ``horizon=1`` it is the paper's one-shot decision (DSFP section III-B). With more, every step revises all ratios,
@@ -50,12 +53,13 @@ from gymnasium.spaces import Box, Space
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
+from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
 from dsfp_env.environment.backends import check_evaluator
-from dsfp_env.environment.credit import compared_plans, credits
+from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
@@ -143,18 +147,21 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._make_evaluator: Callable[[], AnyEvaluator] | None = makes
         self.evaluator: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
         check_evaluator(self.evaluator)
-        self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path
+        self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path, of its first layer
+        control = self.evaluator.task.control
+        self.layers_of = {agent: decides.paths for agent, decides in control.agents.items()}
         self.possible_agents = list(self.layer_names)
         self.agents: list[str] = []
         # Agent -> the agents whose layers are pruned with its own.
         self.coupled_agents = self.evaluator.task.coupled_agents
         self._coupled_sets = _numbered(self.coupled_agents)
         self.evaluations_per_step = 1 if credit == "shared" else 1 + len(self.possible_agents)
+        self.default_plan = default_plan(control.agents)  # what difference credit compares with
 
         # What they do and see: the same objects each time.
-        self._levels = self.evaluator.levels
+        self._choices = action_kinds.choices_of(control.agents, actions, self.evaluator.levels)
         self._action_spaces = {
-            agent: action_kinds.action_space(actions, self._levels) for agent in self.layer_names
+            agent: action_kinds.action_space(actions, choice) for agent, choice in self._choices.items()
         }
         self._observation_spaces = {agent: SEEN[observation]() for agent in self.layer_names}
         self.state_space = observations.state_space(len(self.possible_agents))
@@ -242,8 +249,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._check_running(actions)
         if not self.agents:
             return []
-        plan = action_kinds.decode(actions, self.agents, self._rules.actions, self._levels)
-        return [plan, *compared_plans(plan, self.credit)]
+        plan = action_kinds.decode(actions, self._choices, self._rules.actions)
+        return [plan, *compared_plans(plan, self.credit, self.default_plan)]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """The levels that an agent may choose in its turn: those with which the MACs budget can still be met.
@@ -254,7 +261,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
                 can choose every joint action that is; ``infos[agent]["action_mask"]`` is for choosing all at once.
 
         Returns:
-            ``[levels]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
+            ``[levels of the agent]`` int8; 1 where the level may be chosen, everywhere if there is no budget.
 
         Raises:
             InputError: If actions are no levels, or there is no such agent.
@@ -263,8 +270,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             raise InputError(
                 f"Masks are for levels, and actions are {self._rules.actions!r}: expected actions='levels'."
             )
+        choice: action_kinds.Choice = choose("agent", agent, self._choices)
         if self._budget_masks is None:
-            return np.ones(len(self._levels), np.int8)
+            return np.ones(len(choice.levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 
     def score(self, outcome: Outcome) -> float:
@@ -330,11 +338,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             return None
         evaluator, whole = self.evaluator, self.evaluator.original.macs
         return BudgetMasks(
-            self.possible_agents,
+            {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
             lambda plan: evaluator.costs(plan).macs / whole,
             self.macs_budget,
-            self._levels,
         )
+
+    def _levels_of(self, choice: action_kinds.Choice) -> np.ndarray:
+        """What budgets know of what an agent may choose: its levels, or the ends of its range."""
+        return choice.levels if self._rules.actions == "levels" else np.array([choice.lowest, choice.highest])
 
     def _seed(self, seed: int | None) -> None:
         self.evaluation_seed = _evaluation_seed(seed)
@@ -352,7 +363,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         else:
             outcomes = self.evaluator.evaluate_many(plans, self.evaluation_seed)
         score, *compared = map(self.score, outcomes)
-        shares = credits(plans[0], self.credit, score, compared)
+        shares = credits(plans[0], self.credit, score, compared, self.default_plan)
         return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:

@@ -10,29 +10,28 @@ Whether a level is too expensive depends on what the others choose, so there are
   leave out some joint actions that are within the budget; so the lowest levels are drawn anew for every episode,
   and every such joint action can be chosen in some.
 
-A mask is an array ``[levels]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it.
+A mask is an array ``[levels of the agent]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.evaluation.plans import LEVELS
+from dsfp_env.evaluation.plans import Plan
 
 
 class BudgetMasks:
     """Masks for the agents of one environment.
 
     Args:
-        agents: Their names.
+        levels: Agent -> the ratios of its levels, in percent, rising.
         relative_macs: Plan (ratios in percent by agent) -> MACs of the network pruned by it, as a fraction of the
             original's; falls with every ratio.
         macs_budget: The fraction that is allowed.
-        levels: The ratios of levels, in percent.
 
     Raises:
         InputError: If even pruning every layer by the highest level is beyond the budget.
@@ -40,19 +39,21 @@ class BudgetMasks:
 
     def __init__(
         self,
-        agents: Iterable[str],
+        levels: Mapping[str, np.ndarray],
         relative_macs: Callable[[dict[str, float]], float],
         macs_budget: float,
-        levels: np.ndarray = LEVELS,
     ) -> None:
-        self._agents, self._relative_macs, self.macs_budget = list(agents), relative_macs, macs_budget
-        self._levels, self._highest = levels, len(levels) - 1
+        self._agents, self._relative_macs, self.macs_budget = list(levels), relative_macs, macs_budget
+        self._levels = [of_one.tolist() for of_one in levels.values()]
+        self._highest = [len(of_one) - 1 for of_one in self._levels]
         self._within: dict[tuple[int, ...], bool] = {}
         if not self.allow({}):
-            least = relative_macs(dict.fromkeys(self._agents, float(levels[-1])))
+            most = sorted({of_one[-1] for of_one in self._levels})
+            by = " or ".join(f"{ratio:.0f}" for ratio in most)
+            least = relative_macs(self._plan(self._highest))
             raise InputError(
-                f"The MACs budget is {macs_budget}, but with every layer pruned by {levels[-1]:.0f} % the network "
-                f"still has {least:.4f} of its MACs: expected a budget of at least that."
+                f"The MACs budget is {macs_budget}, but with every layer pruned by {by} % the network still has "
+                f"{least:.4f} of its MACs: expected a budget of at least that."
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BudgetMasks:
@@ -74,37 +75,44 @@ class BudgetMasks:
         """
         if agent not in self._agents:
             raise InputError(f"There is no agent {agent!r}: expected one of {', '.join(self._agents)}.")
-        return self._from(self._lowest(self._agents.index(agent), self._completed(chosen or {})))
+        place = self._agents.index(agent)
+        return self._from(place, self._lowest(place, self._completed(chosen or {})))
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Masks for all agents at once, drawn at random."""
         order = rng.permutation(len(self._agents)).tolist()
-        wished = rng.integers(len(self._levels), size=len(self._agents)).tolist()
-        raised = ([min(level + shift, self._highest) for level in wished] for shift in range(len(self._levels)))
+        wished = rng.integers([highest + 1 for highest in self._highest]).tolist()
+        raised = (
+            [min(level + shift, highest) for level, highest in zip(wished, self._highest, strict=True)]
+            for shift in range(max(self._highest) + 1)
+        )
         lowest = next(levels for levels in raised if self._allow(levels))
         for place in order:
             lowest[place] = self._lowest(place, lowest)
-        return {agent: self._from(level) for agent, level in zip(self._agents, lowest, strict=True)}
+        return {agent: self._from(place, lowest[place]) for place, agent in enumerate(self._agents)}
 
     def _allow(self, levels: list[int]) -> bool:
         """Whether the levels of all agents, in their order, are within the budget."""
         key = tuple(levels)
         if key not in self._within:
-            plan = dict(zip(self._agents, self._levels[levels].tolist(), strict=True))
-            self._within[key] = self._relative_macs(plan) <= self.macs_budget
+            self._within[key] = self._relative_macs(self._plan(levels)) <= self.macs_budget
         return self._within[key]
 
     def _lowest(self, place: int, levels: list[int]) -> int:
         """The lowest level that an agent may choose; the highest, if the others have left nothing."""
         tried = list(levels)
-        for tried[place] in range(self._highest):
+        for tried[place] in range(self._highest[place]):
             if self._allow(tried):
                 return tried[place]
-        return self._highest
+        return self._highest[place]
 
     def _completed(self, chosen: Mapping[str, int]) -> list[int]:
         """The levels of all agents in their order, the highest for those who have not chosen."""
-        return [int(chosen.get(agent, self._highest)) for agent in self._agents]
+        return [int(chosen.get(agent, most)) for agent, most in zip(self._agents, self._highest, strict=True)]
 
-    def _from(self, lowest: int) -> np.ndarray:
-        return (np.arange(len(self._levels)) >= lowest).astype(np.int8)
+    def _plan(self, levels: list[int]) -> Plan:
+        """Ratios in percent by agent."""
+        return {agent: self._levels[place][levels[place]] for place, agent in enumerate(self._agents)}
+
+    def _from(self, place: int, lowest: int) -> np.ndarray:
+        return (np.arange(self._highest[place] + 1) >= lowest).astype(np.int8)

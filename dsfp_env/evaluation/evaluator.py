@@ -106,11 +106,11 @@ class Evaluator:
         """Measure the network pruned by these ratios.
 
         Args:
-            ratios: Agent -> pruning ratio in percent, in [10, 90]; every agent of the task.
+            ratios: Agent -> pruning ratio in percent, in [10, 90] or its own bounds; every agent of the task.
             seed: Drives the fine-tuning.
 
         Raises:
-            InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+            InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
         """
         return self._memo.one(self._question(ratios, seed))
 
@@ -189,7 +189,7 @@ class Evaluator:
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:
         """The filters that stay, by module path. Raises as `evaluate` does."""
-        fractions = as_fractions(ratios, self.task.agents)
+        fractions = as_fractions(ratios, self.task.control)
         return self.task.graph.keep(fractions, self.scores, self.min_filters, self.round_to)
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:

@@ -10,6 +10,7 @@ import numpy as np
 from dsfp_env.channels.costs import Costs
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.tasks.layer_control import LayerControl
 
 
 class AnyTask(Protocol):
@@ -21,7 +22,11 @@ class AnyTask(Protocol):
 
     @property
     def agents(self) -> Mapping[str, str]:
-        """Agent -> module path of its convolution."""
+        """Agent -> module path of its convolution, the first if it decides for several."""
+
+    @property
+    def control(self) -> LayerControl:
+        """Which agent decides for which layers, and within which bounds."""
 
     @property
     def coupled_agents(self) -> Mapping[str, tuple[str, ...]]:

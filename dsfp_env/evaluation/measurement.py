@@ -49,7 +49,7 @@ class Measurement:
     """
 
     def __init__(self, task: Task, fidelity: Fidelity | None = None, latency: LatencyMeter | None = None) -> None:
-        self.network, self.graph, self.agents = task.network, task.graph, task.agents
+        self.network, self.graph, self.agents = task.network, task.graph, task.control.agents
         self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
         self.fidelity, self.latency = chosen_fidelity(task, fidelity or task.fidelity), latency
 
@@ -96,8 +96,12 @@ class Measurement:
 
     def outcome(self, keep: Mapping[str, torch.Tensor], accuracy: float, latency: float | None = None) -> Outcome:
         """The outcome of keeping these filters (all, if none are given), given what was measured."""
-        filters = {agent: self.graph.layers[path].out_channels for agent, path in self.agents.items()}
-        kept = {agent: len(keep[path]) for agent, path in self.agents.items()} if keep else filters
+        whole = {path: layer.out_channels for path, layer in self.graph.layers.items()}
+        widths = {path: len(kept) for path, kept in keep.items()} or whole
+        filters, kept = (
+            {agent: sum(of_layer[path] for path in decides.paths) for agent, decides in self.agents.items()}
+            for of_layer in (whole, widths)
+        )
         return outcome_of(accuracy, self.graph.costs(dict(keep)), self.graph.costs(), kept, filters, latency)
 
     def question(self, keep: Mapping[str, torch.Tensor], seed: int) -> Question:

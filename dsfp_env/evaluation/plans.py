@@ -5,44 +5,42 @@ Of modules a pruning ratio is a fraction. The conversion is here and nowhere els
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from dsfp_env.common.errors import InputError
+from dsfp_env.tasks.layer_control import Decider, LayerControl
+from dsfp_env.tasks.ratios import HIGHEST as HIGHEST
+from dsfp_env.tasks.ratios import LEVELS as LEVELS
+from dsfp_env.tasks.ratios import LOWEST as LOWEST
+from dsfp_env.tasks.ratios import checked_ratio as checked_ratio
 
 Plan = dict[str, float]  # agent -> ratio in percent
 
-LOWEST, HIGHEST = 10.0, 90.0  # percent
 
-LEVELS = np.arange(LOWEST, HIGHEST + 1, 10)  # percent, the ratios of actions="levels"
-
-
-def check_plan(ratios: Mapping[str, float], agents: Iterable[str]) -> list[float]:
+def check_plan(ratios: Mapping[str, float], agents: Mapping[str, Decider]) -> list[float]:
     """Ratios in percent, in the order of the agents.
 
     Raises:
-        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+        InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
     """
-    agents = list(agents)
     check_agents(ratios, agents)
-    return [checked_ratio(agent, ratios[agent]) for agent in agents]
+    return [checked_ratio(agent, ratios[agent], one.lowest, one.highest) for agent, one in agents.items()]
 
 
-def as_fractions(ratios: Mapping[str, float], agents: Mapping[str, str]) -> dict[str, float]:
-    """Ratios in percent by agent as pruning ratios, fractions, by module path.
-
-    Args:
-        ratios: Agent -> percent in [10, 90].
-        agents: Agent -> module path.
+def by_layer(ratios: Mapping[str, float], control: LayerControl) -> dict[str, float]:
+    """Ratios in percent by agent as ratios in percent by module path; of a layer that is left alone, 0.
 
     Raises:
-        InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
+        InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
     """
-    checked = check_plan(ratios, agents)
-    return {path: ratio / 100 for path, ratio in zip(agents.values(), checked, strict=True)}
+    checked = zip(control.agents.values(), check_plan(ratios, control.agents), strict=True)
+    return {path: ratio for decides, ratio in checked for path in decides.paths} | control.fixed
+
+
+def as_fractions(ratios: Mapping[str, float], control: LayerControl) -> dict[str, float]:
+    """Ratios in percent by agent as pruning ratios, fractions, by module path; raises as `by_layer`."""
+    return {path: ratio / 100 for path, ratio in by_layer(ratios, control).items()}
 
 
 def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
@@ -60,18 +58,3 @@ def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
             f"The joint action does not fit ({'; '.join(faults)}): expected one action for each of the agents "
             f"{', '.join(expected)}."
         )
-
-
-def checked_ratio(agent: str, ratio: Any) -> float:
-    """A ratio in percent as a float.
-
-    Raises:
-        InputError: If it is not a number in [10, 90].
-    """
-    number = float(ratio) if isinstance(ratio, (int, float, np.integer, np.floating)) else math.nan
-    if not LOWEST <= number <= HIGHEST:
-        advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
-        raise InputError(
-            f"The pruning ratio of {agent} is {ratio!r}: expected a percentage in [10, 90] ({advice})."
-        )
-    return number

@@ -20,7 +20,10 @@ import numpy as np
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.plans import by_layer
 from dsfp_env.tables.table import Table, load_table
+from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
+from dsfp_env.tasks.layer_features import together
 from dsfp_env.training.distillation import Fidelity
 
 _HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
@@ -30,8 +33,13 @@ class TabulatedTask(NamedTuple):
     """What a table knows of its task."""
 
     name: str
-    agents: dict[str, str]  # agent -> module path
+    control: LayerControl
     coupled_agents: dict[str, tuple[str, ...]]
+
+    @property
+    def agents(self) -> dict[str, str]:
+        """Agent -> module path of its convolution; of the first, if it decides for several."""
+        return {agent: decides.paths[0] for agent, decides in self.control.agents.items()}
 
 
 class TableEvaluator:
@@ -40,24 +48,30 @@ class TableEvaluator:
     Args:
         table: From `load_table`.
         fidelity: The work of one evaluation: one that was tabulated; the short distillation unless given.
+        layers: Bounds of layers, or ratios that layers always have; see `tasks.layer_control`. As no row is without
+            pruning, no layer can be left alone that was not when the table was made.
+        tie: Layers with one agent; likewise.
+        agents_per: ``"layer"`` or ``"set"``; likewise.
 
     Raises:
-        InputError: If the fidelity was not tabulated.
+        InputError: If the fidelity was not tabulated, or the layers cannot be controlled so.
     """
 
     latency = None  # there are no times of forward passes
     min_filters = round_to = 1  # as tables are made
 
-    def __init__(self, table: Table, fidelity: Fidelity | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        fidelity: Fidelity | None = None,
+        layers: Any = None,
+        tie: Any = None,
+        agents_per: str = "layer",
+    ) -> None:
         self.table = table
-        agents = table.meta["agents"]
-        self.task = TabulatedTask(
-            table.task,
-            {agent: about["path"] for agent, about in agents.items()},
-            {agent: tuple(about["coupled_with"]) for agent, about in agents.items()},
-        )
+        self.task = _controlled(table, layers, tie, agents_per)
         self.levels = table.levels
-        self.layer_features = {agent: np.array(about["features"], np.float32) for agent, about in agents.items()}
+        self.layer_features = _features(table, self.task.control)
         self.fidelity_name = _named(table, fidelity)
         self.fidelity = Fidelity(**table.meta["fidelities"][self.fidelity_name])
         self.criterion: str = table.meta["criterion"]
@@ -66,13 +80,42 @@ class TableEvaluator:
     @cached_property
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
-        return self.table.original()
+        return self._by_agent(self.table.original())
+
+    def row_of(self, ratios: Mapping[str, float]) -> int:
+        """The place in the table of ratios in percent by agent of this task.
+
+        Raises:
+            InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
+        """
+        of_layer = by_layer(ratios, self.task.control)
+        return self.table.row_of({agent: of_layer[path] for agent, path in _paths(self.table).items()})
+
+    def _by_agent(self, outcome: Outcome) -> Outcome:
+        """What was measured, told by the agents of this task."""
+        agent_of = {path: agent for agent, path in _paths(self.table).items()}
+        members = {
+            agent: [agent_of[path] for path in decides.paths]
+            for agent, decides in self.task.control.agents.items()
+        }
+        if members == {agent: [agent] for agent in self.table.agents}:
+            return outcome
+        filters = {agent: about["filters"] for agent, about in self.table.meta["agents"].items()}
+        kept, whole = (
+            {agent: sum(of_one[one] for one in ones) for agent, ones in members.items()}
+            for of_one in (outcome.filters_kept, filters)
+        )
+        return replace(
+            outcome,
+            filters_kept=kept,
+            applied_ratios={agent: 100 * (1 - kept[agent] / whole[agent]) for agent in kept},
+        )
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Look a joint action up; see `Evaluator.evaluate`, and the top of this file."""
-        key = self.table.row_of(ratios), self.measured_seed(seed)
+        key = self.row_of(ratios), self.measured_seed(seed)
         if key not in self._known:
-            self._known[key] = self.table.outcome(*key, fidelity=self.fidelity_name)
+            self._known[key] = self._by_agent(self.table.outcome(*key, fidelity=self.fidelity_name))
         return self._known[key]
 
     def evaluate_many(
@@ -99,7 +142,7 @@ class TableEvaluator:
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network."""
-        return self.table.costs(self.table.row_of(ratios))
+        return self.table.costs(self.row_of(ratios))
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was tabulated."""
@@ -118,6 +161,37 @@ class TableEvaluator:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _paths(table: Table) -> dict[str, str]:
+    """Agent of the table -> module path."""
+    return {agent: about["path"] for agent, about in table.meta["agents"].items()}
+
+
+def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> TabulatedTask:
+    """The task of a table, with agents for its layers as they are wanted."""
+    names, about = _paths(table), table.meta["agents"]
+    sets = [[path, *(names[other] for other in about[agent]["coupled_with"])] for agent, path in names.items()]
+    control = controlled(Layers(names, sets), layers, tie, agents_per)
+    for path, ratio in control.fixed.items():
+        if ratio not in table.levels:
+            what = "be left alone" if ratio == 0 else f"always lose {ratio:g} %"
+            raise InputError(
+                f"{path!r} is to {what}, and the table {table.task!r} has no row with that: expected one of its "
+                f"levels, {', '.join(f'{level:g}' for level in table.levels)} %, or backend='live', or a table that "
+                "was made so."
+            )
+    return TabulatedTask(table.task, control, coupled_agents(control, sets))
+
+
+def _features(table: Table, control: LayerControl) -> dict[str, np.ndarray]:
+    """Agent -> the features of its layers that never change; of several, see `together`."""
+    agent_of = {path: agent for agent, path in _paths(table).items()}
+    known = {agent: np.array(about["features"], np.float32) for agent, about in table.meta["agents"].items()}
+    return {
+        agent: together([known[agent_of[path]] for path in decides.paths])
+        for agent, decides in control.agents.items()
+    }
 
 
 def _named(table: Table, fidelity: Fidelity | None) -> str:
@@ -142,7 +216,15 @@ def _named(table: Table, fidelity: Fidelity | None) -> str:
 
 
 def tabulated(
-    task: Any, criterion: Any, fidelity: Fidelity | None, min_filters: int, round_to: int, latency: Any
+    task: Any,
+    criterion: Any,
+    fidelity: Fidelity | None,
+    min_filters: int,
+    round_to: int,
+    latency: Any,
+    layers: Any = None,
+    tie: Any = None,
+    agents_per: str = "layer",
 ) -> TableEvaluator:
     """The evaluator of ``backend="table"``, from the arguments of the environment.
 
@@ -162,4 +244,4 @@ def tabulated(
                 f"The table {table.task!r} was made with {name}={made[name]!r}, and {value!r} was asked for: "
                 "expected the same, or backend='live'."
             )
-    return TableEvaluator(table, fidelity)
+    return TableEvaluator(table, fidelity, layers, tie, agents_per)

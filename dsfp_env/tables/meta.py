@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.schemas import Hash, Name, Natural, Positive, Strict, check_value, read_json
+from dsfp_env.tasks.ratios import HIGHEST
 from dsfp_env.training.distillation import Fidelity
 
 SCHEMA = 1
@@ -29,10 +30,17 @@ class _Right(Strict):
 
 
 class _Agent(Strict):
-    path: Name
+    path: Name  # of its first layer
     filters: Positive
     coupled_with: list[str]
     features: Annotated[list[float], Meta(min_length=1, max_length=1000)]
+
+
+class _Control(Strict):
+    """Where agents were not one for each prunable layer; see `tasks.layer_control`."""
+
+    fixed: dict[str, Annotated[float, Meta(ge=0, le=HIGHEST)]]  # module path -> percent
+    tied: dict[str, list[Name]]  # agent -> module paths, of those that decide for several
 
 
 class _Original(Strict):
@@ -56,6 +64,7 @@ class _Meta(Strict):
     fidelities: dict[str, dict[str, int | float | str]]
     seeds: Annotated[list[Natural], Meta(min_length=1)]
     machines: list[dict[str, str | dict[str, str]]]
+    control: _Control | None = None
     files: dict[str, Hash] | None = None
     checksum: Hash | None = None
 

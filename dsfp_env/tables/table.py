@@ -32,6 +32,7 @@ from dsfp_env.pareto import pareto_front
 from dsfp_env.tables import files
 from dsfp_env.tables.files import COSTS, FIDELITIES, SPLITS
 from dsfp_env.tables.landscape import Landscape
+from dsfp_env.tasks.layer_control import Decider
 
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 
@@ -105,6 +106,7 @@ class Table:
         self.seeds: list[int] = list(self.meta["seeds"])
         self._middles = ((self.levels[1:] + self.levels[:-1]) / 2).tolist()
         self._whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
+        self._deciders = {agent: Decider((about["path"],)) for agent, about in self.meta["agents"].items()}
         self._filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         costs = self._arrays.costs
         self._costs = {name: np.ascontiguousarray(costs[:, place]) for place, name in enumerate(COSTS)}
@@ -288,7 +290,7 @@ class Table:
             InputError: If an agent is missing or unknown, or a ratio is not a number in [10, 90].
         """
         row = 0
-        for ratio in check_plan(ratios, self.agents):
+        for ratio in check_plan(ratios, self._deciders):
             row = row * len(self.levels) + bisect_left(self._middles, ratio)
         return row
 

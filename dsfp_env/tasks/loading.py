@@ -16,6 +16,7 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
+from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 from dsfp_env.training.epochs import shown
@@ -62,6 +63,13 @@ class TaskOptions:
     recipe: str | None = None
     """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
     training goes on from them, and there is none unless this is given."""
+    layers: str | None = None
+    """Layers that are left alone, bounded or of one ratio, by agent, module path or pattern, for example
+    'first=keep, conv_2=20-60, features.*=30'; first and last are words."""
+    tie: str | None = None
+    """Layers with one agent, for example 'conv_1+conv_2, blocks.*'."""
+    agents_per: str = "layer"
+    """layer, or set: one agent for layers that are coupled, as the sides of a residual sum are."""
 
     def given(self) -> dict[str, Any]:
         """Those options of `load_task` that were said."""
@@ -72,9 +80,25 @@ class TaskOptions:
         """The seed of the task that was said, or else that of the run."""
         return seed if self.task_seed is None else self.task_seed
 
+    def check(self) -> None:
+        """Refuse what can be told to be wrong before anything is loaded.
+
+        Raises:
+            InputError: If something is.
+        """
+        check_task(self.task, self.given())
+        parse_layers(self.layers or "")
+        choose("agents_per", self.agents_per, dict.fromkeys(AGENTS_PER))
+
     def load(self, device: str = "auto", seed: int = 0) -> Task:
         """The task. For the arguments and what is raised see `load_task`."""
-        return load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
+        task = load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
+        return task.with_layers(self.layers, self.tie, self.agents_per) if self.controls() else task
+
+    def controls(self) -> dict[str, Any]:
+        """What was said of layers and their agents."""
+        said = {"layers": self.layers, "tie": self.tie, "agents_per": self.agents_per}
+        return {name: value for name, value in said.items() if value not in (None, "layer")}
 
 
 def load_task(

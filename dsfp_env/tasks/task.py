@@ -21,6 +21,7 @@ from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelle
 from dsfp_env.speed.layout import settle_layout
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
+from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
 from dsfp_env.training.teacher import Teacher
@@ -30,7 +31,8 @@ from dsfp_env.training.teacher import Teacher
 class Task:
     """What the agents work on. Nothing in it changes.
 
-    Every prunable convolution has one agent: ``conv_0``, ``conv_1``, ... in order of execution.
+    Every prunable convolution has one agent, ``conv_0``, ``conv_1``, ... in order of execution, unless `with_layers`
+    was told otherwise.
     """
 
     name: str
@@ -99,19 +101,46 @@ class Task:
         """Where the network and the splits are."""
         return self.train.images.device
 
+    def with_layers(self, layers: Any = None, tie: Any = None, agents_per: str = "layer") -> Task:
+        """The same task with other agents: some layers left alone or bounded, several with one agent.
+
+        Args:
+            layers: Name of a layer, or pattern -> None (left alone), a ratio in percent, or bounds in percent.
+            tie: Groups of names; the layers of a group have one agent.
+            agents_per: ``"layer"``, or ``"set"``: one agent for the layers that are coupled.
+
+        Returns:
+            A task of the same network, data and scores. How layers are named and what holds where they are coupled
+            is said at the top of `tasks.layer_control`.
+
+        Raises:
+            InputError: If something cannot be read, names no layer, contradicts itself, or leaves no agent.
+        """
+        others = {"agents", "coupled_agents", "control"}
+        twin = object.__new__(type(self))
+        vars(twin).update({name: value for name, value in vars(self).items() if name not in others})
+        vars(twin)["control"] = controlled(self._layers, layers, tie, agents_per)
+        return twin
+
+    @cached_property
+    def control(self) -> LayerControl:
+        """Which agent decides for which layers, and within which bounds."""
+        return controlled(self._layers)
+
     @cached_property
     def coupled_agents(self) -> dict[str, tuple[str, ...]]:
         """Agent -> the agents of the layers that are pruned together with its own."""
-        agent_of = {path: agent for agent, path in self.agents.items()}
-        return {
-            agent: tuple(agent_of[other] for other in self.graph.layers[path].coupled_with)
-            for agent, path in self.agents.items()
-        }
+        return coupled_agents(self.control, self.graph.sets)
 
     @cached_property
     def agents(self) -> dict[str, str]:
-        """Agent -> module path of its convolution."""
-        return {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
+        """Agent -> module path of its convolution; of the first, if it decides for several."""
+        return {agent: decides.paths[0] for agent, decides in self.control.agents.items()}
+
+    @property
+    def _layers(self) -> Layers:
+        names = {f"conv_{index}": path for index, path in enumerate(self.graph.layers)}
+        return Layers(names, self.graph.sets, self.graph.excluded)
 
     @alone()
     @with_gradients()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
@@ -26,12 +26,19 @@ def given_or_made(env: Any, kwargs: Mapping[str, Any]) -> Any:
     return parallel_env(**kwargs) if env is None else env
 
 
+def bounds_of(spaces: Iterable[Box]) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest ratios of agents, ``[agents]`` each, in percent."""
+    lowest, highest = zip(*((space.low.item(), space.high.item()) for space in spaces), strict=True)
+    return np.array(lowest), np.array(highest)
+
+
 class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """`LayerPruningEnv` under the control of one agent, registered as ``dsfp/LayerPruning-v0``.
 
     Observations are the state. With ``actions="box"`` the action space is ``Box(-1, 1, (agents,))``: -1 is 10 %
-    and 1 is 90 %. (Policies that draw around 0, as Stable-Baselines3's do, would play the bound of a Box(10, 90)
-    for ever.) With ``actions="levels"`` it is ``MultiDiscrete([9] * agents)``.
+    and 1 is 90 %, or the bounds of the agent. (Policies that draw around 0, as Stable-Baselines3's do, would play
+    the bound of a Box(10, 90) for ever.) With ``actions="levels"`` it is ``MultiDiscrete([9] * agents)``, or fewer
+    where an agent has fewer.
 
     The info has what all agents are told (`infos.TEAM`), and by agent what the parallel environment tells it.
 
@@ -55,11 +62,12 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = self.parallel_env.render_mode
         self.observation_space: Space[np.ndarray] = self.parallel_env.state_space
         agents = self.parallel_env.possible_agents
-        of_one = self.parallel_env.action_space(agents[0])
-        self._levels = isinstance(of_one, Discrete)
-        self._masks = np.ones(int(of_one.n) * len(agents) if self._levels else 0, bool)
+        spaces = [self.parallel_env.action_space(agent) for agent in agents]
+        self._levels = all(isinstance(space, Discrete) for space in spaces)
+        self._masks = np.ones(sum(int(space.n) for space in spaces) if self._levels else 0, bool)
+        self._bounds = () if self._levels else bounds_of(spaces)
         self.action_space: Space[np.ndarray] = (
-            MultiDiscrete([int(of_one.n)] * len(agents))
+            MultiDiscrete([int(space.n) for space in spaces])
             if self._levels
             else Box(-1.0, 1.0, (len(agents),), np.float32)
         )
@@ -87,7 +95,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         )
 
     def action_masks(self) -> np.ndarray:
-        """The levels that may be chosen in this episode, ``[levels * agents]`` bool, as MaskablePPO asks.
+        """The levels of all agents that may be chosen in this episode, one after another, as MaskablePPO asks: bool.
 
         Whatever is chosen under them is within the budget of MACs; see `masks`. Without a budget all may be.
 
@@ -110,5 +118,5 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The joint action of the parallel environment that an action ``[agents]`` means."""
         levels_or_ratios = np.asarray(action)
         if not self._levels:
-            levels_or_ratios = ratios_of_centred(action)[:, None]  # [agents, 1]
+            levels_or_ratios = ratios_of_centred(action, *self._bounds)[:, None]  # [agents, 1]
         return dict(zip(self.parallel_env.possible_agents, levels_or_ratios, strict=True))

@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.actions import ratios_of_centred
 from dsfp_env.environment.observations import SHARED, column_of, states
-from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.tables.evaluator import TableEvaluator
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_features import bounded
 from dsfp_env.wrappers.joint_action import JointActionEnv
-from dsfp_env.wrappers.many_masks import ManyMasks, strides
+from dsfp_env.wrappers.many_masks import ManyMasks
+from dsfp_env.wrappers.table_rows import rows_of
 
 Infos = dict[str, Any]
 
@@ -116,6 +116,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         # What is known of joint actions, and of agents.
         _, told = pattern.reset()
         self.table, self.agents = evaluator.table, list(evaluator.task.agents)
+        self._places = rows_of(evaluator)
+        self._bounds = np.array([one[1:] for one in evaluator.task.control.agents.values()]).T  # [2, agents], percent
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
         self._look_all_up(evaluator, reward, macs_budget)
@@ -123,8 +125,9 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         # Masks, and what is drawn at random.
         self._masks: ManyMasks | None = None
         if self._levels and macs_budget is not None and agent_infos:
-            self._masks = ManyMasks(self.table, self._relative_macs[:-1] <= macs_budget)
-            self._drawn = np.ones((self.num_envs, len(self.agents), len(self.table.levels)), np.int8)
+            self._masks = ManyMasks(self._places, self._relative_macs[:-1] <= macs_budget)
+            shape = self.num_envs, len(self.agents), int(self._places.sizes.max())
+            self._drawn = np.ones(shape, np.int8)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs  # draw masks; None: not made yet
         self.evaluation_seeds = (  # [num_envs] int64
             np.random.default_rng().integers(2**63, size=self.num_envs)
@@ -224,8 +227,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._relative_macs = np.append(known.relative_macs, whole.relative_macs)
         self._params = np.append(known.params, whole.params)
         filters = np.array(list(whole.filters_kept.values()))
-        kept = np.vstack([table.filters_kept, filters]).astype(np.int64)
-        self._filters_kept = np.ascontiguousarray(kept.T)  # [agents, rows]
+        of_agents = [table.filters_kept[:, members].sum(1, dtype=np.int64) for members in self._places.members]
+        self._filters_kept = np.append(np.stack(of_agents), filters[:, None], 1)  # [agents, rows]
         self._applied_ratios = 100 * (1 - self._filters_kept / filters[:, None])  # [agents, rows], percent
         # By seed and row, one seed after another: a place is offset + row.
         accuracies = [table.accuracies(seed, "validation", name) for seed in table.seeds]
@@ -245,9 +248,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._observations = states(fixed, self._applied_ratios.T, np.stack([shared[name] for name in SHARED], 1))
         self._seen_accuracies = bounded(self._accuracies)
         self._accuracy_column, self._time_column = (column_of(name, len(fixed)) for name in ("accuracy", "time"))
-        # Rows of joint actions.
         self._middles = (table.levels[1:] + table.levels[:-1]) / 2
-        self._strides = strides(table)
 
     def _begin(self, which: np.ndarray) -> None:
         """Start an episode in these, ``[num_envs]`` bool."""
@@ -276,19 +277,20 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             given = np.asarray(actions) if self._levels else np.asarray(actions, np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"The actions are no array of numbers ({error}): expected {self._expected}."
+                f"The actions are no array of numbers ({error}): expected {self._expected()}."
             ) from error
         if given.shape != (self.num_envs, len(self.agents)) or (self._levels and given.dtype.kind not in "iu"):
             raise InputError(
-                f"The actions have shape {given.shape} and type {given.dtype}: expected {self._expected}."
+                f"The actions have shape {given.shape} and type {given.dtype}: expected {self._expected()}."
             )
         if self._levels:
-            levels = given
-            fine = (given >= 0) & (given < len(self.table.levels))
+            levels = given + self._places.lowest
+            fine = (given >= 0) & (given < self._places.sizes)
         else:
+            lowest, highest = self._bounds
             with np.errstate(over="ignore"):
-                ratios = ratios_of_centred(given).astype(np.float64)
-            fine = (ratios >= LOWEST) & (ratios <= HIGHEST)
+                ratios = ratios_of_centred(given, lowest, highest).astype(np.float64)
+            fine = (ratios >= lowest) & (ratios <= highest)
             levels = np.searchsorted(self._middles, ratios)
         if not fine.all():
             fine |= ~live[:, None]
@@ -296,18 +298,20 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 action = given[place, agent]
                 raise InputError(
                     f"The action of {self.agents[agent]} in environment {place} is {action}: expected "
-                    f"{self._expected}."
+                    f"{self._expected(agent)}."
                 )
             levels = np.where(live[:, None], levels, 0)
         levels = levels.astype(np.int64)
-        return levels @ self._strides, self.table.levels[levels] if self._levels else ratios
+        return self._places.of(levels), self.table.levels[levels] if self._levels else ratios
 
-    @property
-    def _expected(self) -> str:
-        levels = self.table.levels
-        what = f"numbers from -1 ({LOWEST:.0f} %) to 1 ({HIGHEST:.0f} %)"
+    def _expected(self, agent: int = 0) -> str:
+        """In words, of one of the agents."""
+        lowest, highest = (ends[agent] for ends in self._bounds)
+        what = f"numbers from -1 ({lowest:.0f} %) to 1 ({highest:.0f} %)"
         if self._levels:
-            what = f"integers from 0 ({levels[0]:.0f} %) to {len(levels) - 1} ({levels[-1]:.0f} %)"
+            first, count = int(self._places.lowest[agent]), int(self._places.sizes[agent])
+            levels = self.table.levels[first : first + count]
+            what = f"integers from 0 ({levels[0]:.0f} %) to {count - 1} ({levels[-1]:.0f} %)"
         return f"{what}, in an array [{self.num_envs}, {len(self.agents)}]"
 
     def _observe(self) -> np.ndarray:
@@ -334,7 +338,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos = _with_masks(team, which)
         if not self._agent_infos:
             return infos
-        own = {
+        own: dict[str, np.ndarray] = {
             "ratio": self._ratios.T.copy(),
             "applied_ratio": self._applied_ratios[:, rows],
             "coupled_set": self._coupled_sets.copy(),
@@ -347,6 +351,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         shared = {**team, "credit": team["score"]}  # one controller: the credit is shared
         for place, agent in enumerate(self.agents):
             mine = {key: value[place] for key, value in own.items()}
+            if "action_mask" in mine:
+                mine["action_mask"] = mine["action_mask"][:, : self._places.sizes[place]]
             infos |= _with_masks({agent: _with_masks(shared | mine, which)}, which)
         return infos
 

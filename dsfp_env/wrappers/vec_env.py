@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.env import LayerPruningEnv
-from dsfp_env.wrappers.slot_spaces import centred, restored, stackable, the_space, with_one_hot
+from dsfp_env.wrappers.slot_spaces import action_spaces, centred, restored, stackable, the_space, with_one_hot
 from dsfp_env.wrappers.together import check_one_evaluator, evaluate_ahead
 
 Env: TypeAlias = ParallelEnv[str, Any, Any]
@@ -43,7 +43,8 @@ class ParallelVecEnv(VecEnv):
 
     - **Observations** ``[K * n, ...]`` are the agents' own, followed by a one-hot of the agent's number.
     - **Actions** of a Box are in [-1, 1], -1 its low and 1 its high end. (Policies that draw around 0, as
-      Stable-Baselines3's do, would play the bound of a Box(10, 90) for ever.) Others are as they are.
+      Stable-Baselines3's do, would play the bound of a Box(10, 90) for ever.) Others are as they are; of agents
+      with fewer actions than others, the last stands for those that they lack, which are masked.
     - **Episodes**: all agents of an environment end together, and the next episode starts within the same step.
       Infos are the last ones of the episode, with ``terminal_observation`` and ``TimeLimit.truncated``; those of
       the reset are in ``reset_infos``.
@@ -75,16 +76,18 @@ class ParallelVecEnv(VecEnv):
         self._num_agents, self._workers = len(self.possible_agents), workers
         self._pruning_envs = [env for env in self.envs if isinstance(env, LayerPruningEnv)]
         observations = the_space("observation", self.envs)
-        actions = self._agents_action_space = the_space("action", self.envs)
+        self._action_spaces = action_spaces(self.envs)
         self._one_hot = np.eye(self._num_agents, dtype=observations.dtype) if agent_ids else None
         super().__init__(
             len(self.envs) * self._num_agents,
             with_one_hot(observations, self._num_agents) if agent_ids else stackable(observations),
-            centred(actions),
+            centred(self._action_spaces),
         )
         self.metadata = getattr(self.envs[0], "metadata", self.metadata)
         self._actions = np.empty(0)  # of the step that was begun
-        self._masks = np.ones((self.num_envs, actions.n if isinstance(actions, Discrete) else 0), bool)
+        self._sizes = [int(getattr(space, "n", 0)) for space in self._action_spaces]  # of levels
+        own = np.arange(max(self._sizes)) < np.array(self._sizes)[:, None]  # [agents, levels]
+        self._masks = np.tile(own, (len(self.envs), 1))
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Give seeds to the environments at the next reset, s + k to the k-th.
@@ -165,9 +168,10 @@ class ParallelVecEnv(VecEnv):
         """
         if len(actions) != self.num_envs:
             raise InputError(f"{len(actions)} actions came for {self.num_envs} slots: expected one for each.")
-        rows = restored(np.asarray(actions), self._agents_action_space)
-        by_env = rows.reshape(len(self.envs), self._num_agents, *rows.shape[1:])
-        return [dict(zip(self.possible_agents, joint, strict=True)) for joint in by_env]
+        given = np.asarray(actions)
+        by_env = given.reshape(len(self.envs), self._num_agents, *given.shape[1:])
+        joints = restored(by_env, self._action_spaces)
+        return [dict(zip(self.possible_agents, joint, strict=True)) for joint in joints]
 
     def seen(self, observations: Mapping[str, Any]) -> np.ndarray:
         """Observations ``[n, ...]`` of the agents of an environment."""
@@ -290,7 +294,8 @@ class ParallelVecEnv(VecEnv):
         """Remember which actions the agents of an environment may choose next; all, if it does not say."""
         if isinstance(self.action_space, Discrete):
             for slot, agent in enumerate(self.possible_agents, start=number * self._num_agents):
-                self._masks[slot] = infos.get(agent, {}).get("action_mask", True)
+                own = self._sizes[slot % self._num_agents]
+                self._masks[slot, :own] = infos.get(agent, {}).get("action_mask", True)
 
 
 def _checked_envs(envs: list[Env]) -> list[Env]:
