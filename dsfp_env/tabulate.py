@@ -260,8 +260,8 @@ def _task(settings: TableSettings) -> Task:
     bounded = [agent for agent, one in task.control.agents.items() if one[1:] != (LOWEST, HIGHEST)]
     if bounded:
         raise InputError(
-            f"--layers bounds {bounded[0]}, but all agents of a table have the same levels: expected layers that are "
-            "left alone or of one ratio; --levels says the levels. What looks a table up can be bounded "
+            f"--layers bounds {bounded[0]}, but all agents of a table have the same levels: expected layers that "
+            "are left alone or of one ratio; --levels says the levels. Who looks the table up can be bounded "
             "(dsfp_env.TableEvaluator(table, layers=...))."
         )
     wanted = settings.validation_images, settings.test_images

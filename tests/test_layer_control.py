@@ -167,7 +167,9 @@ def test_a_layer_that_is_left_alone_keeps_all_its_filters(residual):
     with dsfp_env.Evaluator(task, store=False) as evaluator:
         outcome = evaluator.evaluate({"conv_1": 50, "conv_3": 50})
         network = evaluator.build({"conv_1": 50, "conv_3": 50})
-    widths = {name: module.out_channels for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    widths = {
+        name: module.out_channels for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    }
     assert widths == {"stem": 8, "inner": 5, "outer": 8, "head": 3}
     assert outcome.filters_kept == {"conv_1": 5, "conv_3": 3}
     whole = dsfp_env.Evaluator(residual, store=False)
@@ -232,7 +234,9 @@ def test_levels_are_those_within_the_bounds(residual):
     assert [info["ratio"] for info in infos.values()] == [10, 30, 10, 10]
     assert len(env.action_mask("conv_1")) == 4
     assert len(env.reset()[1]["conv_1"]["action_mask"]) == 4
-    with pytest.raises(InputError, match=r"The action of conv_1 is 4: expected a level, an integer from 0 \(30 %\)"):
+    with pytest.raises(
+        InputError, match=r"The action of conv_1 is 4: expected a level, an integer from 0 \(30 %\)"
+    ):
         env.step({"conv_0": 0, "conv_1": 4, "conv_2": 0, "conv_3": 0})
     with pytest.raises(InputError, match="Unknown agent 'conv_9'"):
         env.action_mask("conv_9")
@@ -249,10 +253,15 @@ def test_a_budget_that_bounds_forbid_gets_a_sentence(residual):
 def test_an_evaluator_beside_layers(residual):
     evaluator = dsfp_env.Evaluator(residual.with_layers({"stem": None}))
     assert dsfp_env.parallel_env(evaluator=evaluator).possible_agents == ["conv_1", "conv_3"]
-    assert dsfp_env.parallel_env(evaluator=evaluator, layers={"stem": None}).possible_agents == ["conv_1", "conv_3"]
+    assert dsfp_env.parallel_env(evaluator=evaluator, layers={"stem": None}).possible_agents == [
+        "conv_1",
+        "conv_3",
+    ]
     with pytest.raises(InputError, match="layers={'head': None} came beside an evaluator"):
         dsfp_env.parallel_env(evaluator=evaluator, layers={"head": None})
-    with pytest.raises(InputError, match=r"The pruning ratio of conv_1 is 70: expected a percentage in \[20, 60\]"):
+    with pytest.raises(
+        InputError, match=r"The pruning ratio of conv_1 is 70: expected a percentage in \[20, 60\]"
+    ):
         dsfp_env.Evaluator(residual.with_layers({"inner": (20, 60)})).evaluate(dict.fromkeys(residual.agents, 70))
 
 
@@ -352,7 +361,9 @@ class TestTable:
         seen, told = live.reset(seed=0)
         looked_up, found = table.reset(seed=0)
         for agent in live.possible_agents:
-            same = [place for place, name in enumerate(FIXED) if "sensitivity" not in name]  # of this machine's network
+            same = [
+                place for place, name in enumerate(FIXED) if "sensitivity" not in name
+            ]  # of this machine's network
             np.testing.assert_allclose(seen[agent][same], looked_up[agent][same], rtol=0, atol=1e-6)
             np.testing.assert_array_equal(told[agent]["action_mask"], found[agent]["action_mask"])
             assert live.action_space(agent) == table.action_space(agent)
@@ -372,9 +383,9 @@ class TestTable:
         for _ in range(7):
             action = ones.action_space.sample()
             np.testing.assert_equal(many.step(action), ones.step(action))
+        bad = many.action_space.sample()
+        bad[2, 1] = 9
         with pytest.raises(InputError, match="The action of conv_1 in environment 2 is 9"):
-            bad = many.action_space.sample()
-            bad[2, 1] = 9
             many.step(bad)
 
     def test_a_learner_finds_the_best_of_what_is_left(self, evaluator):
@@ -392,7 +403,11 @@ def test_a_table_of_what_is_left(tmp_path):
     said = {"task": "tiny_tasks:tiny", "levels": (30, 60), "seeds": (0,), "workers": 1, "layers": "first=keep"}
     tabulate(TableSettings(out=str(tmp_path / "table"), **said))
     table = dsfp_env.load_table(tmp_path / "table")
-    assert (table.agents, len(table), table.meta["control"]) == (["conv_1"], 2, {"fixed": {"conv1": 0.0}, "tied": {}})
+    assert (table.agents, len(table), table.meta["control"]) == (
+        ["conv_1"],
+        2,
+        {"fixed": {"conv1": 0.0}, "tied": {}},
+    )
     fidelity = dsfp_env.Fidelity(recalibration_images=32, batches=2, batch_size=16, threads=1)
     live = dsfp_env.Evaluator(make_tiny_task().with_layers({"first": None}), fidelity=fidelity, store=False)
     assert table.outcome(1, 0) == live.evaluate({"conv_1": 60})

@@ -46,8 +46,8 @@ class InTurn:
             space = env.action_space(agent)
             if not isinstance(space, Discrete):
                 raise InputError(
-                    f"{learner} got the action space {space} for {agent}: expected a Discrete. Make the environment "
-                    "with actions='levels'."
+                    f"{learner} got the action space {space} for {agent}: expected a Discrete. Make the "
+                    "environment with actions='levels'."
                 )
             self._sizes[agent] = int(space.n)
         self.num_levels = max(self._sizes.values())

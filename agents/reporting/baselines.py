@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.environment.actions import choices_of
+from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan
 from dsfp_env.tasks.layer_control import Decider
 

@@ -47,7 +47,15 @@ def make_evaluator(
     choose("backend", backend, dict.fromkeys(BACKENDS))
     if backend == "table":
         return tabulated(
-            task, criterion, fidelity, min_filters, round_to, latency, layers=layers, tie=tie, agents_per=agents_per
+            task,
+            criterion,
+            fidelity,
+            min_filters,
+            round_to,
+            latency,
+            layers=layers,
+            tie=tie,
+            agents_per=agents_per,
         )
     if isinstance(task, Table):
         raise InputError("The task is a table: expected backend='table' with it.")

@@ -2,9 +2,9 @@
 
 - ``"shared"``: every agent is credited with the score of the joint action. One evaluation a step.
 - ``"difference"``: every agent is credited with the score less what the score would be had this agent chosen a
-  fixed ratio (50 %, or the nearest within its bounds), all others as they did (difference rewards, Wolpert and Tumer 2001). What the others do then
-  disturbs an agent's reward less, and what is best for the agent is still best for the team. A step costs one
-  more evaluation for every agent that chose another ratio.
+  fixed ratio (50 %, or the nearest within its bounds), all others as they did (difference rewards, Wolpert and
+  Tumer 2001). What the others do then disturbs an agent's reward less, and what is best for the agent is still
+  best for the team. A step costs one more evaluation for every agent that chose another ratio.
 """
 
 from __future__ import annotations

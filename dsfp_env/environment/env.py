@@ -4,7 +4,7 @@
 |---|---|
 | import | `dsfp_env.parallel_env(...)`, or `pettingzoo.make("parallel", "dsfp/layer_pruning-v0", ...)` |
 | agents | `conv_0`, `conv_1`, ...: the prunable convolutions in order of execution |
-| actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 %; less where a layer is bounded |
+| actions | `Box(10, 90, (1,))`, a pruning ratio in percent, or `Discrete(9)`, the levels 10 %, 20 %, ... 90 % |
 | observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
 | state | `Box(0, 1, (3 * agents + 5,))` |
 | rewards | the change in score, see `rewards`; shared by all agents, or each its own part, see `credit` |
@@ -18,8 +18,8 @@ joint actions give equal outcomes.
 filters, so the mean of their agents' ratios is applied: ``infos[agent]["applied_ratio"]`` says what was, and
 agents with an equal ``infos[agent]["coupled_set"]`` share it (``env.coupled_agents`` names them).
 
-**Layer control.** Some layers may be left alone, be bounded, or have one agent together; see
-`tasks.layer_control`. ``env.layers_of`` names the layers of each agent.
+**Layer control.** Some layers may be left alone, be bounded (then so are the actions), or have one agent together;
+see `tasks.layer_control`. ``env.layers_of`` names the layers of each agent.
 
 **An episode** has ``horizon`` steps and then terminates: the task is over, so nothing is truncated. With
 ``horizon=1`` it is the paper's one-shot decision (DSFP section III-B). With more, every step revises all ratios,

@@ -10,7 +10,8 @@ Whether a level is too expensive depends on what the others choose, so there are
   leave out some joint actions that are within the budget; so the lowest levels are drawn anew for every episode,
   and every such joint action can be chosen in some.
 
-A mask is an array ``[levels of the agent]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it.
+A mask is an array ``[levels]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it; agents whose
+ratios are bounded have fewer levels.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ class BudgetMasks:
 
     def _lowest(self, place: int, levels: list[int]) -> int:
         """The lowest level that an agent may choose; the highest, if the others have left nothing."""
-        tried = list(levels)
-        for tried[place] in range(self._highest[place]):
+        highest, tried = self._highest[place], list(levels)
+        for level in range(highest):
+            tried[place] = level
             if self._allow(tried):
-                return tried[place]
-        return self._highest[place]
+                return level
+        return highest
 
     def _completed(self, chosen: Mapping[str, int]) -> list[int]:
         """The levels of all agents in their order, the highest for those who have not chosen."""

@@ -48,8 +48,8 @@ class TableEvaluator:
     Args:
         table: From `load_table`.
         fidelity: The work of one evaluation: one that was tabulated; the short distillation unless given.
-        layers: Bounds of layers, or ratios that layers always have; see `tasks.layer_control`. As no row is without
-            pruning, no layer can be left alone that was not when the table was made.
+        layers: Bounds of layers, or ratios that layers always have; see `tasks.layer_control`. As every row prunes
+            all that the table was made for, none of that can be left alone.
         tie: Layers with one agent; likewise.
         agents_per: ``"layer"`` or ``"set"``; likewise.
 
@@ -178,8 +178,8 @@ def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> Tabulat
             what = "be left alone" if ratio == 0 else f"always lose {ratio:g} %"
             raise InputError(
                 f"{path!r} is to {what}, and the table {table.task!r} has no row with that: expected one of its "
-                f"levels, {', '.join(f'{level:g}' for level in table.levels)} %, or backend='live', or a table that "
-                "was made so."
+                f"levels, {', '.join(f'{level:g}' for level in table.levels)} %, or backend='live', or a table "
+                "that was made so."
             )
     return TabulatedTask(table.task, control, coupled_agents(control, sets))
 

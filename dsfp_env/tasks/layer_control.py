@@ -12,8 +12,8 @@ Layers are named by agent (``conv_2``), by module path (``features.3``), by a pa
 (``features.*``), or by a word: ``first`` and ``last``, in order of execution.
 
 **What is said of a layer holds for all that are coupled with it or tied to it**, since none of them can lose
-filters without the others. If one is left alone, all are; if several are bounded, what all bounds allow is allowed.
-An agent has the name of its first layer, and is numbered as if nothing had been said.
+filters without the others. If one is left alone, all are; if several are bounded, what all bounds allow is
+allowed. An agent has the name of its first layer, and is numbered as if nothing had been said.
 
 In text, as on a command line: ``first=keep, conv_2=20-60, features.*=30`` and ``conv_1+conv_2, blocks.*``.
 """
@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +67,7 @@ class Layers(NamedTuple):
 
     names: Mapping[str, str]  # agent -> module path, if nothing is said
     sets: Iterable[Sequence[str]]  # module paths that are coupled
-    excluded: Mapping[str, str] = {}  # module path of a convolution that cannot be pruned -> why  # noqa: RUF012
+    excluded: Mapping[str, str] = {}  # module path of a convolution that cannot be pruned -> why
 
 
 def controlled(network: Layers, layers: Any = None, tie: Any = None, agents_per: str = "layer") -> LayerControl:
@@ -191,7 +190,11 @@ def _of_float32(bound: float, outwards: int) -> float:
 
 
 def _is_ratio(said: Any) -> bool:
-    return isinstance(said, Real) and not isinstance(said, bool) and LOWEST <= said <= HIGHEST
+    return (
+        isinstance(said, (int, float, np.integer, np.floating))
+        and not isinstance(said, bool)
+        and LOWEST <= said <= HIGHEST
+    )
 
 
 def _named(network: Layers, name: Any, may_be_excluded: bool = False) -> list[str]:

@@ -11,8 +11,9 @@
 | sensitivity_spread   | standard deviation of the layer's scores / range of all scores                |
 | coupled              | 1 if other layers keep the same set of filters                                |
 
-They tell of layers, not of who decides for them: which others are left alone or bounded changes nothing. An agent of
-several layers sees the position of the first, their shares together, ``coupled`` if one is, and means of the rest.
+They tell of layers, not of who decides for them: which others are left alone or bounded changes nothing. An agent
+of several layers sees the position of the first, their shares together, ``coupled`` if one is, and means of the
+rest.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from dsfp_env.training.teacher import Teacher
 class Task:
     """What the agents work on. Nothing in it changes.
 
-    Every prunable convolution has one agent, ``conv_0``, ``conv_1``, ... in order of execution, unless `with_layers`
-    was told otherwise.
+    Every prunable convolution has one agent, ``conv_0``, ``conv_1``, ... in order of execution, unless
+    `with_layers` was told otherwise.
     """
 
     name: str

@@ -95,7 +95,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         )
 
     def action_masks(self) -> np.ndarray:
-        """The levels of all agents that may be chosen in this episode, one after another, as MaskablePPO asks: bool.
+        """The levels that may be chosen in this episode, ``[levels of all agents]`` bool, as MaskablePPO asks.
 
         Whatever is chosen under them is within the budget of MACs; see `masks`. Without a budget all may be.
 

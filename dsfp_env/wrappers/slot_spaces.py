@@ -45,8 +45,8 @@ def action_spaces(envs: Sequence[ParallelEnv[str, Any, Any]]) -> list[Space[Any]
                 other, space = (agents[0], spaces[0]) if its_space == own else (agent, own)
                 raise InputError(
                     f"The action space of {other} of environment 0 is {space}, that of {agent} of environment "
-                    f"{number} is {its_space}: expected one for all, as they share a policy. Wrap the environments "
-                    "so that they have one, or give every agent a learner of its own."
+                    f"{number} is {its_space}: expected one for all, as they share a policy. Wrap the "
+                    "environments so that they have one, or give every agent a learner of its own."
                 )
     return spaces
 
@@ -112,6 +112,8 @@ def restored(actions: np.ndarray, spaces: Sequence[Any]) -> np.ndarray:
         return own + np.array([int(space.start) for space in spaces])
     if not isinstance(spaces[0], Box):
         return actions
-    low, high = (np.stack([getattr(space, end) for space in spaces]) for end in ("low", "high"))  # [agents, *action]
+    low, high = (
+        np.stack([getattr(space, end) for space in spaces]) for end in ("low", "high")
+    )  # [agents, *action]
     values = low.astype(np.float64) + (actions.astype(np.float64) + 1) / 2 * (high.astype(np.float64) - low)
     return np.clip(values.astype(low.dtype), low, high)

@@ -1,4 +1,4 @@
-"""Where the joint actions of agents are in a table, be they those it was made with or others: see `layer_control`."""
+"""Where joint actions are in a table, be its agents those it was made with or others; see `layer_control`."""
 
 from __future__ import annotations
 

@@ -117,7 +117,9 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         _, told = pattern.reset()
         self.table, self.agents = evaluator.table, list(evaluator.task.agents)
         self._places = rows_of(evaluator)
-        self._bounds = np.array([one[1:] for one in evaluator.task.control.agents.values()]).T  # [2, agents], percent
+        self._bounds = np.array(
+            [one[1:] for one in evaluator.task.control.agents.values()]
+        ).T  # [2, agents], percent
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
         self._look_all_up(evaluator, reward, macs_budget)
