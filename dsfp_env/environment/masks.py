@@ -10,8 +10,8 @@ Whether a level is too expensive depends on what the others choose, so there are
   leave out some joint actions that are within the budget; so the lowest levels are drawn anew for every episode,
   and every such joint action can be chosen in some.
 
-A mask is an array ``[levels]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it; agents whose
-ratios are bounded have fewer levels.
+A mask is an array ``[levels]`` of int8, 1 where a level may be chosen, as PettingZoo's spaces take it; agents
+whose ratios are bounded have fewer levels.
 """
 
 from __future__ import annotations
