@@ -193,7 +193,7 @@ def _is_ratio(said: Any) -> bool:
     return (
         isinstance(said, (int, float, np.integer, np.floating))
         and not isinstance(said, bool)
-        and LOWEST <= said <= HIGHEST
+        and LOWEST <= float(said) <= HIGHEST
     )
 
 
