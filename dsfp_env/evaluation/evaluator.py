@@ -23,6 +23,7 @@ from dsfp_env.criteria.criterion import Criterion, Scores
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.measurement import Measurement, Question, chosen_fidelity
 from dsfp_env.evaluation.memo import Memo
 from dsfp_env.evaluation.outcome import Outcome
@@ -47,9 +48,9 @@ class Evaluator:
         fidelity: The work of one evaluation; the task's own if not given.
         min_filters: Filters that every layer keeps at least.
         round_to: Layers that lose filters keep a multiple of this; see `ChannelGraph.keep`.
-        latency: How to measure the time of a forward pass, if that is to be part of outcomes.
+        latency: How to measure the time of a forward pass, or to predict it, if that is to be part of outcomes.
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured; see
-            `outcome_store`. Times are never kept.
+            `outcome_store`. Times that are measured are never kept.
     """
 
     levels = LEVELS  # the ratios in percent that actions="levels" means
@@ -62,14 +63,14 @@ class Evaluator:
         fidelity: Fidelity | None = None,
         min_filters: int = 1,
         round_to: int = 1,
-        latency: LatencyMeter | None = None,
+        latency: LatencyMeter | LatencyPredictor | None = None,
         store: bool = True,
     ) -> None:
         _check_widths(task, min_filters=min_filters, round_to=round_to)
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store
         self.measurement = Measurement(task, fidelity, latency)
-        self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None
+        self._store = StoredOutcomes(task, self.measurement) if store and not self.timed else None
         self._memo = Memo(self.measurement, self._store)
         self._processes = Processes()
 
@@ -79,9 +80,14 @@ class Evaluator:
         return self.measurement.fidelity
 
     @property
-    def latency(self) -> LatencyMeter | None:
-        """How the time of a forward pass is measured, if it is."""
+    def latency(self) -> LatencyMeter | LatencyPredictor | None:
+        """How the time of a forward pass is measured or predicted, if it is."""
         return self.measurement.latency
+
+    @property
+    def timed(self) -> bool:
+        """Whether times are measured, which are never the same again."""
+        return isinstance(self.latency, LatencyMeter)
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work of its evaluations."""
@@ -196,6 +202,19 @@ class Evaluator:
         """The costs of the pruned network, without making it. Raises as `evaluate` does."""
         return self.task.graph.costs(self.keep(ratios))
 
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """Seconds of a forward pass of the pruned network, as predicted. Raises as `evaluate` does.
+
+        Raises:
+            InputError: Also if no times are predicted.
+        """
+        predicted = self.measurement.predicted
+        if predicted is None:
+            raise InputError(
+                "No times are predicted here: give the evaluator latency=dsfp_env.LatencyPredictor()."
+            )
+        return predicted.seconds(self.task.graph.alive(self.keep(ratios)))
+
     def outcome(self, keep: Keep, accuracy: float) -> Outcome:
         """The outcome of keeping these filters, given the accuracy that was measured."""
         return self.measurement.outcome(keep, accuracy)
@@ -229,13 +248,13 @@ class Evaluator:
     def _worker_count(self, asked: int | None) -> int:
         asked = self.workers if asked is None else asked
         if asked is None:
-            alone = self.latency is not None or self.task.device.type != "cpu"
+            alone = self.timed or self.task.device.type != "cpu"
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             threads = self.fidelity.threads or torch.get_num_threads()
             return 1 if alone else max(1, available_cores() // threads)
         if not isinstance(asked, (int, np.integer)) or asked < 1:
             raise InputError(f"workers is {asked!r}: expected a number of processes, 1 or more, or None.")
-        if asked > 1 and self.latency is not None:
+        if asked > 1 and self.timed:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
 
