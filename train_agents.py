@@ -26,6 +26,7 @@ import dsfp_env
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
+from agents.reporting.budget_options import BudgetOptions, budget_of, kept_in, predictor_for, told
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
@@ -44,6 +45,7 @@ from dsfp_env.common.saying import remark, say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.environment.credit import compared_plans
+from dsfp_env.evaluation.budgets import MACS
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.evaluation.rewards import needs_time, reward_function
@@ -51,12 +53,12 @@ from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "seed", "seeds"),
-    *("reward", "macs_budget", "workers", "out"),
+    *("reward", "macs_budget", "params_budget", "workers", "out"),
 )
 
 
 @dataclass(frozen=True)
-class RunSettings(TaskOptions):
+class RunSettings(TaskOptions, BudgetOptions):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -76,7 +78,7 @@ class RunSettings(TaskOptions):
     reward: str | None = None
     """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
     package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
-    budget, t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
+    budget, t the relative time of a forward pass. Unless given: budget if there is one (of MACs or other), else
     accuracy_x_saving."""
     macs_budget: float | None = None
     """Relative MACs allowed, in (0, 1), for example 0.3."""
@@ -156,10 +158,10 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """One seed, begun, gone on with, or only printed if it is finished; returns the result. Raises as `train`."""
     with RunFolder(folder, asdict(settings)) as record:
         if record.result is not None:
-            say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.table(record.result)}")
+            say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.tables(record.result)}")
             return record.result
         try:
-            env = make_env(settings)
+            env = make_env(settings, folder)
             agents.check_budget(env, settings.evaluations)
             team = make_team(settings, env)
         except InputError:
@@ -190,8 +192,9 @@ def judge(settings: RunSettings) -> None:
                 f"--{field.name.replace('_', '-')} is {value!r}, which --backend table cannot do: expected "
                 f"{field.default!r} with it."
             )
-    given = settings.reward is not None or settings.macs_budget is not None
-    budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
+    asked_budget = budget_of(settings)
+    given = settings.reward is not None or asked_budget is not None
+    budget = "" if asked_budget is None else f"({asked_budget.of}_budget={asked_budget.share})"
     asked = leaderboard.LeaderboardSettings(
         agents=(settings.agent,),
         table=settings.task,
@@ -231,7 +234,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     settings.check()
     parse_criterion(settings.criterion)
     check_learners([settings.agent], settings.evaluations)
-    reward_function(reward_name(settings), settings.macs_budget)
+    reward_function(reward_name(settings), budget_of(settings))
     choose_device(settings.device)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
@@ -242,8 +245,8 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     return seeds, folder
 
 
-def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
-    """The environment that the settings describe."""
+def make_env(settings: RunSettings, folder: Path | None = None) -> dsfp_env.LayerPruningEnv:
+    """The environment that the settings describe; with what the run folder knows of times."""
     task = settings.load(settings.device, settings.seed)
     said: dict[str, Any] = {
         "batches": settings.kd_batches,
@@ -257,7 +260,8 @@ def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
         task=task,
         actions=choose_agent(settings.agent).actions,
         reward=reward_name(settings),
-        macs_budget=settings.macs_budget,
+        macs_budget=budget_of(settings),
+        latency=None if settings.latency_budget is None else predictor_for(settings, folder),
         horizon=settings.horizon,
         credit=settings.credit,
         observation=settings.observation,
@@ -286,15 +290,19 @@ def run(
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     journal = go_on(record, evaluator, settings.evaluations)
-    mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
-    alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
+    kept_in(record.folder, evaluator)
+    mask = env.action_mask if env.budget is not None and actions == "levels" else None
+    alone = evaluator.timed or evaluator.task.device.type != "cpu"  # times want an idle machine
     workers = 1 if alone else settings.workers
 
     def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
         return journal.noting(plans, seed, evaluator.start_many(plans, seed, workers))
 
     with evaluator:
-        baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
+        of = MACS if env.budget is None else env.budget.of
+        baselines = Baselines(
+            evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask, of
+        )
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
@@ -308,7 +316,8 @@ def run(
 
     result = {
         **summary_of(settings),
-        "original": measure_original(evaluator, score),
+        **told(settings, evaluator),
+        "original": journal.once(["original"], lambda: measure_original(evaluator, score)),
         "best": measured(best),
         "greedy": measured(greedy),
         "baselines": {name: measured(plan) for name, plan in plans.items()},
@@ -316,7 +325,7 @@ def run(
     }
     write(record, result, env, baselines)
     what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
-    say(f"\n{what}\n\n{run_report.table(result)}\n\nwritten to {record.folder}")
+    say(f"\n{what}\n\n{run_report.tables(result)}\n\nwritten to {record.folder}")
     return result
 
 
@@ -393,7 +402,7 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
 
 def reward_name(settings: RunSettings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
-    return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
+    return settings.reward or ("accuracy_x_saving" if budget_of(settings) is None else "budget")
 
 
 def free_folder(settings: RunSettings) -> Path:

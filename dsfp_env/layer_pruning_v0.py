@@ -20,7 +20,7 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
-from dsfp_env.evaluation.budgets import LATENCY, budget_from
+from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor, predictor_of
@@ -36,7 +36,7 @@ def parallel_env(
     task: str | Task | Table = "digits",
     actions: str = "box",
     reward: str | RewardFunction = "accuracy_x_saving",
-    macs_budget: float | None = None,
+    macs_budget: float | Budget | None = None,
     horizon: int = 1,
     seed: int | None = None,
     render_mode: str | None = None,
