@@ -27,10 +27,14 @@ from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
 from agents.reporting.budget_options import BudgetOptions, budget_of, kept_in, predictor_for, told
+from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.default_folder import default_folder
+from agents.reporting.exported import export_all
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.reporting.finish_options import FinishOptions, check_finish, criteria_of, formats_of, left_of
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.journal import NotThisRun
+from agents.reporting.long_fine_tune import LongFineTune, remove_states
 from agents.reporting.resuming import go_on, leave
 from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
@@ -58,7 +62,7 @@ WITH_A_TABLE = (  # settings that mean something there
 
 
 @dataclass(frozen=True)
-class RunSettings(TaskOptions, BudgetOptions):
+class RunSettings(TaskOptions, BudgetOptions, FinishOptions):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -158,17 +162,21 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """One seed, begun, gone on with, or only printed if it is finished; returns the result. Raises as `train`."""
     with RunFolder(folder, asdict(settings)) as record:
         if record.result is not None:
+            remove_states(folder)
             say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.tables(record.result)}")
             return record.result
         try:
-            env = make_env(settings, folder)
-            agents.check_budget(env, settings.evaluations)
+            first = dataclasses.replace(settings, criterion=[*criteria_of(settings), settings.criterion][0])
+            env = make_env(first, folder)
+            agents.check_budget(env, left_of(settings))
             team = make_team(settings, env)
         except InputError:
             record.withdraw()
             raise
         try:
-            return run(settings, env, team, record)
+            if settings.criteria is None:
+                return run(settings, env, team, record)
+            return run_with_best_criterion(settings, record)
         except NotThisRun:
             raise
         except BaseException as error:
@@ -177,6 +185,25 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
                 raise KeyboardInterrupt(left) from error
             remark(left)
             raise
+
+
+def run_with_best_criterion(settings: RunSettings, record: RunFolder) -> dict[str, Any]:
+    """One seed, where the criterion is chosen first; returns the result."""
+
+    def of(criterion: str) -> RunSettings:
+        return dataclasses.replace(settings, criterion=criterion, criteria=None)
+
+    choice = choose_criterion(
+        criteria_of(settings),
+        lambda criterion: make_env(of(criterion), record.folder),
+        choose_agent(settings.agent).actions,
+        settings.evaluations,
+        settings.seed,
+        record.journal,
+    )
+    chosen = dataclasses.replace(of(choice.best), evaluations=left_of(settings))
+    env = make_env(chosen, record.folder)
+    return run(chosen, env, make_team(chosen, env), record, choice)
 
 
 def judge(settings: RunSettings) -> None:
@@ -233,8 +260,9 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     settings.check()
     parse_criterion(settings.criterion)
-    check_learners([settings.agent], settings.evaluations)
+    check_learners([settings.agent], left_of(settings))
     reward_function(reward_name(settings), budget_of(settings))
+    check_finish(settings)
     choose_device(settings.device)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
@@ -285,9 +313,14 @@ def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.Mu
 
 
 def run(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings,
+    env: dsfp_env.LayerPruningEnv,
+    team: agents.MultiAgent,
+    record: RunFolder,
+    choice: Choice | None = None,
 ) -> dict[str, Any]:
-    """One seed: learn, compare, print, write; returns the result."""
+    """One seed: learn, compare, finish, print, write; returns the result."""
+    total = settings.evaluations + (choice.spent if choice else 0)  # what random search may make
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     journal = go_on(record, evaluator, settings.evaluations)
     kept_in(record.folder, evaluator)
@@ -300,9 +333,7 @@ def run(
 
     with evaluator:
         of = MACS if env.budget is None else env.budget.of
-        baselines = Baselines(
-            evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask, of
-        )
+        baselines = Baselines(evaluator, start_many, total, actions, score, settings.seed, mask, of)
         learn(settings, env, team, record)
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
@@ -316,6 +347,7 @@ def run(
 
     result = {
         **summary_of(settings),
+        **(choice.told(total) if choice else {}),
         **told(settings, evaluator),
         "original": journal.once(["original"], lambda: measure_original(evaluator, score)),
         "best": measured(best),
@@ -323,7 +355,12 @@ def run(
         "baselines": {name: measured(plan) for name, plan in plans.items()},
         **fronts(record, baselines),
     }
-    write(record, result, env, baselines)
+    finish = (
+        LongFineTune(record.folder, evaluator, settings.fine_tune, settings.seed) if settings.fine_tune else None
+    )
+    if finish:
+        result["fine_tuned"] = finish.results(result, journal)
+    write(settings, record, result, env, baselines, finish)
     what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
     say(f"\n{what}\n\n{run_report.tables(result)}\n\nwritten to {record.folder}")
     return result
@@ -359,18 +396,32 @@ def learn(
     record.check_all_came()
 
 
-def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines) -> None:
+def write(
+    settings: RunSettings,
+    record: RunFolder,
+    result: dict[str, Any],
+    env: dsfp_env.LayerPruningEnv,
+    baselines: Baselines,
+    finish: LongFineTune | None,
+) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
     evaluator, ratios, seed = measuring(env), result["best"]["ratios"], measuring_seeds(result["seed"])[0]
-    network = evaluator.build(ratios, seed)
+    if finish:
+        network, seed = finish.network(ratios)[0], settings.seed
+    else:
+        network = evaluator.build(ratios, seed)
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
+    about |= {"fine_tune": settings.fine_tune} if finish else {}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
     random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
+    if formats := formats_of(settings):
+        result["exported"] = export_all(record.folder, formats, network, evaluator.task.test)
     record.write_result(result)
+    remove_states(record.folder)
 
 
 def summary_of(settings: RunSettings) -> dict[str, Any]:

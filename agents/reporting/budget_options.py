@@ -22,12 +22,12 @@ class BudgetOptions:
     params_budget: float | None = None
     """Relative parameters allowed, in (0, 1), in place of --macs-budget."""
     latency_budget: str | None = None
-    """Time of a forward pass allowed, likewise: a share of the original network's in (0, 1), such as 0.5, or a time
-    such as 3.5ms or 800us. It is predicted by a model, which is fitted once on a device; final networks are measured."""
+    """Time of a forward pass allowed, likewise: a share of the original network's in (0, 1), such as 0.5, or a
+    time such as 3.5ms or 800us. A model predicts it, fitted once on a device; final networks are measured."""
     deployed: str | None = None
-    """With --latency-budget: how the network will be used, for example 'batch_size=8, threads=2, precision=bfloat16,
-    channels_last=True'; how it is measured can be said too: 'rounds=10, statistic=minimum, min_run_time=0.5' (a
-    minimum, where others use the machine)."""
+    """With --latency-budget: how the network will be used, for example 'batch_size=8, threads=2,
+    precision=bfloat16, channels_last=True'; and how it is measured: 'rounds=10, min_run_time=0.5,
+    statistic=minimum' (where others use the machine)."""
     latency_networks: int = 60
     """With --latency-budget: pruned networks to measure for the model."""
 
@@ -70,4 +70,3 @@ def told(settings: Any, evaluator: Evaluator) -> dict[str, Any]:
     said = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     predicted = evaluator.measurement.predicted
     return said if predicted is None else {**said, "latency_model": predicted.model.about()}
-

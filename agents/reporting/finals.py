@@ -78,8 +78,8 @@ class Baselines:
     def finish(self, best: Plan, greedy: Plan) -> dict[str, Plan]:
         """Plans to compare the best and the greedy joint action with.
 
-        * ``uniform``: the same ratio everywhere, at the MACs of the best; if there is a budget of parameters or time,
-          at equal parameters or time, here and below
+        * ``uniform``: the same ratio everywhere, at the MACs of the best; if there is a budget of parameters or
+          time, at equal parameters or time, here and below
         * ``uniform_at_greedy``: likewise, at the MACs of the greedy one
         * ``uniform_best_reward``: the uniform plan with the highest reward
         * ``random_search``: the highest reward among as many evaluations as the agents had
@@ -150,7 +150,7 @@ def _fresh_seeds(seed: int) -> list[int]:
 
 
 def _times(evaluator: Evaluator, keep: Keep) -> dict[str, float]:
-    """Where times are predicted: what was predicted, and what this network takes in fact, with its noise; seconds."""
+    """Where times are predicted: what was, and what this network takes in fact, with its noise; in seconds."""
     predicted, task = evaluator.measurement.predicted, evaluator.task
     if predicted is None:
         return {}

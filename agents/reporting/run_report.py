@@ -35,7 +35,9 @@ def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def labels_of(result: Mapping[str, Any]) -> dict[str, str]:
     """What the entries are called, equal in what the budget is of."""
-    of = next((word for kind, word in _EQUAL.items() if f"random_search_equal_{kind}" in result["baselines"]), "MACs")
+    of = next(
+        (word for kind, word in _EQUAL.items() if f"random_search_equal_{kind}" in result["baselines"]), "MACs"
+    )
     return {name: label.replace("equal MACs", f"equal {of}") for name, label in LABELS.items()}
 
 
@@ -52,15 +54,15 @@ def times(result: Mapping[str, Any]) -> str:
         lines.append(f"{labels[name]:<30}{predicted:>10.3f}{measured:>10.3f}{noise:>8.3f}")
     about = result["latency_model"]
     lines.append(
-        f"the model, from {about['measurements']} networks, was off by {about['median_error']:.1%} for half of those "
-        f"left out, by {about['error_90']:.1%} at most for nine tenths"
+        f"the model, from {about['measurements']} networks, was off by {about['median_error']:.1%} at most for "
+        f"half of those left out, by {about['error_90']:.1%} for nine tenths"
     )
     return "\n".join(lines)
 
 
 def tables(result: Mapping[str, Any]) -> str:
     """All that is printed of a result."""
-    return "\n\n".join(filter(None, [table(result), times(result)]))
+    return "\n\n".join(filter(None, [table(result), times(result), fine_tuned(result), others(result)]))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -79,6 +81,43 @@ def table(result: Mapping[str, Any]) -> str:
             f"hypervolume of accuracy and saved MACs: {volume['tried']:.3f} of what was tried, "
             f"{volume['random_search']:.3f} of random search"
         )
+    return "\n".join(lines)
+
+
+def fine_tuned(result: Mapping[str, Any]) -> str:
+    """What the long fine-tune came to, one row per network; nothing where there was none."""
+    if "fine_tuned" not in result:
+        return ""
+    told, labels, entries = result["fine_tuned"], labels_of(result), entries_of(result)
+    lines = [
+        f"after the long fine-tune, {told['recipe']}",
+        f"{'':<30}{'test':>8}{'valid.':>8}{'MACs':>8}{'epoch':>8}",
+    ]
+    for name, one in told["networks"].items():
+        lines.append(
+            f"{labels[name]:<30}{one['test_accuracy']:>8.1%}{one['validation_accuracy']:>8.1%}"
+            f"{entries[name]['relative_macs']:>8.1%}{one['best_epoch']:>8}"
+        )
+    return "\n".join(lines)
+
+
+def others(result: Mapping[str, Any]) -> str:
+    """Criteria that were compared, and files that were exported, a line for each."""
+    lines = []
+    if compared := result.get("criteria"):
+        rewards = sorted(compared["mean_reward"].items(), key=lambda one: -one[1])
+        lines.append(
+            f"criteria on the same {compared['joint_actions']} joint actions, mean reward: "
+            f"{', '.join(f'{name} {reward:.4f}' for name, reward in rewards)}"
+        )
+    for name, told in result.get("exported", {}).items():
+        if told.get("agrees"):
+            lines.append(
+                f"{told['file']}: {told['test_accuracy']:.1%} of the test split, as the network; logits differ by "
+                f"{told['largest_difference']:.1e} at most"
+            )
+        else:
+            lines.append(f"{name}: {told.get('error', 'the file answers otherwise than the network')}")
     return "\n".join(lines)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.interface import AnyEvaluator
-from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
@@ -141,4 +141,6 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     if name in CONTROLS:
         return bool(value == evaluator.task.control.said.get(name, CONTROLS[name]))
     made_with = getattr(evaluator, name, None)
-    return value is made_with or (isinstance(value, (int, str, LatencyMeter, LatencyPredictor)) and bool(value == made_with))
+    return value is made_with or (
+        isinstance(value, (int, str, LatencyMeter, LatencyPredictor)) and bool(value == made_with)
+    )

@@ -104,8 +104,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             makes one.
         actions: ``"box"`` or ``"levels"``.
         reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
-        macs_budget: Relative MACs allowed, in (0, 1), or another `budgets.Budget`; for the reward ``"budget"``, and
-            seen by the agents.
+        macs_budget: Relative MACs allowed, in (0, 1), or a `budgets.Budget` of something else; for the reward
+            ``"budget"``, and seen by the agents.
         horizon: Steps in an episode.
         seed: Of the evaluations, until ``reset`` gives another; drawn anew if not given.
         render_mode: ``"ansi"`` returns text, ``"rgb_array"`` a picture, ``"human"`` prints the text at every

@@ -30,7 +30,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-TEAM = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations", "relative_params", "relative_latency")
+TEAM = (
+    "accuracy",
+    "relative_macs",
+    "macs",
+    "params",
+    "score",
+    "evaluations",
+    "relative_params",
+    "relative_latency",
+)
 OWN = ("credit", "ratio", "applied_ratio", "coupled_set", "filters_kept", "action_mask")
 
 Infos = dict[str, dict[str, Any]]

@@ -55,8 +55,8 @@ class BudgetMasks:
             by = " or ".join(f"{ratio:.0f}" for ratio in most)
             least = relative_cost(self._plan(self._highest))
             raise InputError(
-                f"The {'time' if 'time' in what else what} budget is {allowed:.6g}, but with every layer pruned by "
-                f"{by} % the network still has {least:.4f} of its {what}: expected a budget of at least that."
+                f"The {'time' if 'time' in what else what} budget is {allowed:.6g}, but with every layer pruned "
+                f"by {by} % the network still has {least:.4f} of its {what}: expected a budget of at least that."
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BudgetMasks:

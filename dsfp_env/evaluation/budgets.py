@@ -1,14 +1,14 @@
 """Budgets: how much of what the original network costs is allowed, in multiply-adds, parameters or time.
 
-| argument             | of what                  | example                       |
-|----------------------|--------------------------|-------------------------------|
-| ``macs_budget=``     | multiply-adds of an image | ``0.3``                      |
-| ``params_budget=``   | parameters               | ``0.3``                       |
-| ``latency_budget=``  | time of a forward pass   | ``0.5``, ``"3.5ms"``, ``"800us"`` |
+| argument            | of what                | example                           |
+|---------------------|------------------------|-----------------------------------|
+| ``macs_budget=``    | multiply-adds          | ``0.3``                           |
+| ``params_budget=``  | parameters             | ``0.3``                           |
+| ``latency_budget=`` | time of a forward pass | ``0.5``, ``"3.5ms"``, ``"800us"`` |
 
 A number is a fraction of the original network's, in (0, 1). There is **one budget at a time**: agents see one
-(``macs_budget`` of `observations`), the reward weighs by one, and yardsticks are brought to one equal cost. Several
-that all bind are rare, since costs fall together; give the one that binds.
+(``macs_budget`` of `observations`), the reward weighs by one, and yardsticks are brought to one equal cost.
+Several that all bind are rare, since costs fall together: give the one that binds.
 
 The time is that of `latency_model`: predicted from widths, so that it never rises with a ratio and differs between
 no two equal questions.
@@ -90,7 +90,8 @@ def budget_from(
     names = [kind for kind, value in given.items() if value is not None]
     if len(names) > 1:
         raise InputError(
-            f"{' and '.join(f'{name}_budget' for name in names)} were given: expected one budget, the one that binds."
+            f"{' and '.join(f'{name}_budget' for name in names)} were given: expected one budget, the one that "
+            "binds."
         )
     if not names:
         return None
@@ -109,7 +110,7 @@ def cost_of(evaluator: AnyEvaluator, kind: str) -> Callable[[Mapping[str, float]
     """What a plan (ratios in percent by agent) costs, without measuring it: MACs, parameters, or seconds."""
     if kind == LATENCY:
         return evaluator.predicted_latency
-    return lambda plan: getattr(evaluator.costs(plan), kind)  # type: ignore[no-any-return]
+    return lambda plan: getattr(evaluator.costs(plan), kind)
 
 
 def whole_cost(original: Outcome, kind: str) -> float:

@@ -7,8 +7,8 @@ budget of time as by one of MACs, see `environment.masks`. (Real times do rise h
 take longer than 32: a model that knew would rule out what it should not.)
 
 Weights are found by non-negative least squares on relative errors, with a penalty on them that is chosen by
-cross-validation; networks that were disturbed while they were measured count less (Huber's weights, relative errors
-beyond twice the median). The errors that are stated are those on networks which the fit had not seen.
+cross-validation; networks that were disturbed while they were measured count less (Huber's weights, for relative
+errors beyond twice the median). The errors that are stated are those on networks which the fit had not seen.
 """
 
 from __future__ import annotations
@@ -104,4 +104,4 @@ def _weights(features: np.ndarray, seconds: np.ndarray, shared: int, penalty: fl
         errors = np.abs(relative @ found - 1)
         usual = 2 * np.median(errors) + 1e-12
         trust = np.sqrt(np.minimum(1.0, usual / np.maximum(errors, 1e-12)))
-    return found / scale  # type: ignore[no-any-return]
+    return found / scale

@@ -13,7 +13,8 @@ import os
 import pkgutil
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class LatencyPredictor:
         InputError: If there are too few networks.
     """
 
-    meter: LatencyMeter = LatencyMeter(rounds=5)
+    meter: LatencyMeter = field(default_factory=partial(LatencyMeter, rounds=5))
     networks: int = 60
     seed: int = 0
     model: LatencyModel | None = None
@@ -58,8 +59,8 @@ class LatencyPredictor:
     def __post_init__(self) -> None:
         if not isinstance(self.networks, (int, np.integer)) or self.networks < 4 * FOLDS:
             raise InputError(
-                f"networks is {self.networks!r}: expected a whole number of pruned networks to measure, {4 * FOLDS} "
-                "or more."
+                f"networks is {self.networks!r}: expected a whole number of pruned networks to measure, "
+                f"{4 * FOLDS} or more."
             )
 
     def fitted(self, task: Task) -> PredictedLatency:
@@ -159,7 +160,7 @@ def read_model(path: Path) -> LatencyModel | None:
 def _read(path: Path) -> LatencyModel | None:
     try:
         said: Mapping[str, Any] = json.loads(path.read_text())
-        numbers = {field.name: said[field.name] for field in fields(LatencyModel)}
+        numbers = {one.name: said[one.name] for one in fields(LatencyModel)}
         weights = tuple(float(weight) for weight in numbers.pop("weights"))
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -115,7 +115,7 @@ class Measurement:
 
     @alone()
     def measure_latency(self, network: nn.Module) -> Latency | None:
-        """The time of a forward pass as it is, also where others are predicted; None if times are no matter here."""
+        """The time of a forward pass as it is, also where others are predicted; None if times do not matter."""
         meter = self.latency.meter if isinstance(self.latency, LatencyPredictor) else self.latency
         return None if meter is None else meter.measure(network, self.validation.images)
 

@@ -134,7 +134,7 @@ def reward_function(reward: str | RewardFunction, budget: float | Budget | None 
         return form.worth
     if budget is None:
         raise InputError(
-            f"The reward {reward!r} needs a budget: give macs_budget, for example 0.3 of the MACs, or params_budget, "
-            "or latency_budget."
+            f"The reward {reward!r} needs a budget: give macs_budget, for example 0.3 of the MACs, or "
+            "params_budget, or latency_budget."
         )
     return partial(form.worth, budget=budget)

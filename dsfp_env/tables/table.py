@@ -224,7 +224,12 @@ class Table:
         return regrets[self.rows(joint_actions)]
 
     def _scores(
-        self, reward: str | RewardFunction, macs_budget: float | Budget | None, seed: int | None, split: str, fidelity: str
+        self,
+        reward: str | RewardFunction,
+        macs_budget: float | Budget | None,
+        seed: int | None,
+        split: str,
+        fidelity: str,
     ) -> np.ndarray:
         if seed is None:
             each = [self.landscape(reward, macs_budget, one, split, fidelity).scores for one in self.seeds]

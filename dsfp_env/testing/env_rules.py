@@ -141,7 +141,7 @@ def check_evaluations(where: str, infos: Infos, fewest: int, most: int) -> None:
 
 
 def budget_of(env: Any) -> tuple[str, float] | None:
-    """The key of infos that tells what is used of an environment's budget, and what is allowed; None: no budget."""
+    """The key of infos that tells what is used of an environment's budget, and what is allowed."""
     if (macs := getattr(env, "macs_budget", None)) is not None:
         return "relative_macs", macs
     budget = getattr(env, "budget", None)
