@@ -361,7 +361,7 @@ def run(
     if finish:
         result["fine_tuned"] = finish.results(result, journal)
     write(settings, record, result, env, baselines, finish)
-    what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
+    what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {total} evaluations"
     say(f"\n{what}\n\n{run_report.tables(result)}\n\nwritten to {record.folder}")
     return result
 

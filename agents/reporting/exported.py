@@ -63,7 +63,7 @@ def _compared(path: Path, answers: Answers, network: nn.Module, test: LabelledIm
     expected = compute_logits(network, test.images).cpu()
     came = torch.cat([answers(batch).detach().cpu() for batch in test.images.split(_BATCH)])
     accuracy, theirs = (
-        (logits.argmax(1) == test.labels.cpu()).float().mean().item() for logits in (expected, came)
+        int((logits.argmax(1) == test.labels.cpu()).sum()) / len(expected) for logits in (expected, came)
     )
     apart = float((came - expected).abs().max())
     return {
