@@ -91,7 +91,10 @@ class LatencyPredictor:
             f"networks that the model had not seen are predicted within {model.median_error:.1%} (half of them), "
             f"{model.error_90:.1%} (nine tenths)"
         )
-        write_model(self._file(task), model)
+        file = self._file(task)
+        if there := _read(file):  # another process was sooner, and has begun to use its own
+            return there
+        write_model(file, model)
         return model
 
     def _file(self, task: Task) -> Path:

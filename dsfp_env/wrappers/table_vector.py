@@ -59,7 +59,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: Likewise, the same for all; drawn anew for each if not given.
         autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
         agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
-        **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``.
+        **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``, or ``params_budget``.
 
     Raises:
         InputError: If an argument is not what was expected.
