@@ -68,9 +68,7 @@ def main(settings: Settings) -> None:
     if settings.quick:
         settings = Settings(settings.out, ("digits_net",), ("batch_size=1",), 20, 5, 1, 0.001)
     found = []
-    print(
-        "| | original, ms | error, %: median | nine tenths | rank correlation | of MACs alone: median, nine tenths |"
-    )
+    print("| | original, ms | error, %: median | nine tenths | rank correlation | of MACs alone |")
     print("|---|---|---|---|---|---|")
     for name in settings.networks:
         for deployed in settings.deployed:
