@@ -25,10 +25,15 @@ import dsfp_env
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent, in_batches
 from agents.reporting import run_report
+from agents.reporting.budget_options import BudgetOptions, budget_of, kept_in, predictor_for, told
+from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.default_folder import default_folder
+from agents.reporting.exported import export_all
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.reporting.finish_options import FinishOptions, check_finish, criteria_of, formats_of, left_of
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.journal import NotThisRun
+from agents.reporting.long_fine_tune import LongFineTune, remove_states
 from agents.reporting.resuming import go_on, leave
 from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
@@ -45,6 +50,7 @@ from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.environment.credit import compared_plans
 from dsfp_env.environment.rules import Rules
+from dsfp_env.evaluation.budgets import MACS
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings, said
 from dsfp_env.evaluation.executors.processes import Processes
@@ -56,13 +62,13 @@ from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "batch", "seed", "seeds"),
-    *("reward", "macs_budget", "out"),
+    *("reward", "macs_budget", "params_budget", "out"),
     *WHERE,
 )
 
 
 @dataclass(frozen=True)
-class RunSettings(ExecutorSettings, TaskOptions):
+class RunSettings(ExecutorSettings, TaskOptions, BudgetOptions, FinishOptions):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -85,7 +91,7 @@ class RunSettings(ExecutorSettings, TaskOptions):
     reward: str | None = None
     """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
     package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
-    budget, t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
+    budget, t the relative time of a forward pass. Unless given: budget if there is one (of MACs or other), else
     accuracy_x_saving."""
     macs_budget: float | None = None
     """Relative MACs allowed, in (0, 1), for example 0.3."""
@@ -163,18 +169,22 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
     """One seed, begun, gone on with, or only printed if it is finished; returns the result. Raises as `train`."""
     with RunFolder(folder, asdict(settings)) as record:
         if record.result is not None:
-            say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.table(record.result)}")
+            remove_states(folder)
+            say(f"\n{folder} is finished, nothing is left to do\n\n{run_report.tables(record.result)}")
             return record.result
         try:
-            env = make_env(settings)
-            agents.check_budget(env, settings.evaluations)
+            first = dataclasses.replace(settings, criterion=[*criteria_of(settings), settings.criterion][0])
+            env = make_env(first, folder)
+            agents.check_budget(env, left_of(settings))
             team = make_team(settings, env)
             agents.check_batch(team, settings.batch)
         except InputError:
             record.withdraw()
             raise
         try:
-            return run(settings, env, team, record)
+            if settings.criteria is None:
+                return run(settings, env, team, record)
+            return run_with_best_criterion(settings, record)
         except NotThisRun:
             raise
         except BaseException as error:
@@ -183,6 +193,25 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
                 raise KeyboardInterrupt(left) from error
             remark(left)
             raise
+
+
+def run_with_best_criterion(settings: RunSettings, record: RunFolder) -> dict[str, Any]:
+    """One seed, where the criterion is chosen first; returns the result."""
+
+    def of(criterion: str) -> RunSettings:
+        return dataclasses.replace(settings, criterion=criterion, criteria=None)
+
+    choice = choose_criterion(
+        criteria_of(settings),
+        lambda criterion: make_env(of(criterion), record.folder),
+        choose_agent(settings.agent).actions,
+        settings.evaluations,
+        settings.seed,
+        record.journal,
+    )
+    chosen = dataclasses.replace(of(choice.best), evaluations=left_of(settings))
+    env = make_env(chosen, record.folder)
+    return run(chosen, env, make_team(chosen, env), record, choice)
 
 
 def judge(settings: RunSettings) -> None:
@@ -211,8 +240,9 @@ def board_settings(settings: RunSettings) -> leaderboard.LeaderboardSettings:
                 f"--{field.name.replace('_', '-')} is {value!r}, which --backend table cannot do: expected "
                 f"{field.default!r} with it."
             )
-    given = settings.reward is not None or settings.macs_budget is not None
-    budget = "" if settings.macs_budget is None else f"(macs_budget={settings.macs_budget})"
+    asked_budget = budget_of(settings)
+    given = settings.reward is not None or asked_budget is not None
+    budget = "" if asked_budget is None else f"({asked_budget.of}_budget={asked_budget.share})"
     asked = leaderboard.LeaderboardSettings(
         agents=(in_batches(settings.agent, settings.batch),),
         table=settings.task,
@@ -248,11 +278,11 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     settings.check()
     parse_criterion(settings.criterion)
-    check_learners([in_batches(settings.agent, settings.batch)], settings.evaluations)
+    check_learners([in_batches(settings.agent, settings.batch)], left_of(settings))
     Rules(
         choose_agent(settings.agent).actions,
         reward_name(settings),
-        settings.macs_budget,
+        budget_of(settings),
         settings.horizon,
         None,
         settings.observation,
@@ -260,6 +290,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         settings.credit,
     )
     fidelity_of(settings, dsfp_env.Fidelity())
+    check_finish(settings)
     _check_place(settings)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
@@ -270,14 +301,15 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     return seeds, folder
 
 
-def make_env(settings: RunSettings) -> dsfp_env.LayerPruningEnv:
-    """The environment that the settings describe."""
+def make_env(settings: RunSettings, folder: Path | None = None) -> dsfp_env.LayerPruningEnv:
+    """The environment that the settings describe; with what the run folder knows of times."""
     task = settings.load(settings.device, settings.seed)
     return dsfp_env.parallel_env(
         task=task,
         actions=choose_agent(settings.agent).actions,
         reward=reward_name(settings),
-        macs_budget=settings.macs_budget,
+        macs_budget=budget_of(settings),
+        latency=None if settings.latency_budget is None else predictor_for(settings, folder),
         horizon=settings.horizon,
         credit=settings.credit,
         observation=settings.observation,
@@ -330,13 +362,19 @@ def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.Mu
 
 
 def run(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings,
+    env: dsfp_env.LayerPruningEnv,
+    team: agents.MultiAgent,
+    record: RunFolder,
+    choice: Choice | None = None,
 ) -> dict[str, Any]:
-    """One seed: learn, compare, print, write; returns the result."""
+    """One seed: learn, compare, finish, print, write; returns the result."""
+    total = settings.evaluations + (choice.spent if choice else 0)  # what random search may make
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     journal = go_on(record, evaluator, settings.evaluations)
-    mask = env.action_mask if settings.macs_budget is not None and actions == "levels" else None
-    alone = evaluator.latency is not None or evaluator.task.device.type != "cpu"  # times want an idle machine
+    kept_in(record.folder, evaluator)
+    mask = env.action_mask if env.budget is not None and actions == "levels" else None
+    alone = evaluator.timed or evaluator.task.device.type != "cpu"  # times want an idle machine
     here = 1 if alone and settings.executor != "ray" else None
     evaluator.workers = here
 
@@ -344,7 +382,8 @@ def run(
         return journal.noting(plans, seed, evaluator.start_many(plans, seed, here))
 
     def compared() -> Baselines:
-        return Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
+        of = MACS if env.budget is None else env.budget.of
+        return Baselines(evaluator, start_many, total, actions, score, settings.seed, mask, of)
 
     with evaluator:
         background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
@@ -362,15 +401,22 @@ def run(
 
     result = {
         **summary_of(settings),
-        "original": measure_original(evaluator, score),
+        **(choice.told(total) if choice else {}),
+        **told(settings, evaluator),
+        "original": journal.once(["original"], lambda: measure_original(evaluator, score)),
         "best": measured(best),
         "greedy": measured(greedy),
         "baselines": {name: measured(plan) for name, plan in plans.items()},
         **fronts(record, baselines),
     }
-    write(record, result, env, baselines)
-    what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {settings.evaluations} evaluations"
-    say(f"\n{what}\n\n{run_report.table(result)}\n\nwritten to {record.folder}")
+    finish = (
+        LongFineTune(record.folder, evaluator, settings.fine_tune, settings.seed) if settings.fine_tune else None
+    )
+    if finish:
+        result["fine_tuned"] = finish.results(result, journal)
+    write(settings, record, result, env, baselines, finish)
+    what = f"{settings.task}, {settings.agent}, seed {settings.seed}, {total} evaluations"
+    say(f"\n{what}\n\n{run_report.tables(result)}\n\nwritten to {record.folder}")
     return result
 
 
@@ -416,18 +462,32 @@ def learn(
     record.check_all_came()
 
 
-def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningEnv, baselines: Baselines) -> None:
+def write(
+    settings: RunSettings,
+    record: RunFolder,
+    result: dict[str, Any],
+    env: dsfp_env.LayerPruningEnv,
+    baselines: Baselines,
+    finish: LongFineTune | None,
+) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
     evaluator, ratios, seed = measuring(env), result["best"]["ratios"], measuring_seeds(result["seed"])[0]
-    network = evaluator.build(ratios, seed)
+    if finish:
+        network, seed = finish.network(ratios)[0], settings.seed
+    else:
+        network = evaluator.build(ratios, seed)
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
+    about |= {"fine_tune": settings.fine_tune} if finish else {}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
     random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
+    if formats := formats_of(settings):
+        result["exported"] = export_all(record.folder, formats, network, evaluator.task.test)
     record.write_result(result)
+    remove_states(record.folder)
 
 
 def summary_of(settings: RunSettings) -> dict[str, Any]:
@@ -461,7 +521,7 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
 
 def reward_name(settings: RunSettings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
-    return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
+    return settings.reward or ("accuracy_x_saving" if budget_of(settings) is None else "budget")
 
 
 def free_folder(settings: RunSettings) -> Path:

@@ -17,6 +17,7 @@ from dsfp_env.common.errors import InputError as InputError
 from dsfp_env.environment.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.evaluation.evaluator import Evaluator as Evaluator
 from dsfp_env.evaluation.latency import LatencyMeter as LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor as LatencyPredictor
 from dsfp_env.evaluation.outcome import Outcome as Outcome
 from dsfp_env.layer_pruning_v0 import env as env
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env

@@ -49,10 +49,7 @@ def export_onnx(path: str | Path, network: nn.Module, example_input: torch.Tenso
     Raises:
         InputError: If the extra is not installed, or torch cannot export the network.
     """
-    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise InputError(
-            f"ONNX files need the package(s) {', '.join(missing)}: install them with pip install 'dsfp_env[onnx]'."
-        )
+    check_onnx()
     network, image = _ready(network, example_input)
     exporters: list[dict[str, Any]] = [
         {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch", min=1)},)},
@@ -78,6 +75,18 @@ def export_onnx(path: str | Path, network: nn.Module, example_input: torch.Tenso
         f"{type(network).__name__} cannot be written to {path} as ONNX ({errors[0]}): expected a network that "
         "torch.export accepts, and a path in a folder that exists."
     ) from errors[0]
+
+
+def check_onnx() -> None:
+    """Refuse to write ONNX files without what that needs.
+
+    Raises:
+        InputError: If the extra is not installed.
+    """
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+        raise InputError(
+            f"ONNX files need the package(s) {', '.join(missing)}: install them with pip install 'dsfp_env[onnx]'."
+        )
 
 
 def _ready(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:

@@ -20,9 +20,11 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor, predictor_of
 from dsfp_env.evaluation.rewards import RewardFunction, needs_time
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.task import Task
@@ -35,7 +37,7 @@ def parallel_env(
     task: str | Task | Table = "digits",
     actions: str = "box",
     reward: str | RewardFunction = "accuracy_x_saving",
-    macs_budget: float | None = None,
+    macs_budget: float | Budget | None = None,
     horizon: int = 1,
     seed: int | None = None,
     render_mode: str | None = None,
@@ -46,7 +48,7 @@ def parallel_env(
     device: str = "auto",
     min_filters: int = 1,
     round_to: int = 1,
-    latency: LatencyMeter | None = None,
+    latency: LatencyMeter | LatencyPredictor | None = None,
     store: bool = True,
     evaluator: AnyEvaluator | None = None,
     credit: str = "shared",
@@ -56,6 +58,8 @@ def parallel_env(
     layers: Mapping[str, Any] | str | None = None,
     tie: Iterable[Iterable[str]] | str | None = None,
     agents_per: str = "layer",
+    params_budget: float | None = None,
+    latency_budget: float | str | None = None,
     max_cycles: int | None = None,
 ) -> LayerPruningEnv:
     """Make the parallel environment.
@@ -78,8 +82,9 @@ def parallel_env(
         device: For a task given by name.
         min_filters: Filters that every layer keeps at least.
         round_to: Layers that lose filters keep a multiple of this, for hardware.
-        latency: How to measure the time of a forward pass; for the reward ``"accuracy_x_speed"``, which measures
-            with `LatencyMeter()` unless this is given.
+        latency: How to measure the time of a forward pass, or to predict it (`LatencyPredictor`); for the reward
+            ``"accuracy_x_speed"``, which measures with `LatencyMeter()` unless this is given, and for
+            ``latency_budget``, which predicts with `LatencyPredictor()`, or one with the meter that is given.
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured.
         evaluator: One that is there already, so that environments share what they measure. What says how to
             measure (``task``, ``criterion``, ``fidelity``, ``device``, ``min_filters``, ``round_to``,
@@ -94,6 +99,9 @@ def parallel_env(
             ``30``, in percent, as in ``{"first": None, "features.*": (20, 60)}``; see `tasks.layer_control`.
         tie: Groups of layers that have one agent, as in ``[["conv_1", "conv_2"]]``.
         agents_per: ``"layer"``, or ``"set"``: one agent for layers that are coupled.
+        params_budget: Relative parameters allowed, in (0, 1), in place of ``macs_budget``.
+        latency_budget: Time of a forward pass that is allowed, likewise: a share of the original network's in
+            (0, 1), or ``"3.5ms"``; see `evaluation.budgets`.
         max_cycles: PettingZoo's word for ``horizon``; give one of them.
 
     Raises:
@@ -103,6 +111,7 @@ def parallel_env(
         if "horizon" in given:
             raise InputError("Both max_cycles and horizon were given, and they mean the same: give one.")
         horizon = max_cycles
+    budget = budget_from(macs_budget, params_budget, latency_budget)
     measuring: dict[str, Any] = {
         "task": task,
         "criterion": criterion,
@@ -120,13 +129,15 @@ def parallel_env(
     }
     if evaluator is not None:
         check_beside(evaluator, {name: value for name, value in measuring.items() if name in given})
+    elif budget is not None and budget.of == LATENCY and backend == "live":
+        measuring["latency"] = predictor_of(latency)
     elif latency is None and needs_time(reward) and backend == "live":
         measuring["latency"] = LatencyMeter()
     return LayerPruningEnv(
         partial(make_evaluator, **measuring) if evaluator is None else evaluator,
         actions,
         reward,
-        macs_budget,
+        budget,
         horizon,
         seed,
         render_mode,

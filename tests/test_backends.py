@@ -20,7 +20,7 @@ GAME = ("actions", "reward", "macs_budget", "horizon", "seed", "render_mode", "o
 def test_all_arguments_are_in_sight():
     for made in (dsfp_env.parallel_env, dsfp_env.env, dsfp_env.raw_env):
         parameters = inspect.signature(made).parameters
-        assert set(parameters) == {*MEASURING, *GAME, "evaluator", "max_cycles"}
+        assert set(parameters) == {*MEASURING, *GAME, "params_budget", "latency_budget", "evaluator", "max_cycles"}
         assert not [p for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     assert tuple(inspect.signature(LayerPruningEnv).parameters) == ("evaluator", *GAME)
     made = inspect.signature(dsfp_env.parallel_env).parameters

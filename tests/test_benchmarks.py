@@ -36,7 +36,13 @@ def test_growth(tmp_path, own_cache):
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("many.py", "workers"), ("scoring.py", "Spearman"), ("ranking.py", "ceiling")]
+    ("name", "word"),
+    [
+        ("many.py", "workers"),
+        ("scoring.py", "Spearman"),
+        ("ranking.py", "ceiling"),
+        ("latency.py", "digits, batch size=1"),
+    ],
 )
 def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -22,10 +23,11 @@ from agents.leaderboard import runs as leaderboard
 from agents.reporting import journal, run_folder
 from agents.reproduce import study
 from dsfp_env import tabulate
-from dsfp_env.common import command_line, files, folders
+from dsfp_env.common import command_line, files, folders, tensor_files
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.tables import files as table_files
+from dsfp_env.training import epochs
 
 for slow_to_import in ("matplotlib.figure", "optuna", "sb3_contrib"):  # once, before processes are forked
     with contextlib.suppress(ImportError):
@@ -109,6 +111,7 @@ def killed_while_writing(moment, how):
     append, whole = dying(files.append_line, half_a_line), dying(files.write_whole, a_part)
     journal.append_line = run_folder.append_line = append
     run_folder.write_whole = dsfp_env.checkpoints.write_whole = whole
+    epochs.write_whole = tensor_files.write_whole = whole
 
 
 def run_until_killed(asked, moment, how):
@@ -198,6 +201,16 @@ def test_so_does_one_in_batches_whoever_evaluates_them(tmp_path, wholes, measure
     assert json.loads((whole / "settings.json").read_text())["settings"]["batch"] == 4
     assert json.loads((whole / "result.json").read_text())["batch"] == 4
     assert (whole / "evaluations.jsonl").read_bytes() != (wholes("thompson") / "evaluations.jsonl").read_bytes()
+
+
+def test_so_does_one_with_a_long_fine_tune_and_criteria_to_choose_from(tmp_path, wholes, measured):
+    changed = {"fine_tune": "plain(epochs=3)", "criteria": "l1, l2", "evaluations": 20}
+    whole, out = wholes(**changed), tmp_path / "out"
+    moments = [*random.Random(1).sample(range(1, 12), 3), 3, 40, 9, 5]  # the later ones end it in trainings
+    for moment, how in zip(moments, itertools.cycle(["before", "torn", "after"])):
+        assert run_until_killed(settings(out, **changed), moment, how) in (0, -signal.SIGKILL)
+    assert in_child(lambda: train_agents.train(settings(out, **changed))) == 0
+    check_same_bytes(out, whole)
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import numpy as np
 import dsfp_env
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.budgets import Budget, budget_from
 from dsfp_env.evaluation.rewards import needs_time
 
 RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
@@ -27,7 +28,7 @@ class Form(NamedTuple):
 
     text: str  # as it was asked for
     reward: str
-    macs_budget: float | None
+    macs_budget: float | Budget | None  # or a budget of parameters
 
 
 def parse_form(text: str) -> Form:
@@ -38,10 +39,16 @@ def parse_form(text: str) -> Form:
     """
     reward, options = parse_call("reward", text)
     for option in options:
-        choose(f"option of the reward {reward!r}:", option, {"macs_budget": None})
-    budget = options.get("macs_budget")
-    if budget is not None and not isinstance(budget, (int, float)):
-        raise InputError(f"The MACs budget of the reward {text!r} is {budget!r}: expected a number, such as 0.1.")
+        choose(f"option of the reward {reward!r}:", option, {"macs_budget": None, "params_budget": None})
+    for option, value in options.items():
+        if value is not None and not isinstance(value, (int, float)):
+            name = "MACs" if option == "macs_budget" else "parameters"
+            raise InputError(
+                f"The {name} budget of the reward {text!r} is {value!r}: expected a number, such as 0.1."
+            )
+    budget: float | Budget | None = options.get("macs_budget")
+    if options.get("params_budget") is not None:
+        budget = budget_from(**options)
     if needs_time(reward):
         raise InputError(f"The reward {reward!r} needs measured times, and a table has none: expected another.")
     return Form(text, reward, budget)
@@ -69,7 +76,7 @@ def judged(
 
     return {
         "reward": form.text,
-        "macs_budget": form.macs_budget,
+        "macs_budget": None if isinstance(form.macs_budget, Budget) else form.macs_budget,
         "optima": [{"seed": seed, **optimum} for seed, optimum in zip(table.seeds, optima, strict=True)],
         "learners": sorted(learners, key=place),
     }

@@ -1,7 +1,7 @@
-"""What a learned joint action is compared with: uniform pruning and random search, at equal MACs or evaluations.
+"""What a learned joint action is compared with: uniform pruning and random search, at equal cost or evaluations.
 
 All functions return *plans*: agent -> pruning ratio in percent. Costs follow from the structure, so a plan of
-given MACs is found without evaluating anything.
+given cost (MACs, parameters, or time as predicted) is found without evaluating anything.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from dsfp_env.environment.actions import choices_of
+from dsfp_env.evaluation.budgets import MACS, cost_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan
 from dsfp_env.tasks.layer_control import Decider
@@ -27,9 +28,16 @@ def uniform_plans(evaluator: Evaluator, step: float = 5.0) -> list[Plan]:
     return list({tuple(plan.values()): plan for plan in (_within(agents, ratio) for ratio in ratios)}.values())
 
 
-def uniform_plan_of(evaluator: Evaluator, macs: int) -> Plan:
-    """The uniform plan whose MACs are nearest (in steps of half a percent; the least pruned, if several are)."""
-    return min(uniform_plans(evaluator, 0.5), key=lambda plan: abs(evaluator.costs(plan).macs - macs))
+def uniform_plan_of(evaluator: Evaluator, cost: float, of: str = MACS) -> Plan:
+    """The uniform plan whose cost is nearest (in steps of half a percent; the least pruned, if several are).
+
+    Args:
+        evaluator: Tells what plans cost.
+        cost: That is wanted.
+        of: The kind of cost, one of `budgets.KINDS`.
+    """
+    found = cost_of(evaluator, of)
+    return min(uniform_plans(evaluator, 0.5), key=lambda plan: abs(found(plan) - cost))
 
 
 def random_plans(evaluator: Evaluator, count: int, actions: str, rng: np.random.Generator) -> list[Plan]:
@@ -65,21 +73,24 @@ def _masked_plan(levels: Mapping[str, np.ndarray], mask: Mask, rng: np.random.Ge
     return {agent: float(of_one[drawn[agent]]) for agent, of_one in levels.items()}
 
 
-def random_plans_of(evaluator: Evaluator, count: int, macs: int, rng: np.random.Generator) -> list[Plan]:
-    """Random plans with at most these MACs, and as near to them as one common shift of all ratios can bring.
+def random_plans_of(
+    evaluator: Evaluator, count: int, cost: float, rng: np.random.Generator, of: str = MACS
+) -> list[Plan]:
+    """Random plans of at most this cost, and as near to it as one common shift of all ratios can bring.
 
     A plan is drawn uniformly from the range; then the same number is added to all its ratios, clipped to the
-    range, such that its MACs just fit.
+    range, such that its cost just fits.
     """
-    return [_shifted(evaluator, plan, macs) for plan in random_plans(evaluator, count, "box", rng)]
+    found = cost_of(evaluator, of)
+    return [_shifted(evaluator, plan, found, cost) for plan in random_plans(evaluator, count, "box", rng)]
 
 
-def _shifted(evaluator: Evaluator, plan: Plan, macs: int) -> Plan:
+def _shifted(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], float], cost: float) -> Plan:
     agents = evaluator.task.control.agents
     too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
     for _ in range(10):  # halves the interval to less than a fifth of a percent
         middle = (too_little + enough) / 2
-        if evaluator.costs(_within(agents, plan, middle)).macs <= macs:
+        if cost_of_plan(_within(agents, plan, middle)) <= cost:
             enough = middle
         else:
             too_little = middle

@@ -22,7 +22,9 @@ from agents.reporting.baselines import (
     uniform_plan_of,
     uniform_plans,
 )
+from dsfp_env.channels.graph import Keep
 from dsfp_env.common.progress import shown
+from dsfp_env.evaluation.budgets import MACS, WORDS, cost_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
@@ -46,6 +48,7 @@ class Baselines:
         score: What an outcome is worth.
         seed: Of the run: random search and the agents see the same fine-tuning seed.
         mask: What levels may be chosen, if a budget masks some: ``env.action_mask``.
+        of: The kind of cost that is made equal, one of `budgets.KINDS`: that of the budget.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class Baselines:
         score: Worth,
         seed: int,
         mask: Mask | None = None,
+        of: str = MACS,
     ) -> None:
         self._evaluator, self._start_many, self._evaluations = evaluator, start_many, evaluations
-        self._score, self._seed = score, seed
+        self._score, self._seed, self._of = score, seed, of
         rng = np.random.default_rng([seed, 1])
         self._random = (
             random_plans(evaluator, evaluations, actions, rng)
@@ -74,26 +78,28 @@ class Baselines:
     def finish(self, best: Plan, greedy: Plan) -> dict[str, Plan]:
         """Plans to compare the best and the greedy joint action with.
 
-        * ``uniform``: the same ratio everywhere, at the MACs of the best
+        * ``uniform``: the same ratio everywhere, at the MACs of the best; if there is a budget of parameters or
+          time, at equal parameters or time, here and below
         * ``uniform_at_greedy``: likewise, at the MACs of the greedy one
         * ``uniform_best_reward``: the uniform plan with the highest reward
         * ``random_search``: the highest reward among as many evaluations as the agents had
-        * ``random_search_equal_macs``: the highest accuracy among as many evaluations at the MACs of the best
+        * ``random_search_equal_macs`` (or ``..._params``, ``..._latency``): the highest accuracy among as many
+          evaluations at the MACs of the best
         """
-        evaluator = self._evaluator
-        macs = evaluator.costs(best).macs
-        equal = random_plans_of(evaluator, self._evaluations, macs, np.random.default_rng([self._seed, 2]))
+        evaluator, of, cost = self._evaluator, self._of, cost_of(self._evaluator, self._of)
+        rng = np.random.default_rng([self._seed, 2])
+        equal = random_plans_of(evaluator, self._evaluations, cost(best), rng, of)
         pending_equal = self._start_many(equal, self._seed)
         pending_random, pending_uniform = self._pending
         self.random_outcomes = list(shown("random search", pending_random, len(self._random)))
         self.uniform_outcomes = list(pending_uniform)
-        equal_outcomes = list(shown("random search at equal MACs", pending_equal, len(equal)))
+        equal_outcomes = list(shown(f"random search at equal {WORDS[of]}", pending_equal, len(equal)))
         return {
-            "uniform": uniform_plan_of(evaluator, macs),
-            "uniform_at_greedy": uniform_plan_of(evaluator, evaluator.costs(greedy).macs),
+            "uniform": uniform_plan_of(evaluator, cost(best), of),
+            "uniform_at_greedy": uniform_plan_of(evaluator, cost(greedy), of),
             "uniform_best_reward": self._choose(self._uniform, self.uniform_outcomes, self._score),
             "random_search": self._choose(self._random, self.random_outcomes, self._score),
-            "random_search_equal_macs": self._choose(equal, equal_outcomes, lambda outcome: outcome.accuracy),
+            f"random_search_equal_{of}": self._choose(equal, equal_outcomes, lambda outcome: outcome.accuracy),
         }
 
     def _choose(self, plans: Sequence[Plan], outcomes: Iterable[Outcome], worth: Worth) -> Plan:
@@ -127,18 +133,34 @@ def measuring_seeds(seed: int) -> list[int]:
 def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]) -> dict[str, Any]:
     """An entry of `result.json`: means over networks fine-tuned with these seeds."""
     validation, test = np.mean([evaluator.measure_splits(plan, seed) for seed in seeds], axis=0).tolist()
-    return _entry(plan, evaluator.outcome(evaluator.keep(plan), validation), test, score)
+    keep = evaluator.keep(plan)
+    return _entry(plan, evaluator.outcome(keep, validation), test, score) | _times(evaluator, keep)
 
 
 def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     """The entry of the unpruned network, as it is."""
     _, test = evaluator.measure_splits()
-    return _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
+    entry = _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
+    return entry | _times(evaluator, {})
 
 
 def _fresh_seeds(seed: int) -> list[int]:
     """Fine-tuning seeds that no search with this seed uses."""
     return np.random.SeedSequence([seed, 3]).generate_state(CHOOSING_SEEDS + MEASURING_SEEDS).tolist()
+
+
+def _times(evaluator: Evaluator, keep: Keep) -> dict[str, float]:
+    """Where times are predicted: what was, and what this network takes in fact, with its noise; in seconds."""
+    predicted, task = evaluator.measurement.predicted, evaluator.task
+    if predicted is None:
+        return {}
+    measured = evaluator.measurement.measure_latency(task.graph.slim(task.network, keep))
+    assert measured is not None
+    return {
+        "predicted_latency": predicted.seconds(task.graph.alive(keep)),
+        "measured_latency": measured.seconds,
+        "latency_spread": measured.spread,
+    }
 
 
 def _entry(plan: Plan, outcome: Outcome, test_accuracy: float, score: Worth) -> dict[str, Any]:

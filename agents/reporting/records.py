@@ -10,6 +10,8 @@ from dsfp_env.common.schemas import Counts, Name, Natural, Positive, Ratios, Sha
 
 Versions = dict[Name, Name]  # of packages
 RelativeMacs = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class Settings(Strict):
@@ -38,7 +40,7 @@ class BestSoFar(Line):
     test_accuracy: None
 
 
-class Entry(Strict):
+class Entry(Strict, kw_only=True):
     """A network of a result."""
 
     ratios: Ratios
@@ -50,6 +52,18 @@ class Entry(Strict):
     filters: Positive
     filters_kept: Counts
     reward: float
+    predicted_latency: Seconds | None = None  # this and what follows under a budget of time
+    measured_latency: Seconds | None = None
+    latency_spread: NotNegative | None = None
+
+
+class FineTuned(Strict):
+    """A network after the long fine-tune."""
+
+    validation_accuracy: Share
+    test_accuracy: Share
+    best_epoch: Positive
+    epochs: Positive
 
 
 class Noted(Strict):
@@ -59,10 +73,14 @@ class Noted(Strict):
     checksum: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 
 
-# What is noted in a journal, by the kind of question: of an evaluation the accuracy, of a final network its entry.
+# What is noted in a journal, by the kind of question: of an evaluation the accuracy (of a criterion that is tried
+# too), of a final network its entry, of one that was fine-tuned for long what came of that.
 NOTED: dict[str, Any] = {
     "outcome": tuple[tuple[Literal["outcome"], Ratios, Natural], Share],
+    "criterion": tuple[tuple[Literal["criterion"], Name, Ratios, Natural], Share],
+    "original": tuple[tuple[Literal["original"]], Entry],
     "final": tuple[tuple[Literal["final"], Ratios, list[Natural]], Entry],
+    "fine_tuned": tuple[tuple[Literal["fine_tuned"], Ratios, Name, Natural], FineTuned],
 }
 
 
@@ -73,7 +91,24 @@ class Baselines(Strict):
     uniform_at_greedy: Entry
     uniform_best_reward: Entry
     random_search: Entry
-    random_search_equal_macs: Entry
+    random_search_equal_macs: Entry | None = None  # one of these
+    random_search_equal_params: Entry | None = None
+    random_search_equal_latency: Entry | None = None
+
+
+class LongFineTune(Strict):
+    """The finish, see `long_fine_tune`."""
+
+    recipe: Name
+    networks: Annotated[dict[Name, FineTuned], Meta(min_length=1)]
+
+
+class Criteria(Strict):
+    """How the criterion was chosen, see `criteria_choice`."""
+
+    mean_reward: dict[Name, float]
+    joint_actions: Natural
+    evaluations: Natural
 
 
 class Volumes(Strict):
@@ -119,6 +154,13 @@ class Result(Summary, kw_only=True):
     baselines: Baselines
     hypervolume: Volumes
     pareto: Annotated[list[Line], Meta(min_length=1)]
+    criteria: Criteria | None = None
+    fine_tuned: LongFineTune | None = None
+    exported: dict[Name, dict[Name, Any]] | None = None
+    params_budget: Share | None = None
+    latency_budget: Share | Name | None = None
+    deployed: Name | None = None
+    latency_model: dict[Name, Any] | None = None
 
 
 class Interrupted(Summary, kw_only=True):

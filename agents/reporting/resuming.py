@@ -25,7 +25,7 @@ def go_on(record: RunFolder, evaluator: Evaluator, evaluations: int) -> Journal:
     Raises:
         NotThisRun: If times were measured, which are never the same again.
     """
-    done, timed = len(record.recorded), evaluator.latency is not None
+    done, timed = len(record.recorded), evaluator.timed
     if timed and done:
         raise NotThisRun(
             f"The run in {record.folder} measured times, which are never the same again, so it cannot go on: "

@@ -15,11 +15,14 @@ LABELS = {
     "best": "best joint action",
     "uniform": "  uniform, equal MACs",
     "random_search_equal_macs": "  random search, equal MACs",
+    "random_search_equal_params": "  random search, equal params",
+    "random_search_equal_latency": "  random search, equal time",
     "greedy": "greedy joint action",
     "uniform_at_greedy": "  uniform, equal MACs",
     "uniform_best_reward": "uniform, best reward",
     "random_search": "random search, best reward",
 }
+_EQUAL = {"params": "params", "latency": "time"}  # kind of cost -> word
 RED, PINK, BLUE, GREY = "#d62728", "#ff9896", "#1f77b4", "#cccccc"
 COLUMNS = ("test_accuracy", "validation_accuracy", "relative_macs", "params", "filters", "reward")
 
@@ -27,17 +30,49 @@ COLUMNS = ("test_accuracy", "validation_accuracy", "relative_macs", "params", "f
 def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The entries of a result by name, in the order of the table."""
     by_name = {**result, **result["baselines"]}
-    return {name: by_name[name] for name in LABELS}
+    return {name: by_name[name] for name in LABELS if name in by_name}
+
+
+def labels_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the entries are called, equal in what the budget is of."""
+    of = next(
+        (word for kind, word in _EQUAL.items() if f"random_search_equal_{kind}" in result["baselines"]), "MACs"
+    )
+    return {name: label.replace("equal MACs", f"equal {of}") for name, label in LABELS.items()}
+
+
+def times(result: Mapping[str, Any]) -> str:
+    """Times of a forward pass, predicted and measured, one row per network; nothing where there are none."""
+    entries, labels = entries_of(result), labels_of(result)
+    if "measured_latency" not in entries["original"]:
+        return ""
+    lines = [f"{'ms of a forward pass':<30}{'predicted':>10}{'measured':>10}{'noise':>8}"]
+    for name, entry in entries.items():
+        predicted, measured, noise = (
+            1e3 * entry[key] for key in ("predicted_latency", "measured_latency", "latency_spread")
+        )
+        lines.append(f"{labels[name]:<30}{predicted:>10.3f}{measured:>10.3f}{noise:>8.3f}")
+    about = result["latency_model"]
+    lines.append(
+        f"the model, from {about['measurements']} networks, was off by {about['median_error']:.1%} at most for "
+        f"half of those left out, by {about['error_90']:.1%} for nine tenths"
+    )
+    return "\n".join(lines)
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """All that is printed of a result."""
+    return "\n\n".join(filter(None, [table(result), times(result), fine_tuned(result), others(result)]))
 
 
 def table(result: Mapping[str, Any]) -> str:
     """One row per network."""
-    entries = entries_of(result)
+    entries, labels = entries_of(result), labels_of(result)
     lines = [f"{'':<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"]
     for name, entry in entries.items():
         ratios = " ".join(f"{ratio:3.0f}" for ratio in entry["ratios"].values())
         lines.append(
-            f"{LABELS[name]:<28}{entry['test_accuracy']:>8.1%}{entry['validation_accuracy']:>8.1%}"
+            f"{labels[name]:<28}{entry['test_accuracy']:>8.1%}{entry['validation_accuracy']:>8.1%}"
             f"{entry['relative_macs']:>8.1%}{entry['params']:>10,}{entry['filters']:>9}{entry['reward']:>9.4f}  "
             f"{ratios}"
         )
@@ -46,6 +81,43 @@ def table(result: Mapping[str, Any]) -> str:
             f"hypervolume of accuracy and saved MACs: {volume['tried']:.3f} of what was tried, "
             f"{volume['random_search']:.3f} of random search"
         )
+    return "\n".join(lines)
+
+
+def fine_tuned(result: Mapping[str, Any]) -> str:
+    """What the long fine-tune came to, one row per network; nothing where there was none."""
+    if "fine_tuned" not in result:
+        return ""
+    told, labels, entries = result["fine_tuned"], labels_of(result), entries_of(result)
+    lines = [
+        f"after the long fine-tune, {told['recipe']}",
+        f"{'':<30}{'test':>8}{'valid.':>8}{'MACs':>8}{'epoch':>8}",
+    ]
+    for name, one in told["networks"].items():
+        lines.append(
+            f"{labels[name]:<30}{one['test_accuracy']:>8.1%}{one['validation_accuracy']:>8.1%}"
+            f"{entries[name]['relative_macs']:>8.1%}{one['best_epoch']:>8}"
+        )
+    return "\n".join(lines)
+
+
+def others(result: Mapping[str, Any]) -> str:
+    """Criteria that were compared, and files that were exported, a line for each."""
+    lines = []
+    if compared := result.get("criteria"):
+        rewards = sorted(compared["mean_reward"].items(), key=lambda one: -one[1])
+        lines.append(
+            f"criteria on the same {compared['joint_actions']} joint actions, mean reward: "
+            f"{', '.join(f'{name} {reward:.4f}' for name, reward in rewards)}"
+        )
+    for name, told in result.get("exported", {}).items():
+        if told.get("agrees"):
+            lines.append(
+                f"{told['file']}: {told['test_accuracy']:.1%} of the test split, as the network; logits differ by "
+                f"{told['largest_difference']:.1e} at most"
+            )
+        else:
+            lines.append(f"{name}: {told.get('error', 'the file answers otherwise than the network')}")
     return "\n".join(lines)
 
 
@@ -61,17 +133,18 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[st
             for column in COLUMNS
             for values in [[entry[name][column] for entry in entries]]
         }
-        for name in LABELS
+        for name in entries[0]
     }
 
 
 def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Mean and standard deviation over seeds, one row per network."""
     lines = [f"{len(results)} seeds, mean ± std {'':<5}{'test':>15}{'MACs':>15}{'reward':>18}"]
+    labels = labels_of(results[0])
     for name, columns in summary(results).items():
         test, macs, reward = (columns[column] for column in ("test_accuracy", "relative_macs", "reward"))
         lines.append(
-            f"{LABELS[name]:<28}{test['mean']:>7.1%} ± {test['std']:5.1%}{macs['mean']:>7.1%} ± {macs['std']:5.1%}"
+            f"{labels[name]:<28}{test['mean']:>7.1%} ± {test['std']:5.1%}{macs['mean']:>7.1%} ± {macs['std']:5.1%}"
             f"{reward['mean']:>9.4f} ± {reward['std']:.4f}"
         )
     return "\n".join(lines)

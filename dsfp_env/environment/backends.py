@@ -13,11 +13,13 @@ from typing import Any
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_control import control_of
@@ -35,7 +37,7 @@ def make_evaluator(
     device: str = "auto",
     min_filters: int = 1,
     round_to: int = 1,
-    latency: LatencyMeter | None = None,
+    latency: LatencyMeter | LatencyPredictor | None = None,
     store: bool = True,
     backend: str = "live",
     layers: Any = None,
@@ -88,6 +90,25 @@ def check_evaluator(evaluator: Any) -> None:
         )
 
 
+def check_predicts(evaluator: AnyEvaluator, budget: Budget | None) -> None:
+    """Refuse a budget of time with an evaluator that predicts none.
+
+    Raises:
+        InputError: If so.
+    """
+    if budget is None or budget.of != LATENCY or isinstance(evaluator.latency, LatencyPredictor):
+        return
+    if isinstance(evaluator, TableEvaluator):
+        raise InputError(
+            "A table has no times, and latency_budget was given: expected macs_budget or params_budget, or "
+            "backend='live'."
+        )
+    raise InputError(
+        "latency_budget needs predicted times, and the evaluator has none: make it with "
+        "latency=dsfp_env.LatencyPredictor()."
+    )
+
+
 def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
     """Refuse arguments of `make_evaluator` that came beside an evaluator, and that it was not made with.
 
@@ -126,4 +147,6 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     if name in CONTROLS:
         return bool(value == control_of(evaluator.task).said.get(name, CONTROLS[name]))
     made_with = getattr(evaluator, name, None)
-    return value is made_with or (isinstance(value, (int, str, LatencyMeter)) and bool(value == made_with))
+    return value is made_with or (
+        isinstance(value, (int, str, LatencyMeter, LatencyPredictor)) and bool(value == made_with)
+    )

@@ -8,7 +8,7 @@
 | observations | `Box(0, 1, (13,))`, see `observations`, or the paper's scalar context `Box(10, 90, (1,))` |
 | state | `Box(0, 1, (3 * agents + 5,))` |
 | rewards | the change in score, see `rewards`; shared by all agents, or each its own part, see `credit` |
-| infos | what was measured and applied, see `infos`; masks where levels meet a budget of MACs, see `masks` |
+| infos | what was measured and applied, see `infos`; masks where levels meet a budget, see `masks` |
 
 **A step** prunes the original network by the joint action (not what the last step left), lets it recover, and
 measures it. Nothing is random but the fine-tuning, and that depends on the seed alone: within one seed, equal
@@ -56,11 +56,12 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
-from dsfp_env.environment.backends import check_evaluator
+from dsfp_env.environment.backends import check_evaluator, check_predicts
 from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
+from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, cost_of, whole_cost
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction
@@ -102,7 +103,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             makes one.
         actions: ``"box"`` or ``"levels"``.
         reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
-        macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
+        macs_budget: Relative MACs allowed, in (0, 1), or a `budgets.Budget` of something else; for the reward
+            ``"budget"``, and seen by the agents.
         horizon: Steps in an episode.
         seed: Of the evaluations, until ``reset`` gives another; drawn anew if not given.
         render_mode: ``"ansi"`` returns text, ``"rgb_array"`` a picture, ``"human"`` prints the text at every
@@ -128,7 +130,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         evaluator: AnyEvaluator | Callable[[], AnyEvaluator],
         actions: str = "box",
         reward: str | RewardFunction = "accuracy_x_saving",
-        macs_budget: float | None = None,
+        macs_budget: float | Budget | None = None,
         horizon: int = 1,
         seed: int | None = None,
         render_mode: str | None = None,
@@ -137,15 +139,18 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         credit: str = "shared",
     ) -> None:
         # The rules, before anything is loaded. (Never an attribute max_cycles: parallel_api_test overwrites it.)
-        rules = Rules(actions, reward, macs_budget, horizon, render_mode, observation, context, credit)
+        budget = budget_from(macs_budget)
+        rules = Rules(actions, reward, budget, horizon, render_mode, observation, context, credit)
         self._rules, self._context = rules, float(context)
-        self.render_mode, self.macs_budget, self.credit = render_mode, macs_budget, credit
+        self.render_mode, self.budget, self.credit = render_mode, budget, credit
+        self.macs_budget = budget.share if budget is not None and budget.of == MACS else None
 
         # Who tells what joint actions are worth, and the agents that choose them.
         makes: Any = evaluator if callable(evaluator) and not isinstance(evaluator, type) else None
         self._make_evaluator: Callable[[], AnyEvaluator] | None = makes
         self.evaluator: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
         check_evaluator(self.evaluator)
+        check_predicts(self.evaluator, budget)
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path, of its first layer
         control = control_of(self.evaluator.task)
         self.layers_of = {agent: decides.paths for agent, decides in control.agents.items()}
@@ -165,6 +170,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._observation_spaces = {agent: SEEN[observation]() for agent in self.layer_names}
         self.state_space = observations.state_space(len(self.possible_agents))
         self._fixed_features = np.stack(list(self.evaluator.layer_features.values()))  # [agents, features]
+        self.allowed = None if budget is None else budget.allowed(self.evaluator.original)  # share of the cost
         self._budget_masks = self._make_budget_masks()
         self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
 
@@ -254,7 +260,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         return [plan, *compared_plans(plan, self.credit, self.default_plan)]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
-        """The levels that an agent may choose in its turn: those with which the MACs budget can still be met.
+        """The levels that an agent may choose in its turn: those with which the budget can still be met.
 
         Args:
             agent: Whose turn it is.
@@ -333,13 +339,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             )
 
     def _make_budget_masks(self) -> BudgetMasks | None:
-        if self.macs_budget is None:
+        if self.budget is None or self.allowed is None:
             return None
-        evaluator, whole = self.evaluator, self.evaluator.original.macs
+        cost, whole = cost_of(self.evaluator, self.budget.of), whole_cost(self.evaluator.original, self.budget.of)
         return BudgetMasks(
             {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
-            lambda plan: evaluator.costs(plan).macs / whole,
-            self.macs_budget,
+            lambda plan: cost(plan) / whole,
+            self.allowed,
+            WORDS[self.budget.of],
         )
 
     def _levels_of(self, choice: action_kinds.Choice) -> np.ndarray:
@@ -366,7 +373,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:
-        return observations.Progress(self._now.outcome, self.macs_budget, self._now.time / self._rules.horizon)
+        return observations.Progress(self._now.outcome, self.allowed, self._now.time / self._rules.horizon)
 
     def _observe(self) -> dict[str, np.ndarray]:
         if self._rules.observation == "context":
@@ -383,6 +390,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             "score": now.score,
             "evaluations": now.evaluations,
         }
+        if self.budget is not None and self.budget.of != MACS:
+            team[f"relative_{self.budget.of}"] = self.budget.used(outcome, self.evaluator.original)
         own = {
             agent: {
                 "credit": now.credits[agent],

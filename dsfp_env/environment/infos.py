@@ -10,6 +10,8 @@ Of the network that all have made together:
 | params        | all parameters                                                       |
 | score         | what it is worth; 0 after a reset                                    |
 | evaluations   | that the last step asked for                                         |
+| relative_params | only under a budget of parameters: they / the original's, in (0, 1] |
+| relative_latency | only under a budget of time: it / the original's, as predicted     |
 
 Of the agent's own part:
 
@@ -28,7 +30,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-TEAM = ("accuracy", "relative_macs", "macs", "params", "score", "evaluations")
+TEAM = (
+    "accuracy",
+    "relative_macs",
+    "macs",
+    "params",
+    "score",
+    "evaluations",
+    "relative_params",
+    "relative_latency",
+)
 OWN = ("credit", "ratio", "applied_ratio", "coupled_set", "filters_kept", "action_mask")
 
 Infos = dict[str, dict[str, Any]]

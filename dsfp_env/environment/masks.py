@@ -1,4 +1,4 @@
-"""A budget of MACs as action masks: which levels an agent may choose.
+"""A budget as action masks: which levels an agent may choose.
 
 Whether a level is too expensive depends on what the others choose, so there are two kinds of mask:
 
@@ -30,9 +30,10 @@ class BudgetMasks:
 
     Args:
         levels: Agent -> the ratios of its levels, in percent, rising.
-        relative_macs: Plan (ratios in percent by agent) -> MACs of the network pruned by it, as a fraction of the
-            original's; falls with every ratio.
-        macs_budget: The fraction that is allowed.
+        relative_cost: Plan (ratios in percent by agent) -> MACs of the network pruned by it (or parameters, or
+            time), as a fraction of the original's; falls with every ratio, or stays.
+        allowed: The fraction that is allowed.
+        what: It is a fraction of, in words.
 
     Raises:
         InputError: If even pruning every layer by the highest level is beyond the budget.
@@ -41,20 +42,21 @@ class BudgetMasks:
     def __init__(
         self,
         levels: Mapping[str, np.ndarray],
-        relative_macs: Callable[[dict[str, float]], float],
-        macs_budget: float,
+        relative_cost: Callable[[dict[str, float]], float],
+        allowed: float,
+        what: str = "MACs",
     ) -> None:
-        self._agents, self._relative_macs, self.macs_budget = list(levels), relative_macs, macs_budget
+        self._agents, self._relative_cost, self.allowed = list(levels), relative_cost, allowed
         self._levels = [of_one.tolist() for of_one in levels.values()]
         self._highest = [len(of_one) - 1 for of_one in self._levels]
         self._within: dict[tuple[int, ...], bool] = {}
         if not self.allow({}):
             most = sorted({of_one[-1] for of_one in self._levels})
             by = " or ".join(f"{ratio:.0f}" for ratio in most)
-            least = relative_macs(self._plan(self._highest))
+            least = relative_cost(self._plan(self._highest))
             raise InputError(
-                f"The MACs budget is {macs_budget}, but with every layer pruned by {by} % the network still has "
-                f"{least:.4f} of its MACs: expected a budget of at least that."
+                f"The {'time' if 'time' in what else what} budget is {allowed:.6g}, but with every layer pruned "
+                f"by {by} % the network still has {least:.4f} of its {what}: expected a budget of at least that."
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BudgetMasks:
@@ -98,7 +100,7 @@ class BudgetMasks:
         """Whether the levels of all agents, in their order, are within the budget."""
         key = tuple(levels)
         if key not in self._within:
-            self._within[key] = self._relative_macs(self._plan(levels)) <= self.macs_budget
+            self._within[key] = self._relative_cost(self._plan(levels)) <= self.allowed
         return self._within[key]
 
     def _lowest(self, place: int, levels: list[int]) -> int:

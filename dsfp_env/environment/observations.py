@@ -8,7 +8,7 @@ An agent's observation, ``observation="layers"``, is `FEATURES`, in this order:
 | ratio                | fraction of the layer's filters that are gone (0 after reset)                 |
 | accuracy             | validation accuracy of the network as it is (the original's after reset)      |
 | relative_macs        | MACs of the network as it is / the original's (1 after reset)                 |
-| macs_budget          | allowed relative MACs (1 if there is no budget)                               |
+| macs_budget          | allowed relative MACs (1 if there is no budget); of another budget, its share |
 | time                 | steps taken / horizon                                                         |
 
 ``observation="context"`` is the paper's (DSFP section III-B): one number, the wanted pruning intensity in
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
     """What changes during an episode."""
 
     outcome: Outcome  # of the network as it is
-    macs_budget: float | None
+    budget: float | None  # the share of MACs, parameters or time that is allowed
     time: float  # steps taken / horizon
 
 
@@ -100,6 +100,6 @@ def column_of(shared: str, num_agents: int) -> int:
 
 
 def _shared(progress: Progress) -> tuple[float, ...]:
-    budget = 1.0 if progress.macs_budget is None else progress.macs_budget
+    budget = 1.0 if progress.budget is None else progress.budget
     outcome = progress.outcome
     return outcome.accuracy, outcome.relative_macs, outcome.relative_params, budget, progress.time

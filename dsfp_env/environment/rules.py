@@ -15,6 +15,7 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.environment.actions import action_space
 from dsfp_env.environment.credit import KINDS
 from dsfp_env.environment.observations import context_space, observation_space
+from dsfp_env.evaluation.budgets import Budget
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
@@ -31,7 +32,7 @@ class Rules:
 
     actions: str
     reward: str | RewardFunction
-    macs_budget: float | None
+    budget: Budget | None
     horizon: int
     render_mode: str | None
     observation: str
@@ -53,7 +54,7 @@ class Rules:
     @cached_property
     def worth(self) -> RewardFunction:
         """What an outcome is worth: (outcome, original) -> score."""
-        return reward_function(self.reward, self.macs_budget)
+        return reward_function(self.reward, self.budget)
 
 
 def check_context(context: Any) -> float:

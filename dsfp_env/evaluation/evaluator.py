@@ -26,6 +26,7 @@ from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.measurement import Measurement, Question, chosen_fidelity
 from dsfp_env.evaluation.memo import Memo
 from dsfp_env.evaluation.outcome import Outcome
@@ -36,6 +37,8 @@ from dsfp_env.evaluation.workers import MOST_WORKERS, available_cores
 from dsfp_env.tasks.layer_features import fixed_features
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
+
+TIMES = (LatencyMeter, LatencyPredictor)  # who tells them
 
 
 class Evaluator:
@@ -51,9 +54,9 @@ class Evaluator:
         fidelity: The work of one evaluation; the task's own if not given.
         min_filters: Filters that every layer keeps at least.
         round_to: Layers that lose filters keep a multiple of this; see `ChannelGraph.keep`.
-        latency: How to measure the time of a forward pass, if that is to be part of outcomes.
+        latency: How to measure the time of a forward pass, or to predict it, if that is to be part of outcomes.
         store: Whether to take what an earlier process measured from the disk, and keep there what is measured; see
-            `outcome_store`. Times are never kept.
+            `outcome_store`. Times that are measured are never kept.
         executor: Where many are evaluated at once: ``"processes"`` of this machine, ``"serial"`` (this process),
             ``"ray"``, with options as in ``"ray(address=auto)"`` (a Ray cluster, see `executors.ray_cluster`), or
             an object such as `executors.Executor` describes. Outcomes do not depend on it.
@@ -72,23 +75,24 @@ class Evaluator:
         fidelity: Fidelity | None = None,
         min_filters: int = 1,
         round_to: int = 1,
-        latency: LatencyMeter | None = None,
+        latency: LatencyMeter | LatencyPredictor | None = None,
         store: bool = True,
         executor: str | Executor = "processes",
     ) -> None:
         if not isinstance(task, Task):
             raise InputError(f"The task is {shortened(task)}: expected a dsfp_env.Task, as load_task gives.")
-        for what, came, kind in (("fidelity", fidelity, Fidelity), ("latency", latency, LatencyMeter)):
-            if came is not None and not isinstance(came, kind):
-                raise InputError(f"The {what} is {shortened(came)}: expected a dsfp_env.{kind.__name__}, or None.")
+        for what, came, kinds in (("fidelity", fidelity, (Fidelity,)), ("latency", latency, TIMES)):
+            if came is not None and not isinstance(came, kinds):
+                names = " or ".join(f"dsfp_env.{kind.__name__}" for kind in kinds)
+                raise InputError(f"The {what} is {shortened(came)}: expected a {names}, or None.")
         _check_widths(task, min_filters=min_filters, round_to=round_to)
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store
         self.measurement = Measurement(task, fidelity, latency)
-        self._store = StoredOutcomes(task, self.measurement) if store and latency is None else None
+        self._store = StoredOutcomes(task, self.measurement) if store and not self.timed else None
         self._memo = Memo(self.measurement, self._store)
         self.executor = executor_from(executor)
-        _check_executor(self.executor, task, latency)
+        _check_executor(self.executor, task, self.timed)
         self._staff = Staff(self.executor)
 
     @property
@@ -97,9 +101,14 @@ class Evaluator:
         return self.measurement.fidelity
 
     @property
-    def latency(self) -> LatencyMeter | None:
-        """How the time of a forward pass is measured, if it is."""
+    def latency(self) -> LatencyMeter | LatencyPredictor | None:
+        """How the time of a forward pass is measured or predicted, if it is."""
         return self.measurement.latency
+
+    @property
+    def timed(self) -> bool:
+        """Whether times are measured, which are never the same again."""
+        return isinstance(self.latency, LatencyMeter)
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work of its evaluations."""
@@ -217,6 +226,19 @@ class Evaluator:
         """The costs of the pruned network, without making it. Raises as `evaluate` does."""
         return self.task.graph.costs(self.keep(ratios))
 
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """Seconds of a forward pass of the pruned network, as predicted. Raises as `evaluate` does.
+
+        Raises:
+            InputError: Also if no times are predicted.
+        """
+        predicted = self.measurement.predicted
+        if predicted is None:
+            raise InputError(
+                "No times are predicted here: give the evaluator latency=dsfp_env.LatencyPredictor()."
+            )
+        return predicted.seconds(self.task.graph.alive(self.keep(ratios)))
+
     def outcome(self, keep: Keep, accuracy: float) -> Outcome:
         """The outcome of keeping these filters, given the accuracy that was measured."""
         return self.measurement.outcome(keep, accuracy)
@@ -250,7 +272,7 @@ class Evaluator:
         if asked is None:
             if not isinstance(self.executor, Processes):
                 return None
-            alone = self.latency is not None or self.task.device.type != "cpu"
+            alone = self.timed or self.task.device.type != "cpu"
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             threads = self.fidelity.threads or torch.get_num_threads()
             return 1 if alone else max(1, available_cores() // threads)
@@ -259,14 +281,14 @@ class Evaluator:
                 f"workers is {shortened(asked)}: expected a number of processes, from 1 to {MOST_WORKERS}, or "
                 "None."
             )
-        if asked > 1 and self.latency is not None:
+        if asked > 1 and self.timed:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)
 
 
-def _check_executor(executor: Executor, task: Task, latency: LatencyMeter | None) -> None:
+def _check_executor(executor: Executor, task: Task, timed: bool) -> None:
     """Refuse a place where this cannot be measured."""
-    if latency is not None and not isinstance(executor, (Serial, Processes)):
+    if timed and not isinstance(executor, (Serial, Processes)):
         raise InputError("Times are measured on this machine, one after another: leave the executor out.")
     executor.check(task.device)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.outcome import Outcome
 
 
@@ -40,8 +41,8 @@ class AnyEvaluator(Protocol):
         """The ratios in percent that actions="levels" means."""
 
     @property
-    def latency(self) -> LatencyMeter | None:
-        """How the time of a forward pass is measured, if it is."""
+    def latency(self) -> LatencyMeter | LatencyPredictor | None:
+        """How the time of a forward pass is measured or predicted, if it is."""
 
     @property
     def layer_features(self) -> Mapping[str, np.ndarray]:
@@ -66,6 +67,9 @@ class AnyEvaluator(Protocol):
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """Of the pruned network, without measuring it."""
+
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """Seconds of a forward pass of the pruned network, where times are predicted."""
 
     def close(self) -> None:
         """End what was started for it."""

@@ -21,7 +21,8 @@ from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency import Latency, LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
@@ -45,13 +46,19 @@ class Measurement:
     Args:
         task: The trained network and its data; the test split is not kept.
         fidelity: The work of one evaluation; the task's own if not given. What is "auto" in it is chosen here.
-        latency: How to measure the time of a forward pass, if that is to be part of outcomes.
+        latency: How to measure the time of a forward pass, or to predict it, if that is to be part of outcomes.
     """
 
-    def __init__(self, task: Task, fidelity: Fidelity | None = None, latency: LatencyMeter | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        fidelity: Fidelity | None = None,
+        latency: LatencyMeter | LatencyPredictor | None = None,
+    ) -> None:
         self.network, self.graph, self.agents = task.network, task.graph, task.control.agents
         self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
         self.fidelity, self.latency = chosen_fidelity(task, fidelity or task.fidelity), latency
+        self.predicted = latency.fitted(task) if isinstance(latency, LatencyPredictor) else None
 
     @alone()
     @with_gradients()
@@ -102,7 +109,15 @@ class Measurement:
             {agent: sum(of_layer[path] for path in decides.paths) for agent, decides in self.agents.items()}
             for of_layer in (whole, widths)
         )
+        if self.predicted is not None:
+            latency = self.predicted.seconds(self.graph.alive(keep))
         return outcome_of(accuracy, self.graph.costs(dict(keep)), self.graph.costs(), kept, filters, latency)
+
+    @alone()
+    def measure_latency(self, network: nn.Module) -> Latency | None:
+        """The time of a forward pass as it is, also where others are predicted; None if times do not matter."""
+        meter = self.latency.meter if isinstance(self.latency, LatencyPredictor) else self.latency
+        return None if meter is None else meter.measure(network, self.validation.images)
 
     def question(self, keep: Mapping[str, torch.Tensor], seed: int) -> Question:
         """What `measure(keep, seed)` asks, with the threads of this process."""
@@ -142,7 +157,8 @@ class Measurement:
 
     def _measured(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> Outcome:
         (accuracy,) = self.accuracies(network, self.validation)
-        latency = self.latency.measure(network, self.validation.images).seconds if self.latency else None
+        measured = self.measure_latency(network) if isinstance(self.latency, LatencyMeter) else None
+        latency = None if measured is None else measured.seconds
         return self.outcome(keep, accuracy, latency)
 
 

@@ -1,8 +1,8 @@
 """What an outcome is worth: a score that grows with accuracy and with what is saved.
 
 A reward function maps (outcome, original) to a float; higher is better. Named forms, with a the validation
-accuracy, f the MACs relative to the original network's, F0 the budget ``macs_budget`` for f, and t the time of a
-forward pass relative to the original network's:
+accuracy, f the MACs relative to the original network's, F0 the budget for f, and t the time of a forward pass
+relative to the original network's:
 
 | name                | score             | its optimum                                           |
 |---------------------|-------------------|-------------------------------------------------------|
@@ -10,8 +10,10 @@ forward pass relative to the original network's:
 | `budget`            | a * min(1, F0/f)  | the most accurate network at about the budget         |
 | `accuracy_x_speed`  | a * (1 - t)       | as the first, with the measured time in place of MACs |
 
-A time is measured on this device (see `latency`) and differs a little each time, so `accuracy_x_speed` is the one
-reward that is not the same for equal seeds.
+With a budget of parameters or of time (see `budgets`), f is what is used of those.
+
+A time that is measured (see `latency`) differs a little each time, so `accuracy_x_speed` is the one reward that is
+not the same for equal seeds; unless times are predicted (`latency_predictor`).
 
 Forms that look as good and are traps, for which reason they are not offered: a/f and -error*log(f) send every
 agent to 90 %; a - c*f depends on c; a sharp penalty beyond the budget makes independent learners, who fear each
@@ -30,6 +32,7 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.ranges import is_finite
+from dsfp_env.evaluation.budgets import MACS, Budget, budget_from
 from dsfp_env.evaluation.outcome import Outcome
 
 RewardFunction = Callable[[Outcome, Outcome], float]  # (outcome, original) -> score
@@ -40,9 +43,11 @@ def accuracy_x_saving(outcome: Outcome, original: Outcome) -> float:
     return outcome.accuracy * (1 - outcome.relative_macs)
 
 
-def within_budget(outcome: Outcome, original: Outcome, macs_budget: float) -> float:
-    """Accuracy, scaled down in proportion when the relative MACs exceed the budget."""
-    return outcome.accuracy * min(1.0, macs_budget / outcome.relative_macs)
+def within_budget(outcome: Outcome, original: Outcome, budget: float | Budget) -> float:
+    """Accuracy, scaled down in proportion when more than the budget is used; a number is one of relative MACs."""
+    if not isinstance(budget, Budget):
+        budget = Budget(MACS, budget)
+    return outcome.accuracy * min(1.0, budget.allowed(original) / budget.used(outcome, original))
 
 
 def accuracy_x_speed(outcome: Outcome, original: Outcome) -> float:
@@ -63,7 +68,7 @@ def accuracy_x_speed(outcome: Outcome, original: Outcome) -> float:
 class RewardForm:
     """A reward that is known by name."""
 
-    worth: Callable[..., float]  # (outcome, original) -> score, and macs_budget if it needs one
+    worth: Callable[..., float]  # (outcome, original) -> score, and budget if it needs one
     needs_budget: bool = False
     needs_time: bool = False  # of a forward pass
 
@@ -106,23 +111,17 @@ def needs_time(reward: str | RewardFunction) -> bool:
     return isinstance(reward, str) and reward in REWARDS and REWARDS[reward].needs_time
 
 
-def reward_function(reward: str | RewardFunction, macs_budget: float | None = None) -> RewardFunction:
+def reward_function(reward: str | RewardFunction, budget: float | Budget | None = None) -> RewardFunction:
     """Make a reward function from its name.
 
     Args:
         reward: A name in `REWARDS`, ``"package.module:function"``, or a function.
-        macs_budget: For the form that needs one: relative MACs allowed, in (0, 1).
+        budget: For the form that needs one; a number is relative MACs allowed, in (0, 1).
 
     Raises:
         InputError: If the name is unknown, or the budget is missing or out of range.
     """
-    number = isinstance(macs_budget, Real) and not isinstance(macs_budget, bool)
-    if macs_budget is not None and not (number and 0 < macs_budget < 1):
-        raise InputError(
-            f"The MACs budget is {shortened(macs_budget)}: expected a fraction of the original network's MACs "
-            "in (0, 1), "
-            "for example 0.3."
-        )
+    budget = budget_from(budget)
     form: Any = choose("reward", reward, REWARDS, importable=True) if isinstance(reward, str) else reward
     if not isinstance(form, RewardForm):  # a function of the user's own
         name = reward if isinstance(reward, str) else getattr(form, "__name__", repr(form))
@@ -134,6 +133,9 @@ def reward_function(reward: str | RewardFunction, macs_budget: float | None = No
         return partial(_checked, form, name)
     if not form.needs_budget:
         return form.worth
-    if macs_budget is None:
-        raise InputError(f"The reward {reward!r} needs a budget: give macs_budget, for example 0.3 of the MACs.")
-    return partial(form.worth, macs_budget=macs_budget)
+    if budget is None:
+        raise InputError(
+            f"The reward {reward!r} needs a budget: give macs_budget, for example 0.3 of the MACs, or "
+            "params_budget, or latency_budget."
+        )
+    return partial(form.worth, budget=budget)

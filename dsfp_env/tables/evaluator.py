@@ -59,6 +59,7 @@ class TableEvaluator:
     """
 
     latency = None  # there are no times of forward passes
+    timed = False
     min_filters = round_to = 1  # as tables are made
 
     def __init__(
@@ -144,6 +145,10 @@ class TableEvaluator:
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network."""
         return self.table.costs(self.row_of(ratios))
+
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """Raises InputError: a table has no times."""
+        raise InputError("A table has no times: expected a budget of MACs or parameters, or backend='live'.")
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was tabulated."""

@@ -28,6 +28,7 @@ from dsfp_env.channels.costs import Costs
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.evaluation.budgets import Budget
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import check_plan
 from dsfp_env.evaluation.rewards import RewardFunction, reward_function
@@ -177,7 +178,7 @@ class Table:
     def landscape(
         self,
         reward: str | RewardFunction = "accuracy_x_saving",
-        macs_budget: float | None = None,
+        macs_budget: float | Budget | None = None,
         seed: int | None = None,
         split: str = "validation",
         fidelity: str = "distilled",
@@ -186,7 +187,7 @@ class Table:
 
         Args:
             reward: As for the environment; what needs measured times is not here.
-            macs_budget: As for the environment.
+            macs_budget: As for the environment; or a `budgets.Budget` of parameters.
             seed: One of `seeds`; None for the mean of the scores over all.
             split: As for `query`.
             fidelity: As for `query`.
@@ -235,7 +236,12 @@ class Table:
         return regrets[self.rows(joint_actions)]
 
     def _scores(
-        self, reward: str | RewardFunction, macs_budget: float | None, seed: int | None, split: str, fidelity: str
+        self,
+        reward: str | RewardFunction,
+        macs_budget: float | Budget | None,
+        seed: int | None,
+        split: str,
+        fidelity: str,
     ) -> np.ndarray:
         if seed is None:
             each = [self.landscape(reward, macs_budget, one, split, fidelity).scores for one in self.seeds]

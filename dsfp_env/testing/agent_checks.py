@@ -33,6 +33,7 @@ from dsfp_env.testing.checking import (
     named,
     other_global_randomness,
 )
+from dsfp_env.testing.env_rules import budget_of
 from dsfp_env.toy import ToyEnv
 
 TOY_BUDGET = 0.4  # relative MACs: an agent may choose about half of its levels
@@ -289,9 +290,8 @@ def _check_deterministic(team: CheckedTeam, env: Env, observations: Any, infos: 
 def _breach_of_masks(team: CheckedTeam, env: Env, actions: Any, infos: Any, next_infos: Any) -> str | None:
     """A sentence about an action that a mask forbids; of one learner for all, only beyond the budget."""
     if team.is_one:
-        budget = getattr(env, "macs_budget", None)
-        macs = [info.get("relative_macs", 0) for info in next_infos.values()]
-        if budget is None or max(macs) <= budget + ROUNDING:
+        budget = budget_of(env)
+        if budget is None or max(info.get(budget[0], 0) for info in next_infos.values()) <= budget[1] + ROUNDING:
             return None
     for agent, action in actions.items():
         space, mask = env.action_space(agent), infos[agent].get("action_mask")

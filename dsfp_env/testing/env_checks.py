@@ -169,7 +169,7 @@ def _play(checked: CheckedEnv, episodes: int, seed: int) -> list[_Call]:
             actions = {agent: _choose(spaces[agent], infos[agent], lowest=step == 1) for agent in told.agents}
             told = checked.step(where, actions)
             calls.append(_Call(where, None, actions, told))
-            rules.check_budget(where, infos, told.infos, getattr(checked.env, "macs_budget", None))
+            rules.check_budget(where, infos, told.infos, rules.budget_of(checked.env))
             if not told.agents:
                 break
         else:

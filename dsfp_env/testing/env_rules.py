@@ -140,15 +140,25 @@ def check_evaluations(where: str, infos: Infos, fewest: int, most: int) -> None:
             )
 
 
-def check_budget(where: str, before: Infos, after: Infos, budget: float | None) -> None:
-    """Actions that every mask allows keep the budget of MACs, if there is one."""
+def budget_of(env: Any) -> tuple[str, float] | None:
+    """The key of infos that tells what is used of an environment's budget, and what is allowed."""
+    if (macs := getattr(env, "macs_budget", None)) is not None:
+        return "relative_macs", macs
+    budget = getattr(env, "budget", None)
+    return None if budget is None else (f"relative_{budget.of}", env.allowed)
+
+
+def check_budget(where: str, before: Infos, after: Infos, budget: tuple[str, float] | None) -> None:
+    """Actions that every mask allows keep the budget, if there is one."""
     if budget is None or not all("action_mask" in info for info in before.values()):
         return
+    key, allowed = budget
     for agent, info in after.items():
-        if info.get("relative_macs", 0) > budget + ROUNDING:
+        if info.get(key, 0) > allowed + ROUNDING:
+            name = "macs_budget" if key == "relative_macs" else "allowed"
             raise CheckError(
-                f"{where}: infos[{agent!r}]['relative_macs'] is {info['relative_macs']:.4f}, and env.macs_budget "
-                f"is {budget}, though every action_mask allowed the action: expected masks under which all joint "
+                f"{where}: infos[{agent!r}][{key!r}] is {info[key]:.4f}, and env.{name} "
+                f"is {allowed}, though every action_mask allowed the action: expected masks under which all joint "
                 "actions keep the budget; draw them with dsfp_env.environment.masks.BudgetMasks."
             )
 

@@ -88,6 +88,9 @@ PRETRAINING: dict[str, Recipe] = {
 }
 
 FINE_TUNING: dict[str, Recipe] = {
+    "plain": Recipe(
+        learning_rate=3e-3, weight_decay=0.01
+    ),  # for images that no shift or mirror leaves what they are
     "short": replace(COLOUR, epochs=10, learning_rate=1e-3, weight_decay=0.01),
     "paper": replace(
         COLOUR,

@@ -19,6 +19,7 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.environment.actions import ratios_of_centred
 from dsfp_env.environment.observations import SHARED, column_of, states
+from dsfp_env.evaluation.budgets import MACS, Budget
 from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.tables.evaluator import TableEvaluator
 from dsfp_env.tables.table import Table
@@ -60,7 +61,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: Likewise, the same for all; drawn anew for each if not given.
         autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
         agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
-        **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``.
+        **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``, or ``params_budget``.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -124,12 +125,15 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         ).T  # [2, agents], percent
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), self.num_envs, axis=1)  # [agents, num_envs]
-        self._look_all_up(evaluator, reward, macs_budget)
+        budget, allowed = pattern.parallel_env.budget, pattern.parallel_env.allowed
+        self._tells_params = budget is not None and budget.of != MACS
+        self._look_all_up(evaluator, reward, budget)
 
         # Masks, and what is drawn at random.
         self._masks: ManyMasks | None = None
-        if self._levels and macs_budget is not None and agent_infos:
-            self._masks = ManyMasks(self._places, self._relative_macs[:-1] <= macs_budget)
+        if self._levels and budget is not None and agent_infos:
+            used = self._relative_macs if budget.of == MACS else self._relative_params
+            self._masks = ManyMasks(self._places, used[:-1] <= allowed)
             shape = self.num_envs, len(self.agents), int(self._places.sizes.max())
             self._drawn = np.ones(shape, np.int8)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs  # draw masks; None: not made yet
@@ -214,14 +218,14 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self,
         evaluator: TableEvaluator,
         reward: str | RewardFunction,
-        macs_budget: float | None,
+        budget: Budget | None,
     ) -> None:
         """What is known of every joint action, and of the original network after the last of them.
 
         Args:
             evaluator: Of the table.
             reward: As for the environment.
-            macs_budget: As for the environment.
+            budget: That of the environment.
         """
         table, whole, name = self.table, evaluator.original, evaluator.fidelity_name
         count = len(table)
@@ -230,6 +234,7 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._macs = np.append(known.macs, whole.macs)
         self._relative_macs = np.append(known.relative_macs, whole.relative_macs)
         self._params = np.append(known.params, whole.params)
+        self._relative_params = self._params / whole.params
         filters = np.array(list(whole.filters_kept.values()))
         of_agents = [table.filters_kept[:, members].sum(1, dtype=np.int64) for members in self._places.members]
         self._filters_kept = np.append(np.stack(of_agents), filters[:, None], 1)  # [agents, rows]
@@ -237,15 +242,15 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         # By seed and row, one seed after another: a place is offset + row.
         accuracies = [table.accuracies(seed, "validation", name) for seed in table.seeds]
         self._accuracies = np.concatenate([np.append(one, whole.accuracy) for one in accuracies])
-        scores = [table.scores(reward, macs_budget, seed, "validation", name) for seed in table.seeds]
+        scores = [table.scores(reward, budget, seed, "validation", name) for seed in table.seeds]
         self._scores = np.concatenate([np.append(one, 0.0) for one in scores])
         # Observations, but for accuracy and time.
         unknown = np.zeros(count + 1)
         shared = {
             "accuracy": unknown,
             "relative_macs": self._relative_macs,
-            "relative_params": self._params / whole.params,
-            "macs_budget": np.full(count + 1, 1.0 if macs_budget is None else macs_budget),
+            "relative_params": self._relative_params,
+            "macs_budget": np.full(count + 1, 1.0 if budget is None else budget.share),
             "time": unknown,
         }
         fixed = np.stack(list(evaluator.layer_features.values()))  # [agents, features]
@@ -338,6 +343,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             "score": self._scores[places],
             "evaluations": (rows != self._original).astype(np.int64),
         }
+        if self._tells_params:
+            team["relative_params"] = self._relative_params[rows]
         everyone = which.all()
         if not everyone:
             team = {key: _only(which, value) for key, value in team.items()}

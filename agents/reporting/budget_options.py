@@ -1,0 +1,72 @@
+"""What a command says of budgets other than of MACs, and of how a network is deployed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.latency import parse_meter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor, read_model, write_model
+
+LATENCY_MODEL = "latency.json"  # of a run folder: the model that it predicts with
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions:
+    """Budgets in place of --macs-budget; the settings of a command inherit it."""
+
+    params_budget: float | None = None
+    """Relative parameters allowed, in (0, 1), in place of --macs-budget."""
+    latency_budget: str | None = None
+    """Time of a forward pass allowed, likewise: a share of the original network's in (0, 1), such as 0.5, or a
+    time such as 3.5ms or 800us. A model predicts it, fitted once on a device; final networks are measured."""
+    deployed: str | None = None
+    """With --latency-budget: how the network will be used, for example 'batch_size=8, threads=2,
+    precision=bfloat16, channels_last=True'; and how it is measured: 'rounds=10, min_run_time=0.5,
+    statistic=minimum' (where others use the machine)."""
+    latency_networks: int = 60
+    """With --latency-budget: pruned networks to measure for the model."""
+
+
+def budget_of(settings: Any) -> Budget | None:
+    """The budget that was asked for.
+
+    Raises:
+        InputError: If there are several, or it is not what was expected, or what goes with it is not.
+    """
+    budget = budget_from(settings.macs_budget, settings.params_budget, settings.latency_budget)
+    timed = budget is not None and budget.of == LATENCY
+    if settings.deployed is not None and not timed:
+        raise InputError("--deployed says how times are measured: expected a --latency-budget with it.")
+    if timed:
+        predictor_for(settings)
+    return budget
+
+
+def predictor_for(settings: Any, folder: Path | None = None) -> LatencyPredictor:
+    """The predictor that was asked for; with the model of a run folder, if that has one.
+
+    Raises:
+        InputError: If something said of it cannot be used.
+    """
+    model = None if folder is None else read_model(folder / LATENCY_MODEL)
+    return LatencyPredictor(parse_meter(settings.deployed or ""), settings.latency_networks, model=model)
+
+
+def kept_in(folder: Path, evaluator: Evaluator) -> None:
+    """Write the model that an evaluator predicts with, if there is one, so that the run goes on with it."""
+    predicted = evaluator.measurement.predicted
+    if predicted is not None and not (folder / LATENCY_MODEL).exists():
+        write_model(folder / LATENCY_MODEL, predicted.model)
+
+
+def told(settings: Any, evaluator: Evaluator) -> dict[str, Any]:
+    """What a result says of the budget, unless it is one of MACs."""
+    names = ("params_budget", "latency_budget", "deployed")
+    said = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    predicted = evaluator.measurement.predicted
+    return said if predicted is None else {**said, "latency_model": predicted.model.about()}

@@ -1,0 +1,93 @@
+"""The long fine-tune at the end of a run: of the best plan, and of its yardsticks at equal cost.
+
+Networks are cut anew from the original and fine-tuned by one recipe with one seed, as the paper does when the
+ratios are found. The validation split chooses the epoch, and the test split is looked at once. Each training keeps
+its state in the run folder after every epoch, so that a run that is stopped goes on from there; with the result
+all that is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from agents.reporting.journal import Journal
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.plans import Plan
+from dsfp_env.training.epochs import Epoch, shown
+from dsfp_env.training.fine_tuning import TeacherMemory, distil
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+
+YARDSTICKS = ("uniform", "random_search_equal_macs", "random_search_equal_params", "random_search_equal_latency")
+_TEACHER, _STATE = "teacher", "training"
+
+
+class LongFineTune:
+    """Fine-tunes the networks of a run.
+
+    Args:
+        folder: Of the run; states are kept there.
+        evaluator: Of the run.
+        recipe: In text, see `recipes.FINE_TUNING`.
+        seed: Of the run.
+    """
+
+    def __init__(self, folder: Path, evaluator: Evaluator, recipe: str, seed: int) -> None:
+        self._folder, self._evaluator, self._text, self._seed = folder, evaluator, recipe, seed
+        self._recipe = recipe_from(recipe, FINE_TUNING)
+
+    def results(self, result: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+        """What the best plan of a result, and its yardsticks at equal cost, come to; noted in the journal."""
+        entries = {"best": result["best"]} | {
+            name: result["baselines"][name] for name in YARDSTICKS if name in result["baselines"]
+        }
+        networks = {name: self._result(name, entry["ratios"], journal) for name, entry in entries.items()}
+        return {"recipe": self._text, "networks": networks}
+
+    def network(self, plan: Plan, label: str = "best") -> tuple[nn.Module, list[Epoch]]:
+        """The network pruned by a plan, fine-tuned, and what every epoch brought; at once if that is done."""
+        evaluator, task = self._evaluator, self._evaluator.task
+        network = task.graph.slim(task.network, evaluator.keep(plan))
+        teacher = TeacherMemory(task.network, self._recipe, self._folder / _TEACHER)
+        history = distil(
+            network,
+            teacher,
+            task.train,
+            task.validation,
+            self._recipe,
+            self._seed,
+            on_epoch=shown(f"long fine-tune, {label.replace('_', ' ')}"),
+            checkpoint=self._folder / f"{_name(plan)}.{_STATE}",
+        )
+        return network, history
+
+    def _result(self, name: str, plan: Plan, journal: Journal) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            network, history = self.network(plan, name)
+            task = self._evaluator.task
+            validation, test = self._evaluator.measurement.accuracies(network, task.validation, task.test)
+            return {
+                "validation_accuracy": validation,
+                "test_accuracy": test,
+                "best_epoch": max(history, key=lambda epoch: epoch.accuracy or 0).number,
+                "epochs": self._recipe.epochs,
+            }
+
+        return dict(journal.once(["fine_tuned", plan, self._text, self._seed], work))
+
+
+def remove_states(folder: Path) -> None:
+    """Remove what is only for going on, when a result is written."""
+    for state in folder.glob(f"*.{_STATE}"):
+        state.unlink(missing_ok=True)
+    shutil.rmtree(folder / _TEACHER, ignore_errors=True)
+
+
+def _name(plan: Plan) -> str:
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
