@@ -11,13 +11,20 @@ With --backend table nothing is measured: learners are judged on a table of all 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from agents.run_settings import RunSettings
+from dsfp_env.common import command_line
+
+if __name__ == "__main__":  # help, and an option that is wrong, before torch is imported, which takes seconds
+    from agents.learner_help import learner_help
+
+    command_line.answer_early(RunSettings, __doc__, learner_help)
 
 import torch
 
@@ -34,7 +41,6 @@ from agents.reporting.resuming import go_on, leave
 from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
-from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
@@ -47,74 +53,11 @@ from dsfp_env.environment.credit import compared_plans
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.evaluation.rewards import needs_time, reward_function
-from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "seed", "seeds"),
     *("reward", "macs_budget", "workers", "out"),
 )
-
-
-@dataclass(frozen=True)
-class RunSettings(TaskOptions):
-    """What is learned, by whom, and for how long."""
-
-    agent: str = "q_learning"
-    """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
-    joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
-    options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own. With --backend table, all
-    stands for every one."""
-    backend: str = "live"
-    """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
-    of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
-    evaluations: int = 300
-    """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
-    seed: int = 0
-    """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
-    seeds: str | None = None
-    """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
-    reward: str | None = None
-    """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
-    package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
-    budget, t the relative time of a forward pass. Unless given: budget if there is a --macs-budget, else
-    accuracy_x_saving."""
-    macs_budget: float | None = None
-    """Relative MACs allowed, in (0, 1), for example 0.3."""
-    horizon: int = 1
-    """Steps in an episode: 1 is the paper's one-shot decision; with more, agents revise their ratios."""
-    credit: str = "shared"
-    """Whose merit a score is: shared by all, or difference (of each agent its own part, measured by one more
-    evaluation for every agent and step)."""
-    observation: str = "layers"
-    """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
-    criterion: str = "dsfp"
-    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (docs/criteria.md has
-    them all), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
-    kd_batches: int | None = None
-    """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
-    precision: str | None = None
-    """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
-    task's own unless given."""
-    kernels: str | None = None
-    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there
-    is a C compiler)."""
-    min_filters: int = 1
-    """Filters that every layer keeps at least."""
-    round_to: int = 1
-    """Layers that lose filters keep a multiple of this, for hardware."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    threads: int = 1
-    """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
-    between numbers of threads."""
-    workers: int = min(8, os.cpu_count() or 1)
-    """Processes for the baselines (on a GPU none are used). Results do not depend on it."""
-    store: bool = True
-    """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
-    With --no-store everything is evaluated anew. Results do not depend on it."""
-    out: str | None = None
-    """The folder to write; runs/TASK-AGENT-seedSEED (runs/TASK-table with --backend table), or the next free name
-    like it, unless given."""
 
 
 def main() -> int:

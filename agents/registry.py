@@ -1,14 +1,21 @@
-"""The learners that can be chosen by name, with options as in ``q_learning(step_size=0.5)``."""
+"""The learners that can be chosen by name, with options as in ``q_learning(step_size=0.5)``.
+
+    python -m agents.registry [NAME]
+
+lists them, or the options of one.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import tyro
 from pettingzoo import ParallelEnv
 
 from agents.base import MakeAgent, MultiAgent
@@ -24,10 +31,13 @@ from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
+from agents.option_help import as_text, first_sentence, options_of
+from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.ranges import check_numbers
+from dsfp_env.common.saying import say
 from dsfp_env.environment.credit import KINDS
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
@@ -41,6 +51,8 @@ class Entry:
         make: ``(env, seed, evaluations, **options)`` -> a team for the environment, fit for that budget.
         options: What may be given as options; None if that is for ``make`` to say.
         made: The class whose options they are; its annotations say in which ranges numbers must be.
+        fitted: Those whose default depends on the budget.
+        find_made: Gives the class, if ``made`` is none: of a library that takes long to import.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
@@ -50,6 +62,8 @@ class Entry:
     made: Callable[..., Any] | None = None
     actions: str = "levels"
     slow: bool = False
+    fitted: tuple[str, ...] = ()
+    find_made: Callable[[], Callable[..., Any]] | None = None
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -65,7 +79,7 @@ def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: 
         maker: MakeAgent = partial(make_agent, **_fit(fitted, evaluations) | options)
         return Independent(maker, env, seed)
 
-    return Entry(make, _options(make_agent), make_agent, actions)
+    return Entry(make, _options(make_agent), make_agent, actions, fitted=tuple(fitted))
 
 
 def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -75,7 +89,7 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
         team: MultiAgent = make_team(env, seed, **_fit(fitted, evaluations) | options)
         return team
 
-    return Entry(make, _options(make_team), make_team, actions)
+    return Entry(make, _options(make_team), make_team, actions, fitted=tuple(fitted))
 
 
 def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
@@ -86,7 +100,12 @@ def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
 
         return StableBaselines3(env, seed, evaluations, algorithm, **options)
 
-    return Entry(make, None, actions=actions, slow=True)
+    def find_made() -> Callable[..., Any]:
+        from agents.libraries.sb3 import algorithm_class
+
+        return algorithm_class(algorithm)
+
+    return Entry(make, None, actions=actions, slow=True, find_made=find_made)
 
 
 def _fit(fitted: Mapping[str, Callable[[int], Any]], evaluations: int) -> dict[str, Any]:
@@ -209,3 +228,64 @@ def credit_of(contestant: str) -> tuple[str, str]:
     if at:
         choose("credit", credit, dict.fromkeys(KINDS))
     return name, credit or "shared"
+
+
+@dataclass(frozen=True)
+class ListingSettings:
+    """Which learners are listed."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """The learner whose options are listed; all learners, without their options, unless given."""
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    return command_line.run(ListingSettings, list_learners, __doc__)
+
+
+def list_learners(settings: ListingSettings) -> None:
+    """Print what there is.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if settings.name is not None:
+        say(describe(settings.name))
+        return
+    for name, entry in AGENTS.items():
+        say(f"{name}: {entry.actions}. {first_sentence(_made(entry))}")
+    say("\npython -m agents.registry NAME lists the options of one.")
+
+
+def describe(text: str) -> str:
+    """A learner in words, with its options: type, range, default and meaning.
+
+    Args:
+        text: As for `choose_agent`.
+
+    Raises:
+        InputError: As `choose_agent` does.
+    """
+    name, _ = parse_call("agent", text)
+    entry = choose_agent(name)
+    made = _made(entry)
+    names = entry.options
+    if names is None:  # the library's own
+        positional = ("self", "policy", "env")
+        names = tuple(one for one in inspect.signature(made).parameters if one not in positional)
+    options = options_of(made, names, entry.fitted)
+    first = f"{name}: {first_sentence(made)}\nActions: {entry.actions}. "
+    if entry.find_made is not None:
+        shared = "view=shared is one policy for all agents, view=joint one controller."
+        first += f"{shared} Defaults of the library; those of agents/libraries/sb3.py come before them. "
+    if not options:
+        return f"{first}It has no options."
+    return f"{first}Options, as in '{name}({options[0].name}=...)':\n\n{as_text(options)}"
+
+
+def _made(entry: Entry) -> Any:
+    return entry.find_made() if entry.find_made is not None else entry.made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,7 +46,7 @@ from dsfp_env.evaluation.workers import as_done, available_cores
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
-from dsfp_env.tasks.loading import TaskOptions
+from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.tasks.task import Task
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike

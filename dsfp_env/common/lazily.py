@@ -1,0 +1,37 @@
+"""A package whose public names are fetched when the first of them is used: importing it alone takes no time.
+
+The names are those that its module ``public_names`` imports. From the first use on they are ordinary attributes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+
+def public_name(package: str, name: str) -> Any:
+    """For a package's ``__getattr__``.
+
+    Args:
+        package: Its name.
+        name: Of the attribute.
+
+    Raises:
+        AttributeError: If there is no such name.
+    """
+    module = sys.modules[package]
+    if not name.startswith("__"):  # what Python itself looks for is never one
+        public_names(package)
+        if name in vars(module):
+            return vars(module)[name]
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+
+def public_names(package: str) -> list[str]:
+    """Fetch all; returns the names that the package has then, for its ``__dir__``."""
+    module, public = sys.modules[package], importlib.import_module(f"{package}.public_names")
+    for name, value in vars(public).items():
+        if not name.startswith("_") and name != "annotations":
+            vars(module).setdefault(name, value)
+    return sorted(vars(module))
