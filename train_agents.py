@@ -2,7 +2,7 @@
 
 Loads (or trains) the original network of a task, lets agents choose ratios for a budget of evaluations, compares
 the best and the greedy joint action with uniform pruning and random search, prints a table, and writes a folder
-with the result, every evaluation, the pruned network and a picture.
+with a report, the result, every evaluation, the pruned network and a picture.
 
 With --backend table nothing is measured: learners are judged on a table of all joint actions
 (`agents.leaderboard`).
@@ -30,18 +30,23 @@ import torch
 
 import agents
 import dsfp_env
+from agents.callbacks import Callback, EvaluationsOnly
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
+from agents.reporting.html_report import HTML, PICTURES, write_run
 from agents.reporting.journal import NotThisRun
+from agents.reporting.report_data import read_run, write_more
 from agents.reporting.resuming import go_on, leave
 from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
+from agents.reporting.trackers import Tracking, check_tracker
 from agents.trial import check_learners
 from dsfp_env.common.choices import choose
+from dsfp_env.common.config_files import write_config
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
@@ -74,6 +79,8 @@ def train(settings: RunSettings) -> int:
         KeyboardInterrupt: After Ctrl-C, with a sentence that says what was kept.
     """
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
+    if settings.config is not None:
+        raise InputError("config is read from the command line: elsewhere, use dsfp_env.common.config_files.")
     if settings.backend == "table":
         judge(settings)
         return 0
@@ -90,6 +97,7 @@ def train(settings: RunSettings) -> int:
             record.withdraw()
             raise
         if not (folder / SUMMARY).exists():
+            write_config(folder, asdict(settings))
             write_json(folder / SUMMARY, {"seeds": seeds, "summary": run_report.summary(results)})
     say(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
     return 0
@@ -108,8 +116,13 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
         except InputError:
             record.withdraw()
             raise
+        write_config(folder, asdict(settings))
+        follower = Tracking(settings.track, folder) if settings.track else Callback()
+        follower.on_start(asdict(settings))
+        result = None
         try:
-            return run(settings, env, team, record)
+            result = run(settings, env, team, record, follower)
+            return result
         except NotThisRun:
             raise
         except BaseException as error:
@@ -118,6 +131,8 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
                 raise KeyboardInterrupt(left) from error
             remark(left)
             raise
+        finally:
+            follower.on_end(result)
 
 
 def judge(settings: RunSettings) -> None:
@@ -171,6 +186,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
             "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
             "compares several live."
         )
+    check_tracker(settings.track)
     settings.check()
     parse_criterion(settings.criterion)
     check_learners([settings.agent], settings.evaluations)
@@ -224,7 +240,11 @@ def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.Mu
 
 
 def run(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings,
+    env: dsfp_env.LayerPruningEnv,
+    team: agents.MultiAgent,
+    record: RunFolder,
+    follower: Callback,
 ) -> dict[str, Any]:
     """One seed: learn, compare, print, write; returns the result."""
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
@@ -238,7 +258,7 @@ def run(
 
     with evaluator:
         baselines = Baselines(evaluator, start_many, settings.evaluations, actions, score, settings.seed, mask)
-        learn(settings, env, team, record)
+        learn(settings, env, team, record, follower)
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
         best = choose_best(tried, rewards, score, start_many, settings.seed)
@@ -274,7 +294,11 @@ def fronts(record: RunFolder, baselines: Baselines) -> dict[str, Any]:
 
 
 def learn(
-    settings: RunSettings, env: dsfp_env.LayerPruningEnv, team: agents.MultiAgent, record: RunFolder
+    settings: RunSettings,
+    env: dsfp_env.LayerPruningEnv,
+    team: agents.MultiAgent,
+    record: RunFolder,
+    follower: Callback,
 ) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
@@ -287,7 +311,14 @@ def learn(
         progress.advance(evaluation.score)
 
     try:
-        agents.train(env, team, settings.evaluations, seed=settings.seed, on_evaluation=note)
+        agents.train(
+            env,
+            team,
+            settings.evaluations,
+            seed=settings.seed,
+            on_evaluation=note,
+            callbacks=[EvaluationsOnly([follower])],
+        )
     finally:
         progress.close()
     record.check_all_came()
@@ -304,6 +335,15 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
+    write_more(
+        record.folder,
+        evaluator.task,
+        network,
+        env.score,
+        baselines.random_outcomes,
+        baselines.uniform_outcomes,
+    )
+    write_run(read_run(record.folder, result), record.folder / HTML, record.folder / PICTURES)
     record.write_result(result)
 
 

@@ -6,6 +6,7 @@ from agents.base import Agent as Agent
 from agents.base import JointTransition as JointTransition
 from agents.base import MultiAgent as MultiAgent
 from agents.base import Transition as Transition
+from agents.callbacks import Callback as Callback
 from agents.learners.bandits import UCB1 as UCB1
 from agents.learners.bandits import EpsilonGreedy as EpsilonGreedy
 from agents.learners.bandits import GaussianThompson as GaussianThompson

@@ -131,7 +131,7 @@ def test_the_environment_does_not_know_its_learners():
 
 def test_importing_needs_no_heavy_optional_library():
     heavy = {"ray", "stable_baselines3", "matplotlib", "sklearn", "torchvision"}
-    code = f"import sys, dsfp_env; print({heavy} & set(sys.modules))"
+    code = f"import sys, dsfp_env, agents; dsfp_env.load_task, agents.train; print({heavy} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.stdout.strip() == "set()", process.stderr
 

@@ -7,6 +7,11 @@
 | `result.json`        | the original, best and greedy networks and the baselines                 |
 | `pruned.safetensors` | the best network; `dsfp_env.load_pruned` reads it                        |
 | `summary.png`        | a picture of the run                                                     |
+| `report.html`        | all of it as a page, made from the other files and `report.json`         |
+| `report.json`        | what the page shows and no other file holds, see `report_data`           |
+| `figures`            | the pictures of the page, as SVG and PDF                                 |
+| `config.yaml`        | the settings, for `--config`                                             |
+| `tensorboard`        | event files, with `--track tensorboard`                                  |
 | `journal.jsonl`      | what was measured, until the run is at its end, see `journal`            |
 
 Files other than the `.jsonl` appear whole or not at all. A folder without a result, or with that of an interrupted
@@ -34,7 +39,7 @@ from dsfp_env.common.files import append_line, whole_lines, write_whole
 from dsfp_env.common.folders import check_writable, contents, held, is_held, remove_parts
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
-HOW = ("out", "workers", "store", "download")  # settings that results do not depend on
+HOW = ("out", "workers", "store", "download", "config", "track")  # settings that results do not depend on
 SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
 SUMMARY = "summary.json"  # of several seeds
 

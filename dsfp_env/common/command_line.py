@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import sys
@@ -102,10 +103,11 @@ def _parsed(settings: type[Settings], description: str | None, arguments: Sequen
     has_file = file is not None and "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
     default = {"default": read_config(str(file), settings)} if has_file else {}
     try:
-        return tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
+        found = tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
     except OSError as error:  # it could not print its help
         saying.lose(error)
         raise SystemExit(UNSAID) from error
+    return dataclasses.replace(found, config=None) if has_file else found  # type: ignore[type-var]
 
 
 def _status() -> int:
