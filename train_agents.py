@@ -37,7 +37,7 @@ from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
-from agents.reporting.html_report import HTML, PICTURES, write_run
+from agents.reporting.html_report import HTML, PICTURES, write_comparison, write_run
 from agents.reporting.journal import NotThisRun
 from agents.reporting.report_data import read_run, write_more
 from agents.reporting.resuming import go_on, leave
@@ -98,6 +98,7 @@ def train(settings: RunSettings) -> int:
             raise
         if not (folder / SUMMARY).exists():
             write_config(folder, asdict(settings))
+            write_comparison([folder / f"seed-{seed}" for seed in seeds], folder / HTML)
             write_json(folder / SUMMARY, {"seeds": seeds, "summary": run_report.summary(results)})
     say(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
     return 0

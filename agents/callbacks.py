@@ -37,9 +37,8 @@ class Follower(Protocol):
         """It is over.
 
         Args:
-            result: Of `train_agents.py` as in ``result.json``; of `agents.train` the number of ``evaluations``, and
-                of the best of them its ``actions`` and ``reward``. None if the run was stopped,
-                or failed.
+            result: Of `train_agents.py` as in ``result.json``; of `agents.train` the number of ``evaluations``,
+                and of the best of them its ``actions`` and ``reward``. None if the run was stopped, or failed.
         """
 
 

@@ -38,6 +38,9 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.ranges import check_numbers
 from dsfp_env.common.saying import say
+from dsfp_env.common.signatures import BUDGET, OF_ALL, OF_ONE, is_for_team, parameters_of, takes_budget
+from dsfp_env.common.signatures import options_of as options_in
+from dsfp_env.common.torch_left_alone import torch_left_alone
 from dsfp_env.environment.credit import KINDS
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
@@ -150,9 +153,10 @@ def choose_agent(text: str) -> Entry:
     """A learner by name, with options or without, or one of your own.
 
     ``"package.module:Class"`` is called as ``Class(agent, observation_space, action_space, rng)`` for every agent,
-    or, if it has an attribute ``team = True``, as ``Class(env, seed)``. Its attribute ``actions`` says which kind
-    of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed packages offer such classes
-    by name, as entry points of the group ``dsfp_env.agents``.
+    or, if that is what it takes or it has an attribute ``team = True``, as ``Class(env, seed)``. All its other
+    parameters are options; one that is called ``evaluations`` gets the budget unless it is given. Its attribute
+    ``actions`` says which kind of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed
+    packages offer such classes by name, as entry points of the group ``dsfp_env.agents``.
 
     Raises:
         InputError: If the name or an option is unknown, or the class cannot be imported.
@@ -165,6 +169,11 @@ def choose_agent(text: str) -> Entry:
     entry = chosen if isinstance(chosen, Entry) else _of_ones_own(name, chosen)
     if entry.options is not None:
         for option in options:
+            if not entry.options:
+                raise InputError(
+                    f"The agent {name!r} takes no options, and {option} = {options[option]!r} came. Those of a "
+                    "class of your own are parameters after the agreed ones, best keyword-only: `*, step=1`."
+                )
             choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
     if entry.made is not None:
         check_numbers(f"option of the agent {name!r}:", options, entry.made)
@@ -185,29 +194,32 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
         raise InputError(f"The agent {name!r} is of type {type(chosen).__name__}: expected a class.")
     actions = getattr(chosen, "actions", "levels")
     choose(f"kind of actions of the agent {name!r}:", actions, dict.fromkeys(("levels", "box")))
-    try:
-        return (one_team if getattr(chosen, "team", False) else one_each)(_told(name, chosen), actions)
-    except ValueError as error:  # of `inspect`: it has no signature
-        raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.") from error
+    if parameters_of(chosen) is None:
+        raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.")
+    team = is_for_team(chosen)
+    fitted = {BUDGET: lambda budget: budget} if takes_budget(chosen) else {}
+    entry = (one_team if team else one_each)(_told(name, chosen, team), actions, **fitted)
+    return replace(entry, options=options_in(chosen, team))
 
 
-def _told(name: str, chosen: Callable[..., Any]) -> Callable[..., Any]:
+def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., Any]:
     """A class of the user's own; what goes wrong when it is called comes with what it was called as."""
 
     @wraps(chosen, updated=())
     def called(*args: Any, **kwargs: Any) -> Any:
         try:
-            return chosen(*args, **kwargs)
+            with torch_left_alone():
+                return chosen(*args, **kwargs)
         except InputError:
             raise
         except Exception as error:  # whatever the class raises
             raise_if_of_the_machine(error, f"making the agent {name!r}", "what it needs")
-            team = getattr(chosen, "team", False)
-            how = "(env, seed)" if team else "(agent, observation_space, action_space, rng) for every agent"
+            how = ", ".join(OF_ALL if team else OF_ONE)
+            who = "" if team else " for every agent"
             more = "" if team else ", and a class for all agents at once says team = True"
             raise InputError(
                 f"The agent {name!r} could not be made ({type(error).__name__}: {error}). It is called as "
-                f"{name}{how}{more}."
+                f"{name}({how}){who}{more}."
             ) from error
 
     return called

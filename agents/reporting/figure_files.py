@@ -18,10 +18,17 @@ def as_svg(figure: Any) -> str:
     return _saved(figure, "svg", {"Date": None}).decode()
 
 
-def write_files(folder: Path, name: str, figure: Any) -> None:
-    """Write ``NAME.svg`` and ``NAME.pdf``, on white, without dates."""
-    svg, pdf = as_svg(figure).encode(), _saved(figure, "pdf", {"CreationDate": None})
-    write_whole(folder / f"{name}.svg", lambda file: file.write(svg))
+def write_files(folder: Path, name: str, svg: str, figure: Any) -> None:
+    """Write ``NAME.svg`` and ``NAME.pdf``, on white, without dates.
+
+    Args:
+        folder: To write to.
+        name: Of the files.
+        svg: The figure, by `as_svg`.
+        figure: Of matplotlib.
+    """
+    pdf = _saved(figure, "pdf", {"CreationDate": None})
+    write_whole(folder / f"{name}.svg", lambda file: file.write(svg.encode()))
     write_whole(folder / f"{name}.pdf", lambda file: file.write(pdf))
 
 

@@ -6,7 +6,7 @@ and texts are in `INK`, so that they can be made to suit any background.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,14 +27,16 @@ def style() -> Iterator[None]:
     """How figures look, while they are made and written."""
     import matplotlib
 
+    looks: Any = {f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")}
+    looks |= {f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")}
     with matplotlib.rc_context(
         {
-            **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
-            **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor", "titlecolor")},
-            **{f"axes.spines.{side}": False for side in ("top", "right")},
+            **looks,
             "axes.axisbelow": True,
             "axes.facecolor": "none",
             "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
             "figure.facecolor": "none",
             "font.size": 9,
             "grid.alpha": 0.18,
@@ -95,7 +97,7 @@ def rewards(run: RunRecord) -> Any:
 
 
 def front(run: RunRecord) -> Any:
-    """Validation accuracy against multiply-adds: what was tried, its Pareto front, and the networks of the table."""
+    """Validation accuracy against multiply-adds: what was tried, its front, and the networks of the table."""
     figure, axes = _figure()
     if run.evaluations:
         tried = [(line["relative_macs"], line["validation_accuracy"]) for line in run.evaluations]

@@ -16,9 +16,14 @@ from dsfp_env.common.files import write_whole
 
 HTML, PICTURES = "report.html", "figures"  # in a run folder
 HEAD = ("", "test acc.", "valid. acc.", "MACs", "params", "filters", "reward")
+NOTE = "not free because"
 EXPLAINED = (
     "Accuracies are means over three fine-tunings with seeds that no search has seen; the test split was used for "
     "this table only. It is one run of one seed: differences of a point or less are within luck."
+)
+FEW = (
+    "Where runs differ in their seed only, their spread is the luck of a run; fewer than five of each kind say "
+    "little about which is better."
 )
 LOAD = """\
 import dsfp_env
@@ -43,10 +48,11 @@ def write_run(run: RunRecord, path: Path, pictures: Path) -> None:
     def made() -> str:
         drawn = {name: draw(run) for name, (draw, _) in figures.FIGURES.items()}
         there = {name: figure for name, figure in drawn.items() if figure is not None}
-        shown = [Picture(inline(as_svg(there[name]), name), figures.FIGURES[name][1]) for name in there]
+        svg = {name: as_svg(figure) for name, figure in there.items()}
+        shown = [Picture(inline(svg[name], name), figures.FIGURES[name][1]) for name in there]
         html = as_html(page_of(run, shown))
         for name, figure in there.items():
-            write_files(pictures, name, figure)
+            write_files(pictures, name, svg[name], figure)
         return html
 
     with figures.style():
@@ -89,7 +95,9 @@ def page_of(run: RunRecord, pictures: Sequence[Picture]) -> Page:
     if run.settings or run.versions:
         shown = {name: value for name, value in run.settings.items() if value is not None}
         sections.append(Section("Settings and versions", dictionaries=[shown, run.versions]))
-    return Page(f"{result['task']}, pruned by {result['agent']}", [asked(result)], [answer(result)], numbers, sections)
+    return Page(
+        f"{result['task']}, pruned by {result['agent']}", [asked(result)], [answer(result)], numbers, sections
+    )
 
 
 def asked(result: Mapping[str, Any]) -> str:
@@ -133,9 +141,7 @@ def layers_table(run: RunRecord) -> Table:
     ratios = result["best"]["ratios"]
     if not (layers := run.more.get("layers")):
         before, after = result["original"]["filters_kept"], result["best"]["filters_kept"]
-        rows = [
-            Row([agent, f"{before[agent]} → {after[agent]}", f"{ratios[agent]:.0f} %"]) for agent in before
-        ]
+        rows = [Row([agent, f"{before[agent]} → {after[agent]}", f"{ratios[agent]:.0f} %"]) for agent in before]
         return Table(("agent", "filters", "pruned"), rows)
     rows = []
     for one in layers:
@@ -145,8 +151,10 @@ def layers_table(run: RunRecord) -> Table:
         macs = "" if one["macs"] is None else _change(one["macs"])
         cells = [one["layer"], agent or "", _change(one["filters"]), asked, pruned, macs, _change(one["params"])]
         rows.append(Row([*cells, note or ""], "" if agent else "alone"))
-    head = ("layer", "agent", "filters", "asked", "pruned", "multiply-adds", "parameters", "left alone because")
-    return Table(head, rows, ("agent", "left alone because"), "Every convolution, before → after.")
+    head = ["layer", "agent", "filters", "asked", "pruned", "multiply-adds", "parameters", NOTE]
+    if not any(row.cells[-1] for row in rows):
+        head, rows = head[:-1], [Row(row.cells[:-1], row.kind) for row in rows]
+    return Table(head, rows, ("agent", NOTE), "Every convolution, before → after.")
 
 
 def comparison_of(runs: Mapping[str, RunRecord]) -> Page:
@@ -160,7 +168,10 @@ def comparison_of(runs: Mapping[str, RunRecord]) -> Page:
         rows.append(Row(["original", *_cells(result["original"])], "yardstick"))
     drawn = {
         "rewards": (figures.compared_rewards, "The best reward so far."),
-        "networks": (figures.compared_networks, "Best networks (stars), and uniform pruning at their MACs (rings)."),
+        "networks": (
+            figures.compared_networks,
+            "Best networks (stars), and uniform pruning at their MACs (rings).",
+        ),
     }
     pictures = [
         Picture(inline(as_svg(draw(runs)), name), caption)
@@ -176,7 +187,7 @@ def comparison_of(runs: Mapping[str, RunRecord]) -> Page:
         ("run", *differ), [Row([name, *(str(r.settings.get(one)) for one in differ)]) for name, r in runs.items()]
     )
     sections = [
-        Section("Networks", [*_few(len(runs))], [Table(HEAD, rows)]),
+        Section("Networks", [FEW], [Table(HEAD, rows)]),
         Section("Pictures", pictures=pictures),
         Section("What was asked", [asked(run.result) for run in runs.values()], [settings] if differ else []),
     ]
@@ -193,16 +204,9 @@ def _checked(make: Callable[[], str], where: str) -> str:
         return make()
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
         raise InputError(
-            f"No report can be made of {where} ({type(error).__name__}: {error}): expected files as train_agents.py "
-            "writes them, unchanged."
+            f"No report can be made of {where} ({type(error).__name__}: {error}): expected files as "
+            "train_agents.py writes them, unchanged."
         ) from error
-
-
-def _few(count: int) -> list[str]:
-    return [
-        f"{count} runs: where they differ in their seed only, their spread is the luck of a run; fewer than five of "
-        "each kind say little about which is better."
-    ]
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:

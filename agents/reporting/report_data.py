@@ -63,7 +63,9 @@ def read_run(folder: Path, result: Mapping[str, Any] | None = None) -> RunRecord
         raise InputError(f"{folder} holds {what}: expected a folder that train_agents.py has written to its end.")
     result = _read(folder / RESULT, json.loads) if result is None else result
     if not isinstance(result, Mapping) or result.get("interrupted"):
-        raise InputError(f"The run in {folder} was interrupted: give its command again, and it goes on to its end.")
+        raise InputError(
+            f"The run in {folder} was interrupted: give its command again, and it goes on to its end."
+        )
     asked = _read(folder / SETTINGS, json.loads) if (folder / SETTINGS).exists() else {}
     lines = _read(folder / EVALUATIONS, _lines) if (folder / EVALUATIONS).exists() else []
     more = _read(folder / REPORT, json.loads) if (folder / REPORT).exists() else {}

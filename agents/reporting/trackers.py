@@ -165,17 +165,21 @@ class Tracking(Callback):
         self._best = max(self._best, evaluation.score)
         numbers = {"reward": evaluation.score, "best_reward": self._best}
         numbers |= {name: float(shared[name]) for name in SHOWN if name in shared}
-        numbers |= {f"ratios/{agent}": info["ratio"] for agent, info in evaluation.infos.items() if "ratio" in info}
+        numbers |= {
+            f"ratios/{agent}": info["ratio"] for agent, info in evaluation.infos.items() if "ratio" in info
+        }
         numbers |= {f"learned/{name}": float(number) for name, number in (learned or {}).items()}
-        self._tried(lambda: self._book and self._book.write(numbers, evaluation.number))
+        if (book := self._book) is not None:
+            self._tried(lambda: book.write(numbers, evaluation.number))
 
     def on_end(self, result: Mapping[str, Any] | None) -> None:
         """Write the result's numbers, and close the book."""
         numbers = numbers_of(result or {})
-        self._tried(lambda: self._book and self._book.close(numbers))
+        if (book := self._book) is not None:
+            self._tried(lambda: book.close(numbers))
         self._book = None
 
-    def _tried(self, work: Callable[[], Any]) -> None:
+    def _tried(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:  # whatever the library raises
@@ -188,7 +192,9 @@ class Tracking(Callback):
 
 def numbers_of(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a result by name, as in ``best/test_accuracy``; none of one without entries."""
-    entries = {name: one for name, one in {**result, **result.get("baselines", {})}.items() if "reward" in _keys(one)}
+    entries = {
+        name: one for name, one in {**result, **result.get("baselines", {})}.items() if "reward" in _keys(one)
+    }
     return {
         f"result/{name}/{what}": float(number)
         for name, entry in entries.items()

@@ -14,7 +14,8 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,10 +38,12 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line, whole_lines, write_whole
 from dsfp_env.common.folders import check_writable
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.progress import shown as shown_one_by_one
 from dsfp_env.common.saying import say
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.measurement import Measurement
+from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.tasks.loading import check_task, load_task
 from dsfp_env.tasks.task import Task
@@ -113,7 +116,9 @@ def reproduce(settings: StudySettings) -> None:
     say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
     for name in chosen:
         say(f"\n{name}")
+        start = time.monotonic()
         study.pieces[name]()
+        say(f"{name}: done in {time.monotonic() - start:.0f} s")
     say(f"\n{study.table()}")
     if left := [name for name in study.pieces if not study.file(name).exists()]:
         say(f"\nleft: {', '.join(left)}")
@@ -282,7 +287,10 @@ class Study:
         progress.close()
         allowed = budget * self.task.graph.costs().macs
         within = [line for line in tried if line["macs"] <= allowed] or tried
-        start_many = partial(evaluator.start_many, workers=1)
+
+        def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
+            return shown_one_by_one(f"{name}, the best again", evaluator.start_many(plans, seed, 1), len(plans))
+
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         best = choose_best(ratios, rewards, env.score, start_many, seed)
         self._write(

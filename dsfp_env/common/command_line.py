@@ -93,21 +93,24 @@ def answer_early(
 
 def given(name: str, arguments: Sequence[str]) -> str | None:
     """The last value of an option in arguments, before they are parsed; None if it has none there."""
-    words = list(arguments)
-    after = [words[i + 1] for i, word in enumerate(words[:-1]) if word == f"--{name}"]
-    return next((w.partition("=")[2] for w in reversed(words) if w.startswith(f"--{name}=")), (after or [None])[-1])
+    value = None
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        option, equals, joined = word.partition("=")
+        if option == f"--{name}":
+            value = joined if equals else following
+    return value
 
 
 def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
-    file = given("config", sys.argv[1:] if arguments is None else arguments)
-    has_file = file is not None and "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
-    default = {"default": read_config(str(file), settings)} if has_file else {}
+    has_file = "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
+    file = given("config", sys.argv[1:] if arguments is None else arguments) if has_file else None
+    default: dict[str, Any] = {} if file is None else {"default": read_config(file, settings)}
     try:
-        found = tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
+        found: Any = tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
     except OSError as error:  # it could not print its help
         saying.lose(error)
         raise SystemExit(UNSAID) from error
-    return dataclasses.replace(found, config=None) if has_file else found  # type: ignore[type-var]
+    return found if file is None else dataclasses.replace(found, config=None)
 
 
 def _status() -> int:

@@ -157,7 +157,7 @@ def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.d
     elif parsed.weights:
         load_published(network, parsed.network, parsed.weights)
     if parsed.recipe:
-        on_epoch = None if name == "digits" else shown(f"training the original network of {name}")
+        on_epoch = shown(f"training the original network of {name}")
         network = pretrained(network, splits.train.to(device), parsed.recipe, seed, on_epoch)
     architecture = parsed.network, num_classes
     return Task.from_network(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dsfp_env.common.torch_left_alone import torch_left_alone
 from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.testing.checked_env import Env
 from dsfp_env.testing.checking import CheckError, check_left_alone, difference, global_states, in_words, named
@@ -157,7 +158,8 @@ def _made(make: Callable[..., Any], given: dict[str, Any], source: str) -> Any:
         )
     before = global_states()
     try:
-        learner = make(*given.values())
+        with torch_left_alone():  # as where learners are made to be trained
+            learner = make(*given.values())
     except Exception as error:
         raise CheckError(
             f"{name} could not be made, {named(error)}: {expected} without an exception; if it takes other "
