@@ -154,7 +154,7 @@ def choose_agent(text: str) -> Entry:
 
     ``"package.module:Class"`` is called as ``Class(agent, observation_space, action_space, rng)`` for every agent,
     or, if that is what it takes or it has an attribute ``team = True``, as ``Class(env, seed)``. All its other
-    parameters are options; one that is called ``evaluations`` gets the budget unless it is given. Its attribute
+    parameters are options, but for one that is called ``evaluations``, which gets the budget. Its attribute
     ``actions`` says which kind of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed
     packages offer such classes by name, as entry points of the group ``dsfp_env.agents``.
 

@@ -66,8 +66,8 @@ def test_a_class_for_the_team_is_recognised():
     of_any_team = functools.partial(of_any)
     of_any_team.team = True
     assert is_for_team(of_any_team)
-    assert options_of(ForOne, False) == ("level", "evaluations")
-    assert options_of(ForAll, True) == ("evaluations", "level")
+    assert options_of(ForOne, False) == ("level",)
+    assert options_of(ForAll, True) == ("level",)
     assert options_of(of_any, False) is None
 
 
@@ -75,7 +75,6 @@ def test_options_and_the_budget_reach_classes_of_ones_own():
     env = ToyEnv()
     team = choose_agent("test_own_learners:ForAll(level=3)").make(env, 0, 17)
     assert (team.level, team.evaluations) == (3, 17)
-    assert choose_agent("test_own_learners:ForAll(evaluations=5)").make(env, 0, 17).evaluations == 5
     each = choose_agent("test_own_learners:ForOne(level=2)").make(env, 0, 17).learners
     assert {(one.level, one.evaluations) for one in each.values()} == {(2, 17)}
     assert agents.train(env, team, 2)[0].actions == dict.fromkeys(env.possible_agents, 3)
@@ -88,7 +87,7 @@ def test_options_and_the_budget_reach_classes_of_ones_own():
 def test_options_are_told_in_words():
     text = describe("test_own_learners:ForOne")
     assert "level: default 0\n      Which one." in text
-    assert "evaluations: whole number, default fits the budget" in text
+    assert "evaluations" not in text  # that is the budget
     text = describe("q_learning")
     assert "step_size: number from 0 to 1, default 1.0" in text
     assert "exploration_steps: whole number 0 or more, default fits the budget" in text
@@ -132,7 +131,7 @@ def test_learners_of_torch_may_seed_it_themselves():
         check_agent(Unseeded, masks=False)
     with pytest.raises(CheckError, match="used the global random generator of torch"):
         check_agent(DrawsLater, masks=False)
-    check_agent(ForAll)
+    check_agent(ForAll, masks=False)
 
 
 def test_making_a_learner_leaves_torch_as_it_was():

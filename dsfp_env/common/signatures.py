@@ -35,7 +35,7 @@ def is_for_team(make: Callable[..., Any]) -> bool:
 
 
 def options_of(make: Callable[..., Any], team: bool) -> tuple[str, ...] | None:
-    """The names of what may be given besides: keyword-only parameters, and those after the agreed ones.
+    """The names of what may be given besides: keyword-only parameters, and those after the agreed ones; no budget.
 
     Args:
         make: The class or function.
@@ -50,7 +50,7 @@ def options_of(make: Callable[..., Any], team: bool) -> tuple[str, ...] | None:
     positional = [name for name, one in parameters.items() if one.kind in _POSITIONAL]
     after = positional[len(OF_ALL if team else OF_ONE) :]
     only = [name for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
-    return (*after, *only)
+    return tuple(name for name in (*after, *only) if name != BUDGET)
 
 
 def takes_budget(make: Callable[..., Any]) -> bool:
