@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -332,19 +333,20 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
-    random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
+    random_outcomes = baselines.random_outcomes
+    random_scores = [env.score(outcome) for outcome in random_outcomes]
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
-    write_more(
-        record.folder,
-        evaluator.task,
-        network,
-        env.score,
-        baselines.random_outcomes,
-        baselines.uniform_outcomes,
-    )
-    write_run(read_run(record.folder, result), record.folder / HTML, record.folder / PICTURES)
+    try:
+        write_more(record.folder, evaluator.task, network, env.score, random_outcomes, baselines.uniform_outcomes)
+        write_run(read_run(record.folder, result), record.folder / HTML, record.folder / PICTURES)
+    except OSError:  # as of a full disk: the same command goes on when there is room
+        raise
+    except Exception as error:  # a result is not lost for a picture
+        warnings.warn(
+            f"No report could be made ({type(error).__name__}: {error}); the result is whole.", stacklevel=1
+        )
     record.write_result(result)
 
 

@@ -269,8 +269,9 @@ def _marks(axes: Any, run: RunRecord, against: str) -> None:
 
 
 def _percent(axis: Any, whole: float = 1) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+    axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(PercentFormatter(whole))
 
 

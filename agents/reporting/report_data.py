@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from agents.reporting.run_folder import EVALUATIONS, HOW, RESULT, SETTINGS, SUMMARY, write_json
+from dsfp_env.channels.lent import unwrapped
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.tasks.task import Task
@@ -113,7 +114,8 @@ def layers_of(task: Task, pruned: nn.Module) -> list[dict[str, Any]]:
     graph, control = task.graph, task.control
     agent_of = {path: agent for agent, decides in control.agents.items() for path in decides.paths}
     rows = []
-    for path, module in task.network.named_modules(remove_duplicate=False):
+    pruned = unwrapped(pruned)
+    for path, module in unwrapped(task.network).named_modules(remove_duplicate=False):
         if path not in graph.layers and path not in graph.excluded:
             continue
         before, after = (_sizes(one) for one in (module, pruned.get_submodule(path)))

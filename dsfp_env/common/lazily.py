@@ -21,7 +21,10 @@ def public_name(package: str, name: str) -> Any:
         AttributeError: If there is no such name.
     """
     module = sys.modules[package]
-    if not name.startswith("__"):  # what Python itself looks for is never one
+    if name == "__all__":  # for `from package import *`
+        public = importlib.import_module(f"{package}.public_names")
+        return [one for one in vars(public) if _is_public(one)]
+    if not name.startswith("__"):  # what else Python itself looks for is none
         public_names(package)
         if name in vars(module):
             return vars(module)[name]
@@ -32,6 +35,10 @@ def public_names(package: str) -> list[str]:
     """Fetch all; returns the names that the package has then, for its ``__dir__``."""
     module, public = sys.modules[package], importlib.import_module(f"{package}.public_names")
     for name, value in vars(public).items():
-        if not name.startswith("_") and name != "annotations":
+        if _is_public(name):
             vars(module).setdefault(name, value)
     return sorted(vars(module))
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") and name != "annotations"
