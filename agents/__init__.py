@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dsfp_env.common.lazily import public_name, public_names
+from dsfp_env.common.lazily import names_of, public_name
 
 if TYPE_CHECKING:
     from agents.public_names import *  # noqa: F403
@@ -19,4 +19,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return public_names(__name__)
+    return names_of(__name__)

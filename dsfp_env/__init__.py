@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import pettingzoo
 
-from dsfp_env.common.lazily import public_name, public_names
+from dsfp_env.common.lazily import names_of, public_name
 
 if TYPE_CHECKING:
     from dsfp_env.public_names import *  # noqa: F403
@@ -47,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return public_names(__name__)
+    return names_of(__name__)

@@ -25,13 +25,13 @@ def public_name(package: str, name: str) -> Any:
         public = importlib.import_module(f"{package}.public_names")
         return [one for one in vars(public) if _is_public(one)]
     if not name.startswith("__"):  # what else Python itself looks for is none
-        public_names(package)
+        names_of(package)
         if name in vars(module):
             return vars(module)[name]
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-def public_names(package: str) -> list[str]:
+def names_of(package: str) -> list[str]:
     """Fetch all; returns the names that the package has then, for its ``__dir__``."""
     module, public = sys.modules[package], importlib.import_module(f"{package}.public_names")
     for name, value in vars(public).items():
