@@ -38,7 +38,7 @@ from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
 from agents.reporting.fronts import front_of, volume_of
-from agents.reporting.html_report import HTML, PICTURES, write_comparison, write_run
+from agents.reporting.html_report import HTML, write_comparison, write_run
 from agents.reporting.journal import NotThisRun
 from agents.reporting.report_data import read_run, write_more
 from agents.reporting.resuming import go_on, leave
@@ -340,7 +340,7 @@ def write(record: RunFolder, result: dict[str, Any], env: dsfp_env.LayerPruningE
     )
     try:
         write_more(record.folder, evaluator.task, network, env.score, random_outcomes, baselines.uniform_outcomes)
-        write_run(read_run(record.folder, result), record.folder / HTML, record.folder / PICTURES)
+        write_run(read_run(record.folder, result), record.folder / HTML)
     except OSError:  # as of a full disk: the same command goes on when there is room
         raise
     except Exception as error:  # a result is not lost for a picture

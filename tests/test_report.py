@@ -107,8 +107,8 @@ def test_an_old_run_folder_has_a_report_that_needs_nothing_else(tmp_path):
     assert "width=device-width" in page
     assert figures.INK not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
     for name in figures.FIGURES:
-        assert (run / "figures" / f"{name}.svg").read_text().startswith("<?xml")
-        assert (run / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (run / f"report-{name}.svg").read_text().startswith("<?xml")
+        assert (run / f"report-{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_equal_runs_have_equal_files_whatever_the_day(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_names_of_users_are_text_and_nothing_else(tmp_path):
     name = "<script>alert('$x_1$')</script>"
     found = result(name)
     layer = {"layer": name, "agent": "conv_0", "filters": [10, 5], "params": [9, 4], "macs": None, "note": name}
-    write_run(RunRecord("run", found, LINES, {"layers": [layer]}), tmp_path / "r.html", tmp_path / "f")
+    write_run(RunRecord("run", found, LINES, {"layers": [layer]}), tmp_path / "r.html")
     tags = Tags((tmp_path / "r.html").read_text())
     assert "script" not in {tag for tag, _ in tags.found}
     assert tags.text.count(name) >= 4  # title, heading, question, layer

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(finished, tmp_pat
     first, _ = finished
     process = run(*QUICK, "--out", tmp_path / "again", "--workers", "1", PYTHONHASHSEED="2")
     assert process.returncode == 0, process.stderr
-    for name in ("result.json", "evaluations.jsonl", "pruned.safetensors", "report.html", "figures/front.pdf"):
+    for name in ("result.json", "evaluations.jsonl", "pruned.safetensors", "report.html", "report-front.pdf"):
         assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     process = run(*QUICK, "--out", tmp_path / "other", "--workers", "1", "--seed", "1")
     assert (first / "evaluations.jsonl").read_bytes() != (tmp_path / "other" / "evaluations.jsonl").read_bytes()

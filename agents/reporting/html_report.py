@@ -14,7 +14,7 @@ from agents.reporting.run_report import LABELS, entries_of
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 
-HTML, PICTURES = "report.html", "figures"  # in a run folder
+HTML = "report.html"  # in a run folder
 HEAD = ("", "test acc.", "valid. acc.", "MACs", "params", "filters", "reward")
 NOTE = "not free because"
 EXPLAINED = (
@@ -33,13 +33,12 @@ network = dsfp_env.load_pruned("pruned.safetensors")  # an ordinary nn.Module, i
 """
 
 
-def write_run(run: RunRecord, path: Path, pictures: Path) -> None:
-    """Write the page of one run, and its figures as files.
+def write_run(run: RunRecord, path: Path) -> None:
+    """Write the page of one run, and beside it its figures, as in ``report-front.svg`` and ``report-front.pdf``.
 
     Args:
         run: The run.
         path: The HTML file.
-        pictures: The folder of the figures: SVG and PDF of each.
 
     Raises:
         InputError: If what is known of the run is not such as a run leaves.
@@ -52,7 +51,7 @@ def write_run(run: RunRecord, path: Path, pictures: Path) -> None:
         shown = [Picture(inline(svg[name], name), figures.FIGURES[name][1]) for name in there]
         html = as_html(page_of(run, shown))
         for name, figure in there.items():
-            write_files(pictures, name, svg[name], figure)
+            write_files(path.parent, f"{path.stem}-{name}", svg[name], figure)
         return html
 
     with figures.style():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from agents.reporting.html_report import HTML, PICTURES, write_comparison, write_run
+from agents.reporting.html_report import HTML, write_comparison, write_run
 from agents.reporting.report_data import read_run
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
@@ -21,7 +21,8 @@ class ReportSettings:
     runs: tyro.conf.Positional[tuple[str, ...]]
     """Folders of finished runs. One has its report in its folder; of several one page is made."""
     out: str | None = None
-    """The HTML file to write; report.html in the folder of the run, or, of several, here, unless given."""
+    """The HTML file to write, with the figures of one run beside it; report.html in the folder of the run, or, of
+    several, here, unless given."""
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def remake(settings: ReportSettings) -> None:
     if path.is_dir():
         raise InputError(f"--out is the folder {path}: expected a file, such as {path / HTML}.")
     if len(folders) == 1:
-        write_run(read_run(folders[0]), path, path.parent / PICTURES)
+        write_run(read_run(folders[0]), path)
     else:
         write_comparison(folders, path)
     say(f"written to {path}")

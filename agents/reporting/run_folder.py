@@ -9,7 +9,7 @@
 | `summary.png`        | a picture of the run                                                     |
 | `report.html`        | all of it as a page, made from the other files and `report.json`         |
 | `report.json`        | what the page shows and no other file holds, see `report_data`           |
-| `figures`            | the pictures of the page, as SVG and PDF                                 |
+| `report-*`           | the pictures of the page, as SVG and PDF                                 |
 | `config.yaml`        | the settings, for `--config`                                             |
 | `tensorboard`        | event files, with `--track tensorboard`                                  |
 | `journal.jsonl`      | what was measured, until the run is at its end, see `journal`            |

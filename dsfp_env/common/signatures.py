@@ -18,9 +18,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def is_for_team(make: Callable[..., Any]) -> bool:
-    """Whether something makes a learner of all layers: it says so, or takes two arguments and not four.
+    """Whether something makes a learner of all layers.
 
-    Where it could be either, the name of the first parameter decides.
+    Unless it says so, it does if it can be called with two arguments but not with four, of which the first is not
+    called ``agent``. Where it could be called either way, the first is called ``env``.
     """
     said = getattr(make, "team", None)
     if said is not None:
@@ -30,7 +31,7 @@ def is_for_team(make: Callable[..., Any]) -> bool:
         return False
     takes = {len(names): _binds(make, len(names)) for names in (OF_ONE, OF_ALL)}
     if takes[len(OF_ONE)] != takes[len(OF_ALL)]:
-        return takes[len(OF_ALL)]
+        return takes[len(OF_ALL)] and next(iter(parameters), "") != OF_ONE[0]
     return next(iter(parameters), "") in ("env", "environment")
 
 

@@ -158,8 +158,7 @@ def _check_on(
     if found := difference(run.actions, again.actions, "actions"):
         raise CheckError(
             f"{team.who}: {found} in a second run from the same seed: expected equal actions; draw all that is "
-            f"random from {team.source}, and use no clock; make networks of torch after torch.manual_seed with a "
-            "number from there."
+            f"random from {team.source}, and use no clock."
         )
     if found := difference(run.actions, asked.actions, "actions"):
         raise CheckError(
