@@ -2,7 +2,7 @@
 
 Loads (or trains) the original network of a task, lets agents choose ratios for a budget of evaluations, compares
 the best and the greedy joint action with uniform pruning and random search, prints a table, and writes a folder
-with the result, every evaluation, the pruned network and a picture.
+with a report, the result, every evaluation, the pruned network and a picture.
 
 With --backend table nothing is measured: learners are judged on a table of all joint actions
 (`agents.leaderboard`).
@@ -12,34 +12,47 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from agents.run_settings import RunSettings
+from dsfp_env.common import command_line
+
+if __name__ == "__main__":  # help, and an option that is wrong, before torch is imported, which takes seconds
+    from agents.learner_help import learner_help
+
+    command_line.answer_early(RunSettings, __doc__, learner_help)
 
 import torch
 
 import agents
 import dsfp_env
+from agents.callbacks import Callback, EvaluationsOnly
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent, in_batches
 from agents.reporting import run_report
-from agents.reporting.budget_options import BudgetOptions, budget_of, kept_in, predictor_for, told
+from agents.reporting.budget_options import budget_of, kept_in, predictor_for, told
 from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.default_folder import default_folder
 from agents.reporting.exported import export_all
 from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
-from agents.reporting.finish_options import FinishOptions, check_finish, criteria_of, formats_of, left_of
+from agents.reporting.finish_options import check_finish, criteria_of, formats_of, left_of
 from agents.reporting.fronts import front_of, volume_of
+from agents.reporting.html_report import HTML, write_comparison, write_run
 from agents.reporting.journal import NotThisRun
 from agents.reporting.long_fine_tune import LongFineTune, remove_states
+from agents.reporting.report_data import read_run, write_more
 from agents.reporting.resuming import go_on, leave
 from agents.reporting.run_folder import SUMMARY, RunFolder, check_same, goes_on_in, write_json
 from agents.reporting.seeds import parse_seeds
+from agents.reporting.trackers import Tracking, check_tracker
 from agents.trial import check_learners
-from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
+from dsfp_env.common.config_files import write_config
 from dsfp_env.common.devices import MOST_THREADS, choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
@@ -52,82 +65,18 @@ from dsfp_env.environment.credit import compared_plans
 from dsfp_env.environment.rules import Rules
 from dsfp_env.evaluation.budgets import MACS
 from dsfp_env.evaluation.executors import Executor
-from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings, said
+from dsfp_env.evaluation.executors.options import WHERE, said
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import LOWEST, Plan
 from dsfp_env.evaluation.rewards import needs_time
 from dsfp_env.evaluation.workers import available_cores
-from dsfp_env.tasks.loading import TaskOptions
 
 WITH_A_TABLE = (  # settings that mean something there
     *("task", "agent", "backend", "evaluations", "batch", "seed", "seeds"),
     *("reward", "macs_budget", "params_budget", "out"),
     *WHERE,
 )
-
-
-@dataclass(frozen=True)
-class RunSettings(ExecutorSettings, TaskOptions, BudgetOptions, FinishOptions):
-    """What is learned, by whom, and for how long."""
-
-    agent: str = "q_learning"
-    """The learner: q_learning (tabular, DSFP section III-C), regression_bandit (DSFP section III-B),
-    joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
-    options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own. With --backend table, all
-    stands for every one."""
-    backend: str = "live"
-    """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
-    of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
-    evaluations: int = 300
-    """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
-    batch: int = 1
-    """Joint actions that are chosen before the agents learn from them, and evaluated at once by the workers. More
-    cost some of what is learned for each evaluation; results depend on it."""
-    seed: int = 0
-    """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
-    seeds: str | None = None
-    """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
-    reward: str | None = None
-    """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
-    package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
-    budget, t the relative time of a forward pass. Unless given: budget if there is one (of MACs or other), else
-    accuracy_x_saving."""
-    macs_budget: float | None = None
-    """Relative MACs allowed, in (0, 1), for example 0.3."""
-    horizon: int = 1
-    """Steps in an episode: 1 is the paper's one-shot decision; with more, agents revise their ratios."""
-    credit: str = "shared"
-    """Whose merit a score is: shared by all, or difference (of each agent its own part, measured by one more
-    evaluation for every agent and step)."""
-    observation: str = "layers"
-    """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
-    criterion: str = "dsfp"
-    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (docs/criteria.md has
-    them all), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
-    kd_batches: int | None = None
-    """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
-    precision: str | None = None
-    """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
-    task's own unless given."""
-    kernels: str | None = None
-    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there
-    is a C compiler)."""
-    min_filters: int = 1
-    """Filters that every layer keeps at least."""
-    round_to: int = 1
-    """Layers that lose filters keep a multiple of this, for hardware."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    threads: int = 1
-    """CPU threads of each process; an evaluation of the digits uses 1. Results can differ in the last digits
-    between numbers of threads."""
-    store: bool = True
-    """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
-    With --no-store everything is evaluated anew. Results do not depend on it."""
-    out: str | None = None
-    """The folder to write; runs/TASK-AGENT-seedSEED (runs/TASK-table with --backend table), or the next free name
-    like it, unless given."""
 
 
 def main() -> int:
@@ -144,6 +93,8 @@ def train(settings: RunSettings) -> int:
         KeyboardInterrupt: After Ctrl-C, with a sentence that says what was kept.
     """
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
+    if settings.config is not None:
+        raise InputError("config is read from the command line: elsewhere, use dsfp_env.common.config_files.")
     if settings.backend == "table":
         judge(settings)
         return 0
@@ -160,6 +111,8 @@ def train(settings: RunSettings) -> int:
             record.withdraw()
             raise
         if not (folder / SUMMARY).exists():
+            write_config(folder, asdict(settings))
+            write_comparison([folder / f"seed-{seed}" for seed in seeds], folder / HTML)
             write_json(folder / SUMMARY, {"seeds": seeds, "summary": run_report.summary(results)})
     say(f"\n{run_report.summary_table(results)}\n\nwritten to {folder}")
     return 0
@@ -181,10 +134,16 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
         except InputError:
             record.withdraw()
             raise
+        write_config(folder, asdict(settings))
+        follower = Tracking(settings.track, folder) if settings.track else Callback()
+        follower.on_start(asdict(settings))
+        result = None
         try:
             if settings.criteria is None:
-                return run(settings, env, team, record)
-            return run_with_best_criterion(settings, record)
+                result = run(settings, env, team, record, follower)
+            else:
+                result = run_with_best_criterion(settings, record, follower)
+            return result
         except NotThisRun:
             raise
         except BaseException as error:
@@ -193,9 +152,11 @@ def train_one(settings: RunSettings, folder: Path) -> dict[str, Any]:
                 raise KeyboardInterrupt(left) from error
             remark(left)
             raise
+        finally:
+            follower.on_end(result)
 
 
-def run_with_best_criterion(settings: RunSettings, record: RunFolder) -> dict[str, Any]:
+def run_with_best_criterion(settings: RunSettings, record: RunFolder, follower: Callback) -> dict[str, Any]:
     """One seed, where the criterion is chosen first; returns the result."""
 
     def of(criterion: str) -> RunSettings:
@@ -211,7 +172,7 @@ def run_with_best_criterion(settings: RunSettings, record: RunFolder) -> dict[st
     )
     chosen = dataclasses.replace(of(choice.best), evaluations=left_of(settings))
     env = make_env(chosen, record.folder)
-    return run(chosen, env, make_team(chosen, env), record, choice)
+    return run(chosen, env, make_team(chosen, env), record, follower, choice)
 
 
 def judge(settings: RunSettings) -> None:
@@ -276,6 +237,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
             "--agent is all, which is for --backend table: expected one learner. `python -m agents.compare` "
             "compares several live."
         )
+    check_tracker(settings.track)
     settings.check()
     parse_criterion(settings.criterion)
     check_learners([in_batches(settings.agent, settings.batch)], left_of(settings))
@@ -366,6 +328,7 @@ def run(
     env: dsfp_env.LayerPruningEnv,
     team: agents.MultiAgent,
     record: RunFolder,
+    follower: Callback,
     choice: Choice | None = None,
 ) -> dict[str, Any]:
     """One seed: learn, compare, finish, print, write; returns the result."""
@@ -387,7 +350,7 @@ def run(
 
     with evaluator:
         background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
-        learn(settings, env, team, record, here)
+        learn(settings, env, team, record, here, follower)
         baselines = background or compared()
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
@@ -436,6 +399,7 @@ def learn(
     team: agents.MultiAgent,
     record: RunFolder,
     workers: int | None,
+    follower: Callback,
 ) -> None:
     """Spend the budget of evaluations, writing each one down."""
     progress = Progress(f"{settings.agent}, seed {settings.seed}", settings.evaluations)
@@ -456,6 +420,7 @@ def learn(
             workers=workers,
             seed=settings.seed,
             on_evaluation=note,
+            callbacks=[EvaluationsOnly([follower])],
         )
     finally:
         progress.close()
@@ -480,12 +445,22 @@ def write(
     about |= {"fine_tune": settings.fine_tune} if finish else {}
     path = record.folder / "pruned.safetensors"
     dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
-    random_scores = [env.score(outcome) for outcome in baselines.random_outcomes]
+    random_outcomes = baselines.random_outcomes
+    random_scores = [env.score(outcome) for outcome in random_outcomes]
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
     if formats := formats_of(settings):
         result["exported"] = export_all(record.folder, formats, network, evaluator.task.test)
+    try:
+        write_more(record.folder, evaluator.task, network, env.score, random_outcomes, baselines.uniform_outcomes)
+        write_run(read_run(record.folder, result), record.folder / HTML)
+    except OSError:  # as of a full disk: the same command goes on when there is room
+        raise
+    except Exception as error:  # a result is not lost for a picture
+        warnings.warn(
+            f"No report could be made ({type(error).__name__}: {error}); the result is whole.", stacklevel=1
+        )
     record.write_result(result)
     remove_states(record.folder)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
+from agents.callbacks import Follower
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.lanes import Lane, start_lanes
 from dsfp_env.environment.transitions import score_of
@@ -43,6 +44,7 @@ def train(
     workers: int | None = None,
     seed: int | None = None,
     on_evaluation: Callable[[Evaluation], None] | None = None,
+    callbacks: Iterable[Follower] = (),
 ) -> list[Evaluation]:
     """Let a team learn, episode after episode.
 
@@ -52,12 +54,15 @@ def train(
 
     Args:
         env: The environment. Each of its steps is one evaluation, or more: `LayerPruningEnv.evaluations_per_step`.
-        team: The learners. One with a loop of its own has a method ``learn``, which takes what follows here.
+        team: The learners. One with a loop of its own has a method ``learn``, which takes what follows here, but
+            for callbacks.
         evaluations: That may be spent; never more are.
         batch: Joint actions that are chosen before the team learns from them.
         workers: That evaluate a batch; as in `Evaluator.evaluate_many`.
         seed: For the first reset of the environment.
         on_evaluation: Called after every step, when the team has learned from it.
+        callbacks: That follow the run, see `agents.Callback`; they are told of an evaluation after
+            ``on_evaluation``.
 
     Returns:
         Every joint action that was evaluated, in order.
@@ -66,9 +71,41 @@ def train(
         InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
     """
     check_batch(team, batch)
+    followers = tuple(callbacks)
+    result: dict[str, Any] | None = None
+    for follower in followers:
+        follower.on_start({"evaluations": evaluations, "seed": seed, "agents": list(env.possible_agents)})
+
+    def tell(evaluation: Evaluation, learned: Mapping[str, float] | None = None) -> None:
+        if on_evaluation is not None:
+            on_evaluation(evaluation)
+        for follower in followers:
+            follower.on_evaluation(evaluation, learned)
+
+    try:
+        history = _learn(env, team, evaluations, batch, workers, seed, tell)
+        if followers:
+            highest = best(history)
+            result = {"evaluations": history[-1].number, "actions": highest.actions, "reward": highest.score}
+    finally:
+        for follower in followers:
+            follower.on_end(result)
+    return history
+
+
+def _learn(
+    env: ParallelEnv[str, Any, Any],
+    team: MultiAgent,
+    evaluations: int,
+    batch: int,
+    workers: int | None,
+    seed: int | None,
+    tell: Callable[..., None],
+) -> list[Evaluation]:
+    """Let a team learn; everything that it comes to is told, with what it says of its learning."""
     if hasattr(team, "learn"):
         many = {} if batch == 1 else {"batch": batch, "workers": workers}
-        learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=on_evaluation, **many)
+        learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=tell, **many)
         return learned
     check_budget(env, evaluations)
     history: list[Evaluation] = []
@@ -86,7 +123,7 @@ def train(
         for number, (actions, _) in enumerate(zip(chosen, known, strict=True)):
             observations, _ = seen[number]
             next_observations, rewards, terminations, truncations, infos = lanes[number].step(actions)
-            team.update(
+            report = team.update(
                 JointTransition(
                     observations, actions, rewards, next_observations, terminations, truncations, infos
                 )
@@ -94,8 +131,7 @@ def train(
             seen[number] = next_observations, infos
             spent += evaluations_of(infos)
             history.append(Evaluation(spent, actions, rewards, infos))
-            if on_evaluation is not None:
-                on_evaluation(history[-1])
+            tell(history[-1], report)
     return history
 
 

@@ -1,14 +1,21 @@
-"""The learners that can be chosen by name, with options as in ``q_learning(step_size=0.5)``."""
+"""The learners that can be chosen by name, with options as in ``q_learning(step_size=0.5)``.
+
+    python -m agents.registry [NAME]
+
+lists them, or the options of one.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
+import tyro
 from pettingzoo import ParallelEnv
 
 from agents.base import MakeAgent, MultiAgent
@@ -24,10 +31,16 @@ from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
+from agents.option_help import as_text, first_sentence, options_of
+from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.ranges import check_numbers
+from dsfp_env.common.saying import say
+from dsfp_env.common.signatures import BUDGET, OF_ALL, OF_ONE, is_for_team, parameters_of, takes_budget
+from dsfp_env.common.signatures import options_of as options_in
+from dsfp_env.common.torch_left_alone import torch_left_alone
 from dsfp_env.environment.credit import KINDS
 
 ENTRY_POINTS = "dsfp_env.agents"  # the group under which installed packages offer agents of theirs
@@ -41,6 +54,8 @@ class Entry:
         make: ``(env, seed, evaluations, **options)`` -> a team for the environment, fit for that budget.
         options: What may be given as options; None if that is for ``make`` to say.
         made: The class whose options they are; its annotations say in which ranges numbers must be.
+        fitted: Those whose default depends on the budget.
+        find_made: Gives the class, if ``made`` is none: of a library that takes long to import.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
@@ -50,6 +65,8 @@ class Entry:
     made: Callable[..., Any] | None = None
     actions: str = "levels"
     slow: bool = False
+    fitted: tuple[str, ...] = ()
+    find_made: Callable[[], Callable[..., Any]] | None = None
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -65,7 +82,7 @@ def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: 
         maker: MakeAgent = partial(make_agent, **_fit(fitted, evaluations) | options)
         return Independent(maker, env, seed)
 
-    return Entry(make, _options(make_agent), make_agent, actions)
+    return Entry(make, _options(make_agent), make_agent, actions, fitted=tuple(fitted))
 
 
 def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -75,7 +92,7 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
         team: MultiAgent = make_team(env, seed, **_fit(fitted, evaluations) | options)
         return team
 
-    return Entry(make, _options(make_team), make_team, actions)
+    return Entry(make, _options(make_team), make_team, actions, fitted=tuple(fitted))
 
 
 def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
@@ -86,7 +103,12 @@ def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
 
         return StableBaselines3(env, seed, evaluations, algorithm, **options)
 
-    return Entry(make, None, actions=actions, slow=True)
+    def find_made() -> Callable[..., Any]:
+        from agents.libraries.sb3 import algorithm_class
+
+        return algorithm_class(algorithm)
+
+    return Entry(make, None, actions=actions, slow=True, find_made=find_made)
 
 
 def _fit(fitted: Mapping[str, Callable[[int], Any]], evaluations: int) -> dict[str, Any]:
@@ -131,9 +153,10 @@ def choose_agent(text: str) -> Entry:
     """A learner by name, with options or without, or one of your own.
 
     ``"package.module:Class"`` is called as ``Class(agent, observation_space, action_space, rng)`` for every agent,
-    or, if it has an attribute ``team = True``, as ``Class(env, seed)``. Its attribute ``actions`` says which kind
-    of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed packages offer such classes
-    by name, as entry points of the group ``dsfp_env.agents``.
+    or, if that is what it takes or it has an attribute ``team = True``, as ``Class(env, seed)``. All its other
+    parameters are options, but for one that is called ``evaluations``, which gets the budget. Its attribute
+    ``actions`` says which kind of actions it takes: ``"levels"`` (also if there is none) or ``"box"``. Installed
+    packages offer such classes by name, as entry points of the group ``dsfp_env.agents``.
 
     Raises:
         InputError: If the name or an option is unknown, or the class cannot be imported.
@@ -146,6 +169,11 @@ def choose_agent(text: str) -> Entry:
     entry = chosen if isinstance(chosen, Entry) else _of_ones_own(name, chosen)
     if entry.options is not None:
         for option in options:
+            if not entry.options:
+                raise InputError(
+                    f"The agent {name!r} takes no options, and {option} = {options[option]!r} came. Those of a "
+                    "class of your own are parameters after the agreed ones, best keyword-only: `*, step=1`."
+                )
             choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
     if entry.made is not None:
         check_numbers(f"option of the agent {name!r}:", options, entry.made)
@@ -166,29 +194,32 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
         raise InputError(f"The agent {name!r} is of type {type(chosen).__name__}: expected a class.")
     actions = getattr(chosen, "actions", "levels")
     choose(f"kind of actions of the agent {name!r}:", actions, dict.fromkeys(("levels", "box")))
-    try:
-        return (one_team if getattr(chosen, "team", False) else one_each)(_told(name, chosen), actions)
-    except ValueError as error:  # of `inspect`: it has no signature
-        raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.") from error
+    if parameters_of(chosen) is None:
+        raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.")
+    team = is_for_team(chosen)
+    fitted = {BUDGET: lambda budget: budget} if takes_budget(chosen) else {}
+    entry = (one_team if team else one_each)(_told(name, chosen, team), actions, **fitted)
+    return replace(entry, options=options_in(chosen, team))
 
 
-def _told(name: str, chosen: Callable[..., Any]) -> Callable[..., Any]:
+def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., Any]:
     """A class of the user's own; what goes wrong when it is called comes with what it was called as."""
 
     @wraps(chosen, updated=())
     def called(*args: Any, **kwargs: Any) -> Any:
         try:
-            return chosen(*args, **kwargs)
+            with torch_left_alone():
+                return chosen(*args, **kwargs)
         except InputError:
             raise
         except Exception as error:  # whatever the class raises
             raise_if_of_the_machine(error, f"making the agent {name!r}", "what it needs")
-            team = getattr(chosen, "team", False)
-            how = "(env, seed)" if team else "(agent, observation_space, action_space, rng) for every agent"
+            how = ", ".join(OF_ALL if team else OF_ONE)
+            who = "" if team else " for every agent"
             more = "" if team else ", and a class for all agents at once says team = True"
             raise InputError(
                 f"The agent {name!r} could not be made ({type(error).__name__}: {error}). It is called as "
-                f"{name}{how}{more}."
+                f"{name}({how}){who}{more}."
             ) from error
 
     return called
@@ -238,3 +269,64 @@ def contestant(text: str) -> Contestant:
                 "a batch such as batch=4."
             )
     return chosen
+
+
+@dataclass(frozen=True)
+class ListingSettings:
+    """Which learners are listed."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """The learner whose options are listed; all learners, without their options, unless given."""
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    return command_line.run(ListingSettings, list_learners, __doc__)
+
+
+def list_learners(settings: ListingSettings) -> None:
+    """Print what there is.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if settings.name is not None:
+        say(describe(settings.name))
+        return
+    for name, entry in AGENTS.items():
+        say(f"{name}: {entry.actions}. {first_sentence(_made(entry))}")
+    say("\npython -m agents.registry NAME lists the options of one.")
+
+
+def describe(text: str) -> str:
+    """A learner in words, with its options: type, range, default and meaning.
+
+    Args:
+        text: As for `choose_agent`.
+
+    Raises:
+        InputError: As `choose_agent` does.
+    """
+    name, _ = parse_call("agent", text)
+    entry = choose_agent(name)
+    made = _made(entry)
+    names = entry.options
+    if names is None:  # the library's own
+        positional = ("self", "policy", "env")
+        names = tuple(one for one in inspect.signature(made).parameters if one not in positional)
+    options = options_of(made, names, entry.fitted)
+    first = f"{name}: {first_sentence(made)}\nActions: {entry.actions}. "
+    if entry.find_made is not None:
+        shared = "view=shared is one policy for all agents, view=joint one controller."
+        first += f"{shared} Defaults of the library; those of agents/libraries/sb3.py come before them. "
+    if not options:
+        return f"{first}It has no options."
+    return f"{first}Options, as in '{name}({options[0].name}=...)':\n\n{as_text(options)}"
+
+
+def _made(entry: Entry) -> Any:
+    return entry.find_made() if entry.find_made is not None else entry.made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,32 +3,22 @@
 Importing this package registers the environment with PettingZoo (``dsfp/layer_pruning-v0``, parallel and AEC)
 and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action); and either with vector rewards
 (``dsfp/multi_objective_layer_pruning-v0``, ``dsfp/MultiObjectiveLayerPruning-v0``).
+
+The public names are those of `dsfp_env.public_names`. They come with torch, which takes seconds to import, so they
+are fetched when the first of them is used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import pettingzoo
 
-from dsfp_env import networks as networks
-from dsfp_env.channels.costs import Costs as Costs
-from dsfp_env.channels.graph import ChannelGraph as ChannelGraph
-from dsfp_env.checkpoints import load_pruned as load_pruned
-from dsfp_env.checkpoints import save_pruned as save_pruned
-from dsfp_env.common.errors import InputError as InputError
-from dsfp_env.environment.env import LayerPruningEnv as LayerPruningEnv
-from dsfp_env.evaluation.evaluator import Evaluator as Evaluator
-from dsfp_env.evaluation.latency import LatencyMeter as LatencyMeter
-from dsfp_env.evaluation.latency_predictor import LatencyPredictor as LatencyPredictor
-from dsfp_env.evaluation.outcome import Outcome as Outcome
-from dsfp_env.layer_pruning_v0 import env as env
-from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
-from dsfp_env.layer_pruning_v0 import raw_env as raw_env
-from dsfp_env.tables.evaluator import TableEvaluator as TableEvaluator
-from dsfp_env.tables.table import Table as Table
-from dsfp_env.tables.table import load_table as load_table
-from dsfp_env.tasks.loading import load_task as load_task
-from dsfp_env.tasks.task import Task as Task
-from dsfp_env.tasks.task import score_filters as score_filters
-from dsfp_env.training.distillation import Fidelity as Fidelity
+from dsfp_env.common.lazily import names_of, public_name
+
+if TYPE_CHECKING:
+    from dsfp_env.public_names import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -49,3 +39,12 @@ gymnasium.register(
     "dsfp_env.wrappers.multi_objective:VectorRewardJointActionEnv",
     disable_env_checker=True,  # it expects scalar rewards
 )
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, when the first is used; from then on all are here."""
+    return public_name(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return names_of(__name__)

@@ -44,13 +44,13 @@ from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.chosen import ExecutorSettings
+from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
-from dsfp_env.tasks.loading import TaskOptions
+from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.tasks.task import Task
 
 _DIGITS = 9  # of a number of parts

@@ -16,7 +16,7 @@ from dsfp_env.tasks.loading import load_task
 
 MODULE = """
 import math
-team_forgotten = type("T", (), {"__init__": lambda self, env, seed: env.possible_agents})
+team_denied = type("T", (), {"team": False, "__init__": lambda self, env, seed: env.possible_agents})
 raising = type("R", (), {"__init__": lambda self, *args: 1 / 0})
 odd_actions = type("O", (), {"actions": "both"})
 number = 7
@@ -100,7 +100,7 @@ def test_an_agent_of_ones_own_that_is_none(own, agent, sentence):
             "own_things:raising",
             "could not be made .ZeroDivisionError: .*called as own_things:raising.agent",
         ),
-        ("own_things:team_forgotten", "a class for all agents at once says team = True"),
+        ("own_things:team_denied", "a class for all agents at once says team = True"),
     ],
 )
 def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):

@@ -131,9 +131,21 @@ def test_the_environment_does_not_know_its_learners():
 
 def test_importing_needs_no_heavy_optional_library():
     heavy = {"ray", "stable_baselines3", "matplotlib", "sklearn", "torchvision"}
-    code = f"import sys, dsfp_env; print({heavy} & set(sys.modules))"
+    code = f"import sys, dsfp_env, agents; dsfp_env.load_task, agents.train; print({heavy} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.stdout.strip() == "set()", process.stderr
+
+
+def test_public_names_come_on_first_use():
+    code = (
+        "import sys, dsfp_env, agents; print('torch' in sys.modules)\n"
+        "from dsfp_env import *; from agents import *\n"
+        "print(InputError.__name__, QLearning.__name__, 'load_task' in dir(dsfp_env), 'train' in dir(agents))\n"
+        "dsfp_env.evaluation.measurement.Measurement; agents.nothing"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout.split() == ["False", "InputError", "QLearning", "True", "True"], process.stderr
+    assert "AttributeError: module 'agents' has no attribute 'nothing'" in process.stderr
 
 
 def refreshed(page):

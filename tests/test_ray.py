@@ -24,7 +24,8 @@ from agents.compare import runs as compare
 from agents.leaderboard import runs as leaderboard
 from dsfp_env import Evaluator, InputError, tabulate
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.chosen import ExecutorSettings, executor_from
+from dsfp_env.evaluation.executors.chosen import executor_from
+from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.workers import GivenUp
 from dsfp_env.tables.files import read

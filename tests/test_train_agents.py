@@ -80,6 +80,9 @@ def test_a_run_leaves_a_whole_folder(finished, digits):
     pruned = dsfp_env.load_pruned(out / "pruned.safetensors")
     assert sum(p.numel() for p in pruned.parameters()) == result["best"]["params"]
     assert matplotlib.image.imread(out / "summary.png").std() > 0.1
+    assert (out / "report.html").read_text().count("<svg") == 5
+    layers = json.loads((out / "report.json").read_text())["layers"]
+    assert [layer["agent"] for layer in layers] == list(digits.agents)
     assert not list(out.glob("*.part"))
 
 
@@ -87,7 +90,7 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(finished, tmp_pat
     first, _ = finished
     process = run(*QUICK, "--out", tmp_path / "again", "--workers", "1", PYTHONHASHSEED="2")
     assert process.returncode == 0, process.stderr
-    for name in ("result.json", "evaluations.jsonl", "pruned.safetensors"):
+    for name in ("result.json", "evaluations.jsonl", "pruned.safetensors", "report.html", "report-front.pdf"):
         assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     process = run(*QUICK, "--out", tmp_path / "other", "--workers", "1", "--seed", "1")
     assert (first / "evaluations.jsonl").read_bytes() != (tmp_path / "other" / "evaluations.jsonl").read_bytes()

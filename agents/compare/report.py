@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.reporting.baselines import YARDSTICKS
-from agents.reporting.statistics import Interval, interval, mean
+from agents.reporting.statistics import Interval, interval, mean, warning_of_few
 
 Run = Mapping[str, Any]  # as `agents.compare.runs.make_run` gives
 PAIRED_WITH = "random_search"
@@ -29,6 +29,8 @@ def table(runs: Sequence[Run]) -> str:
         cells = [_cell(_rewards(runs, name, budget, which)) for which in ("best", "greedy") for budget in budgets]
         lines.append(_row(name, cells))
     lines += ["", *_details(runs, names, budgets[-1])]
+    if warning := warning_of_few(len(of) for name in names for b in budgets if (of := _of(runs, name, b))):
+        lines += ["", warning]
     return "\n".join(lines) + "\n"
 
 

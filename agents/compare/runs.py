@@ -47,7 +47,7 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.chosen import ExecutorSettings
+from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.tasks.loading import check_task
 

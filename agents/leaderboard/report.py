@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.reporting.baselines import YARDSTICKS
+from agents.reporting.statistics import warning_of_few
 
 COLUMNS = (10, 30, 100, 300)  # evaluations after which the tables look
 COLOURED = 8  # learners with a colour in each panel
@@ -34,6 +35,7 @@ def tables(results: Mapping[str, Any]) -> str:
         f"Leaderboard on the table {what['task']} ({what['checksum'][:12]}).",
         CAPTION.rstrip(),
         *(_table(form) for form in results["forms"]),
+        *_warnings(results["forms"]),
         f"Live, the {results['runs']} runs would have taken {live} on one core. This call took "
         f"{this['seconds']:.0f} seconds, in which it made {this['runs']} of them.",
     ]
@@ -53,6 +55,11 @@ def _table(form: Mapping[str, Any]) -> str:
         cells += [_cell(**learner[name]) for name in ("greedy", "test")]
         lines.append(_row(learner["agent"], [*cells, str(learner["seeds"])]))
     return "\n".join(lines)
+
+
+def _warnings(forms: Iterable[Mapping[str, Any]]) -> list[str]:
+    warning = warning_of_few(learner["seeds"] for form in forms for learner in form["learners"])
+    return [warning] if warning else []
 
 
 def _columns(evaluations: int) -> list[int]:

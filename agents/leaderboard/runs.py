@@ -56,7 +56,7 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Natural, Positive, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE, ExecutorSettings
 from dsfp_env.tables.travelling import TravellingTable
 
 FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")

@@ -11,6 +11,7 @@ from pettingzoo import ParallelEnv
 from agents.base import JointTransition, MakeAgent
 from agents.masking import infos_in_turn
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.torch_left_alone import torch_left_alone
 
 
 class Independent:
@@ -21,7 +22,7 @@ class Independent:
 
     Args:
         make_agent: Called as ``make_agent(agent, observation_space, action_space, rng)`` for every agent; a
-            class with such a constructor will do.
+            class with such a constructor will do. It may seed torch there, which leaves no trace.
         env: Gives the agents and their spaces.
         seed: Of the learners' random generators, one each.
     """
@@ -29,12 +30,13 @@ class Independent:
     def __init__(self, make_agent: MakeAgent, env: ParallelEnv[str, Any, Any], seed: int | None = None) -> None:
         *seeds, order_seed = np.random.SeedSequence(seed).spawn(len(env.possible_agents) + 1)
         self._env, self._order_rng = env, np.random.default_rng(order_seed)
-        self.learners = {
-            agent: make_agent(
-                agent, env.observation_space(agent), env.action_space(agent), np.random.default_rng(child)
-            )
-            for agent, child in zip(env.possible_agents, seeds, strict=True)
-        }
+        with torch_left_alone():
+            self.learners = {
+                agent: make_agent(
+                    agent, env.observation_space(agent), env.action_space(agent), np.random.default_rng(child)
+                )
+                for agent, child in zip(env.possible_agents, seeds, strict=True)
+            }
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False

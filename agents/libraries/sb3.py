@@ -113,6 +113,18 @@ ALGORITHMS = {
 }
 
 
+def algorithm_class(algorithm: str) -> Any:
+    """The library's class.
+
+    Args:
+        algorithm: A name in `ALGORITHMS`.
+
+    Raises:
+        InputError: If the library is not installed.
+    """
+    return getattr(import_for(algorithm, ALGORITHMS[algorithm].module), ALGORITHMS[algorithm].name)
+
+
 def from_sb3(model: Any, env: ParallelEnv[str, Any, Any]) -> Player:
     """A trained model as a team that plays, for `agents.play` and `agents.train`.
 
@@ -208,7 +220,7 @@ class StableBaselines3:
     ) -> None:
         self._algorithm, self._view = choose("algorithm", algorithm, ALGORITHMS), view
         choose("view", view, dict.fromkeys(VIEWS))
-        self._make = getattr(import_for(algorithm, self._algorithm.module), self._algorithm.name)
+        self._make = algorithm_class(algorithm)
         for name in hyperparameters:
             choose(f"hyperparameter of {algorithm}:", name, inspect.signature(self._make).parameters)
         num_agents = len(env.possible_agents)

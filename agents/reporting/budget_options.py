@@ -1,8 +1,7 @@
-"""What a command says of budgets other than of MACs, and of how a network is deployed."""
+"""What the settings of a command mean for its budget, and for how times are predicted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,6 @@ from dsfp_env.evaluation.latency import parse_meter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor, read_model, write_model
 
 LATENCY_MODEL = "latency.json"  # of a run folder: the model that it predicts with
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetOptions:
-    """Budgets in place of --macs-budget; the settings of a command inherit it."""
-
-    params_budget: float | None = None
-    """Relative parameters allowed, in (0, 1), in place of --macs-budget."""
-    latency_budget: str | None = None
-    """Time of a forward pass allowed, likewise: a share of the original network's in (0, 1), such as 0.5, or a
-    time such as 3.5ms or 800us. A model predicts it, fitted once on a device; final networks are measured."""
-    deployed: str | None = None
-    """With --latency-budget: how the network will be used, for example 'batch_size=8, threads=2,
-    precision=bfloat16, channels_last=True'; and how it is measured: 'rounds=10, min_run_time=0.5,
-    statistic=minimum' (where others use the machine)."""
-    latency_networks: int = 60
-    """With --latency-budget: pruned networks to measure for the model."""
 
 
 def budget_of(settings: Any) -> Budget | None:

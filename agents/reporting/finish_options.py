@@ -1,8 +1,7 @@
-"""What a command says of the end of a run: the long fine-tune, criteria to compare, files to export."""
+"""What the settings of a command mean for the end of a run: the long fine-tune, criteria to compare, files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from agents.reporting.criteria_choice import FEWEST, SHARE, trials_of
@@ -13,20 +12,6 @@ from dsfp_env.export import check_onnx
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
 FORMATS = ("onnx", "torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishOptions:
-    """What follows a search, or goes before it; the settings of a command inherit it."""
-
-    fine_tune: str | None = None
-    """The long fine-tune of the best network, and of uniform pruning and random search at its cost: paper (300
-    epochs), short (10), plain (30, without shifts and mirror images), or with changes: 'short(epochs=30)'."""
-    criteria: str | None = None
-    """Several criteria in place of --criterion, such as 'fisher, l1, dsfp': a fifth of the evaluations compares
-    them on the same joint actions, the best one is searched with."""
-    export: str | None = None
-    """Files to write of the best network, and to check on the test split: onnx, torch, or 'onnx, torch'."""
 
 
 def criteria_of(settings: Any) -> list[str]:

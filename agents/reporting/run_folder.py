@@ -7,6 +7,11 @@
 | `result.json`        | the original, best and greedy networks and the baselines                 |
 | `pruned.safetensors` | the best network; `dsfp_env.load_pruned` reads it                        |
 | `summary.png`        | a picture of the run                                                     |
+| `report.html`        | all of it as a page, made from the other files and `report.json`         |
+| `report.json`        | what the page shows and no other file holds, see `report_data`           |
+| `report-*`           | the pictures of the page, as SVG and PDF                                 |
+| `config.yaml`        | the settings, for `--config`                                             |
+| `tensorboard`        | event files, with `--track tensorboard`                                  |
 | `journal.jsonl`      | what was measured, until the run is at its end, see `journal`            |
 
 Files other than the `.jsonl` appear whole or not at all. A folder without a result, or with that of an interrupted
@@ -33,10 +38,10 @@ from dsfp_env.common.files import append_line, write_whole
 from dsfp_env.common.folders import check_writable, contents, fitting, held, is_held, remove_parts
 from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.versions import check_versions, versions_of
-from dsfp_env.evaluation.executors.chosen import WHERE
+from dsfp_env.evaluation.executors.options import WHERE
 
 PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "pettingzoo", "scikit-learn")
-HOW = ("out", "store", "download", *WHERE)  # settings that results do not depend on
+HOW = ("out", "store", "download", "config", "track", *WHERE)  # settings that results do not depend on
 SETTINGS, EVALUATIONS, JOURNAL, RESULT = "settings.json", "evaluations.jsonl", "journal.jsonl", "result.json"
 SUMMARY = "summary.json"  # of several seeds
 RUNS = "runs"  # the pieces of a study

@@ -15,7 +15,7 @@ equal seeds share data and original network, so two learners with equal seeds ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,25 @@ def interval(
         )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(statistic(*matrices)), float(low), float(high))
+
+
+FEW = 5  # runs: the bootstrap of fewer knows too few values
+
+
+def warning_of_few(runs: Iterable[int]) -> str:
+    """A sentence for tables whose intervals are of fewer than five runs; nothing if none is.
+
+    Args:
+        runs: How many each interval is of.
+    """
+    fewest = min(runs, default=FEW)
+    if fewest >= FEW:
+        return ""
+    what = "one seed has no interval" if fewest < 2 else f"intervals are of {fewest} seeds"
+    return (
+        f"**Warning**: {what}, fewer than {FEW}. A bootstrap of so few is too narrow, and which learner is better "
+        "cannot be told from it; give more --seeds."
+    )
 
 
 def _resampled(scores: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from dsfp_env.common.files import append_line
 from dsfp_env.common.folders import check_writable, named, shared
 from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.progress import Progress
+from dsfp_env.common.progress import shown as shown_one_by_one
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import say
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
@@ -47,8 +49,9 @@ from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.chosen import WHERE, ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE, ExecutorSettings
 from dsfp_env.evaluation.measurement import Measurement
+from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
 from dsfp_env.tasks.loading import check_task, load_task
 from dsfp_env.tasks.task import Task
@@ -183,7 +186,9 @@ class Pieces:
                 )
         for name in names:
             say(f"\n{name}")
+            start = time.monotonic()
             self._study.pieces[name]()
+            say(f"{name}: done in {time.monotonic() - start:.0f} s")
 
 
 class Study:
@@ -377,7 +382,10 @@ class Study:
         progress.close()
         allowed = budget * self.task.graph.costs().macs
         within = [line for line in tried if line["macs"] <= allowed] or tried
-        start_many = partial(evaluator.start_many, workers=1)
+
+        def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
+            return shown_one_by_one(f"{name}, the best again", evaluator.start_many(plans, seed, 1), len(plans))
+
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         best = choose_best(ratios, rewards, env.score, start_many, seed)
         self._write(

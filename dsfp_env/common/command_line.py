@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import tyro
 
 from dsfp_env.common import saying
+from dsfp_env.common.config_files import read_config
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.saying import remark
 from dsfp_env.common.signals import raised_as_ctrl_c
@@ -30,6 +32,9 @@ def run(
     stopped: str = "stopped; the same command goes on from here",
 ) -> int:
     """Read settings from the command line, and work; returns the exit status.
+
+    Where settings have a field ``config``, it names a YAML file with others (`config_files`); what is said on the
+    command line wins.
 
     SIGTERM and SIGHUP are as Ctrl-C. A full or closed standard output does not end the work; the status tells.
 
@@ -65,12 +70,50 @@ def run(
         return _status()
 
 
-def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
+def answer_early(
+    settings: type[Any],
+    description: str | None,
+    more_help: Callable[[Sequence[str]], str] | None = None,
+) -> None:
+    """End the program here if help is all that was asked for, or an option is wrong; for before slow imports.
+
+    Args:
+        settings: As for `run`.
+        description: Likewise.
+        more_help: The arguments -> what comes after the help for them.
+    """
+    saying.begin()
     try:
-        return tyro.cli(settings, prog=_program(), description=description, args=arguments)
+        _parsed(settings, description, None)
+    except InputError as error:
+        remark(f"error: {error}")
+        sys.exit(REFUSED)
+    except SystemExit as end:
+        if not end.code and more_help is not None:
+            saying.say(more_help(sys.argv[1:]), end="")
+        sys.exit((end.code if isinstance(end.code, int) else REFUSED) or _status())
+
+
+def given(name: str, arguments: Sequence[str]) -> str | None:
+    """The last value of an option in arguments, before they are parsed; None if it has none there."""
+    value = None
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        option, equals, joined = word.partition("=")
+        if option == f"--{name}":
+            value = joined if equals else following
+    return value
+
+
+def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
+    has_file = "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
+    file = given("config", sys.argv[1:] if arguments is None else arguments) if has_file else None
+    default: dict[str, Any] = {} if file is None else {"default": read_config(file, settings)}
+    try:
+        found: Any = tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
     except OSError as error:  # it could not print its help
         saying.lose(error)
         raise SystemExit(UNSAID) from error
+    return found if file is None else dataclasses.replace(found, config=None)
 
 
 def _status() -> int:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-# Not of what it was given: they say nothing about a network, a file or a plan.
-_OF_THE_MACHINE: tuple[type[Exception], ...] = (
-    MemoryError,
-    torch.OutOfMemoryError,
-    *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
-)
+import sys
 
 
 def raise_if_of_the_machine(error: BaseException, doing: str, smaller: str = "the batch or the images") -> None:
@@ -23,7 +16,7 @@ def raise_if_of_the_machine(error: BaseException, doing: str, smaller: str = "th
     Raises:
         Exception: The error, of its own type, if it is one of these.
     """
-    if not isinstance(error, _OF_THE_MACHINE):
+    if not isinstance(error, _of_the_machine()):
         return
     if getattr(error, "told", False):  # where it was, already
         raise error
@@ -34,3 +27,10 @@ def raise_if_of_the_machine(error: BaseException, doing: str, smaller: str = "th
         raise error from None
     vars(told)["told"] = True
     raise told from error
+
+
+def _of_the_machine() -> tuple[type[BaseException], ...]:
+    """Not of what it was given: they say nothing about a network, a file or a plan."""
+    torch = sys.modules.get("torch")  # which takes seconds to import; until then it raises nothing
+    names = ("OutOfMemoryError", "AcceleratorError")  # older releases lack some
+    return (MemoryError, *(getattr(torch, name) for name in names if hasattr(torch, name)))

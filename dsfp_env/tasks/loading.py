@@ -18,7 +18,6 @@ from dsfp_env.common.files import check_regular
 from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
-from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 from dsfp_env.training.epochs import shown
@@ -40,67 +39,6 @@ class _NamedTask:
     weights: str | None  # to start from, or to stay with
     recipe: Recipe | None  # of training, if there is any
     fidelity: Fidelity | None  # of an evaluation, if not the default of the network
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """What a command says about its task; the settings of a command inherit it."""
-
-    task: str = "digits"
-    """Network and data: digits; cifar10-NETWORK or cifar100-NETWORK, for example cifar10-vgg16-bn;
-    imagefolder:PATH, a tree of images (train/CLASS/*, test/CLASS/*); or package.module:function that returns a
-    dsfp_env.Task."""
-    task_seed: int | None = None
-    """Splits the data and trains the original network; unless given the seed of the run, or 0 if that has none."""
-    data_root: str | None = None
-    """Where downloaded data sets lie; a directory in the user's cache unless given (digits needs none)."""
-    download: bool = False
-    """Download the data set if it is not there."""
-    network: str | None = None
-    """Of an image folder: a network of dsfp_env.networks or of torchvision; resnet18 unless given."""
-    image_size: int | None = None
-    """Of an image folder: height and width to scale and cut images to."""
-    weights: str | None = None
-    """A file with the trained original network, or torchvision's own: DEFAULT. Else it is trained here."""
-    recipe: str | None = None
-    """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
-    training goes on from them, and there is none unless this is given."""
-    layers: str | None = None
-    """Layers that are left alone, bounded or of one ratio, by agent, module path or pattern, for example
-    'first=keep, conv_2=20-60, features.*=30'; first and last are words."""
-    tie: str | None = None
-    """Layers with one agent, for example 'conv_1+conv_2, blocks.*'."""
-    agents_per: str = "layer"
-    """layer, or set: one agent for layers that are coupled, as the sides of a residual sum are."""
-
-    def given(self) -> dict[str, Any]:
-        """Those options of `load_task` that were said."""
-        names = ("network", "image_size", "weights", "recipe", "download")
-        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
-
-    def seed_of_task(self, seed: int = 0) -> int:
-        """The seed of the task that was said, or else that of the run."""
-        return seed if self.task_seed is None else self.task_seed
-
-    def check(self) -> None:
-        """Refuse what can be told to be wrong before anything is loaded.
-
-        Raises:
-            InputError: If something is.
-        """
-        check_task(self.task, self.given())
-        parse_layers(self.layers or "")
-        choose("agents_per", self.agents_per, dict.fromkeys(AGENTS_PER))
-
-    def load(self, device: str = "auto", seed: int = 0) -> Task:
-        """The task. For the arguments and what is raised see `load_task`."""
-        task = load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
-        return task.with_layers(self.layers, self.tie, self.agents_per) if self.controls() else task
-
-    def controls(self) -> dict[str, Any]:
-        """What was said of layers and their agents."""
-        said = {"layers": self.layers, "tie": self.tie, "agents_per": self.agents_per}
-        return {name: value for name, value in said.items() if value not in (None, "layer")}
 
 
 def load_task(
@@ -246,7 +184,7 @@ def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.d
     elif parsed.weights:
         load_published(network, parsed.network, parsed.weights)
     if parsed.recipe:
-        on_epoch = None if name == "digits" else shown(f"training the original network of {name}")
+        on_epoch = shown(f"training the original network of {name}")
         network = pretrained(network, splits.train.to(device), parsed.recipe, seed, on_epoch)
     architecture = parsed.network, num_classes
     return Task.from_network(

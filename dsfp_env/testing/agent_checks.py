@@ -20,6 +20,7 @@ from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.signatures import BUDGET, is_for_team, takes_budget
 from dsfp_env.environment.lanes import Lane
 from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.testing.checked_agent import ACT, UPDATE, CheckedEach, CheckedLearner, CheckedTeam, make_team
@@ -63,18 +64,20 @@ def check_agent(
     The constructor, ``act`` and ``update`` take the agreed arguments, and do not change them (keeping them is
     fine). Actions lie in their spaces, one for every agent. ``update`` returns None, or numbers by name.
     Deterministic actions can be repeated, and leave no trace in how the learner explores. Equal seeds give equal
-    actions, one at a time and four at a time, and global random generators are left alone (so networks of PyTorch
-    are made inside ``torch.random.fork_rng()``, with a seed drawn from the learner's generator). Whether it learns
-    anything is not looked at.
+    actions, one at a time and four at a time, and global random generators are left alone; but the constructor may
+    seed torch, with ``torch.manual_seed(int(rng.integers(2**63)))`` or with the ``seed`` of a team: wherever
+    learners are made that leaves no trace. What is drawn from torch later comes from a ``torch.Generator`` of its
+    own, or is drawn under ``torch.random.fork_rng()``. Whether it learns anything is not looked at.
 
     It runs on `ToyEnv`: with episodes of one step, of three, and, if actions are levels, with a budget of MACs,
     where ``info["action_mask"]`` tells which levels may be chosen.
 
     Args:
         agent: A class (or function) that makes a learner of one layer from ``(agent, observation_space,
-            action_space, rng)``; or, with an attribute ``team = True``, one of all layers from ``(env, seed)``; or
-            a team that is there already, of which copies are run, without a budget. Of a team that has a loop of
-            its own, ``learn``, only actions are looked at.
+            action_space, rng)``; or, if that is what it takes or it has an attribute ``team = True``, one of all
+            layers from ``(env, seed)``; a parameter ``evaluations`` gets the number of steps. Or a team that is
+            there already, of which copies are run, without a budget. Of a team that has a loop of its own,
+            ``learn``, only actions are looked at.
         actions: ``"levels"`` or ``"box"``; unless given, its attribute ``actions``, or else ``"levels"``.
         env: To run on instead of toys: what a team was made for, or an environment with other observations. It
             takes up to ``6 * steps`` steps. One that cannot be copied takes one joint action at a time only.
@@ -96,7 +99,7 @@ def check_agent(
         raise InputError(f"env is {in_words(env)} and actions {actions!r}: expected a ParallelEnv, or actions.")
     is_object = not inspect.isclass(agent) and hasattr(agent, "act")
     is_repeatable = not is_object or _warned_unless(copy.deepcopy, agent, "copied, so equal runs are not compared")
-    make = _maker(agent, is_object, is_repeatable)
+    make = _maker(agent, is_object, is_repeatable, steps)
     kind = actions or str(getattr(agent, "actions", "levels"))
     envs = [env] if env is not None else _toys(kind, with_budget=masks is not False and not is_object)
     if is_repeatable:
@@ -109,7 +112,7 @@ def check_agent(
             warnings.warn(f"{masked} (masks=True makes this an error, masks=False nothing.)", stacklevel=2)
 
 
-def _maker(agent: Any, is_object: bool, is_copyable: bool) -> Callable[[Env, int], CheckedTeam]:
+def _maker(agent: Any, is_object: bool, is_copyable: bool, steps: int) -> Callable[[Env, int], CheckedTeam]:
     """(env, seed) -> a team of which every call is checked."""
     if is_object:
 
@@ -123,7 +126,8 @@ def _maker(agent: Any, is_object: bool, is_copyable: bool) -> Callable[[Env, int
             f"check_agent got {in_words(agent)}: expected a class with {ACT} and {UPDATE}, a function that makes "
             "such objects, or a team; pass the class itself."
         )
-    return partial(make_team if getattr(agent, "team", False) else CheckedEach, agent)
+    made = partial(agent, **{BUDGET: steps}) if takes_budget(agent) else agent
+    return partial(make_team if is_for_team(agent) else CheckedEach, made)
 
 
 def _warned_unless(works: Callable[[Any], Any], agent: Any, what: str) -> bool:

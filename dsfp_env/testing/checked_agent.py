@@ -9,7 +9,9 @@ from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
+from dsfp_env.common.torch_left_alone import torch_left_alone
 from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.testing.checked_env import Env
 from dsfp_env.testing.checking import CheckError, check_left_alone, difference, global_states, in_words, named
@@ -189,17 +191,27 @@ def _made(make: Callable[..., Any], given: dict[str, Any], source: str) -> Any:
             f"{name}{found}: {expected}; give options defaults, and mark a learner of all layers, made from (env, "
             "seed), by a class attribute team = True."
         )
-    before = global_states()
+    with torch_left_alone():  # as where learners are made to be trained
+        mark = (torch.initial_seed() + 1) % 2**63
+        torch.default_generator.manual_seed(mark)
+        before = global_states()
+        learner = _called(make, given, expected)
+        if torch.initial_seed() != mark:  # it was seeded anew, so what was drawn since is the learner's own
+            before["torch"] = global_states()["torch"]
+        if not hasattr(learner, "learn"):  # otherwise made by another library, as above
+            check_left_alone(before, f"The constructor of {name}", source)
+    return learner
+
+
+def _called(make: Callable[..., Any], given: dict[str, Any], expected: str) -> Any:
+    name = name_of(make)
     try:
-        learner = make(*given.values())
+        return make(*given.values())
     except Exception as error:
         raise CheckError(
             f"{name} could not be made, {named(error)}: {expected} without an exception; if it takes other "
             "actions, say so by a class attribute actions = 'levels' or 'box'."
         ) from error
-    if not hasattr(learner, "learn"):  # as above
-        check_left_alone(before, f"The constructor of {name}", source)
-    return learner
 
 
 def _check_method(

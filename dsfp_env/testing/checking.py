@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
 
+TORCH = " (a constructor may seed torch with a number from there, torch.manual_seed: that leaves no trace)"
 LONGEST_WORDS = 100  # characters of a value in a message
 
 
@@ -106,7 +107,8 @@ def check_left_alone(before: Mapping[str, Any], what: str, draw_from: str) -> No
     if used:
         raise CheckError(
             f"{what} used the global random generator of {' and '.join(used)}: expected that it is left alone, "
-            f"since others use it too, and no seed of ours reaches it; draw from {draw_from} instead."
+            f"since others use it too, and no seed of ours reaches it; draw from {draw_from} instead"
+            f"{TORCH if 'torch' in used else ''}."
         )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import io
+import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
@@ -33,6 +36,8 @@ from dsfp_env.speed.precision import computing
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.augmentation import augment
 from dsfp_env.training.recipes import Recipe
+
+BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 
 
 class Batch(NamedTuple):
@@ -115,16 +120,26 @@ def train(
 
 
 def shown(label: str) -> Callable[[Epoch], None]:
-    """An ``on_epoch`` that prints a line to the standard error stream."""
-    start, first = time.monotonic(), 0
+    """An ``on_epoch`` for who waits: a bar in a terminal; elsewhere a line, at most one in 5 seconds."""
+    start, first, said = time.monotonic(), 0, -math.inf
+    bar: Any = None
 
     def show(epoch: Epoch) -> None:
-        nonlocal first
+        nonlocal first, said, bar
         first = first or epoch.number
-        left = (time.monotonic() - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
         accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
-        line = f"{label}: epoch {epoch.number}/{epoch.of}, loss {epoch.loss:.4f}{accuracy}, {left:.0f} s left"
-        remark(line)
+        found = f"loss {epoch.loss:.4f}{accuracy}"
+        now, ended = time.monotonic(), epoch.number == epoch.of
+        if sys.stderr.isatty():
+            bar = bar or tqdm(total=epoch.of, initial=first - 1, desc=label, unit="epoch")
+            bar.set_postfix_str(found, refresh=False)
+            bar.update()
+            if ended:
+                bar.close()
+        elif ended or now - said >= BETWEEN_LINES:
+            said = now
+            left = (now - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
+            remark(f"{label}: epoch {epoch.number}/{epoch.of}, {found}, {left:.0f} s left")
 
     return show
 

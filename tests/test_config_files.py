@@ -1,0 +1,97 @@
+"""Settings in a YAML file, and what is answered before anything that is slow to import."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.run_settings import RunSettings
+from dsfp_env.common import command_line
+from dsfp_env.common.config_files import read_config, write_config
+from dsfp_env.common.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def parsed(*arguments):
+    found = []
+    assert command_line.run(RunSettings, found.append, None, arguments) == 0
+    return found[0]
+
+
+def test_a_file_is_read_and_the_command_line_wins(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "evaluations: 7\nmacs-budget: 1\nlayers: first=keep\nstore: false\nseed: 3\n"
+    )
+    found = parsed("--config", str(tmp_path / "mine.yaml"), "--seed", "4")
+    expected = RunSettings(evaluations=7, macs_budget=1.0, layers="first=keep", store=False, seed=4)
+    assert found == expected
+
+
+def test_what_is_written_is_read_again_from_file_and_folder(tmp_path):
+    asked = RunSettings(task="mine:make", seeds="0-4", macs_budget=0.3, layers="a=10-20", out="x", config=None)
+    write_config(tmp_path, dataclasses.asdict(asked))
+    expected = dataclasses.replace(asked, out=None)
+    assert read_config(tmp_path, RunSettings) == read_config(tmp_path / "config.yaml", RunSettings) == expected
+    write_config(tmp_path, dataclasses.asdict(RunSettings()))  # it is there: it stays
+    assert parsed(f"--config={tmp_path}") == expected
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_config(tmp_path / "empty.yaml", RunSettings) == RunSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("task: digits\nevaluatons: 5", r"line 2: Unknown setting 'evaluatons'\. Did you mean 'evaluations'\?"),
+        ("\nevaluations: many", "line 2: evaluations is 'many', text: expected a whole number"),
+        ("evaluations: 1.5", "evaluations is 1.5, a number: expected a whole number"),
+        ("store: 1", "store is 1, a whole number: expected true or false"),
+        ("seeds: 3", "seeds is 3, a whole number: expected text or null; put it in quotes, '3'"),
+        ("macs_budget: [1]", "line 1: macs_budget is .1., list: expected a number or null"),
+        ("seed: 1\nseed: 2", "line 2 names 'seed': that was said before"),
+        ("out: here", "names 'out': that is said on the command line only"),
+        ("- 1", "holds no settings: expected YAML"),
+        ("task: [", "cannot be read as settings .while parsing"),
+        ("seed: !!python/object:os.system 1", "cannot be read as settings .could not determine a constructor"),
+        ("a: " + "[" * 5000, "cannot be read as settings"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path, text, sentence):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_config(tmp_path / "mine.yaml", RunSettings)
+
+
+def test_a_file_that_is_none(tmp_path, capsys):
+    for place in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(InputError, match="No such file"):
+            read_config(place, RunSettings)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read as settings"):
+        read_config(tmp_path / "bytes.yaml", RunSettings)
+    assert command_line.run(RunSettings, print, None, ["--config", str(tmp_path / "none.yaml")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_help_needs_no_torch_and_little_time():
+    code = (
+        "import sys, runpy, time\n"
+        "sys.argv = ['train_agents.py', '--help']\n"
+        "try:\n    runpy.run_path('train_agents.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules, time.process_time())\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    code, has_torch, seconds = process.stdout.split()[-3:]
+    assert (code, has_torch) == ("0", "False"), process.stderr
+    assert float(seconds) < 1.5
+    assert "--evaluations INT" in process.stdout
+
+
+def test_the_options_of_a_learner_are_told_with_its_help():
+    command = [sys.executable, "train_agents.py", "--agent", "nsga2", "--help"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0
+    assert "crossover: number from 0 to 1, default 0.9" in process.stdout
+    assert "population: whole number 1 or more, default fits the budget" in process.stdout

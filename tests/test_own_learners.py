@@ -1,0 +1,151 @@
+"""Learners of the user's own: whom they are for, which options they have, what they may do with torch."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+import agents
+from agents.registry import choose_agent, describe
+from agents.reporting.statistics import warning_of_few
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.signatures import is_for_team, options_of
+from dsfp_env.testing import CheckError, check_agent
+from dsfp_env.toy import ToyEnv
+
+
+class Plays:
+    """Plays one level."""
+
+    def act(self, observation, info, *, deterministic=False):
+        return self.level
+
+    def update(self, transition):
+        pass
+
+
+class ForOne(Plays):
+    """Plays one level.
+
+    Args:
+        level: Which one.
+    """
+
+    def __init__(self, agent, observation_space, action_space, rng, level=0, *, evaluations: int = 0):
+        self.level, self.evaluations = level, evaluations
+
+
+class ForAll(Plays):
+    def __init__(self, env, seed, *, evaluations, level=0):
+        self.level, self.evaluations, self.agents = level, evaluations, env.possible_agents
+
+    def act(self, observations, infos, *, deterministic=False):
+        return dict.fromkeys(observations, self.level)
+
+
+class Bare(Plays):
+    level = 0
+
+    def __init__(self, agent, observation_space, action_space, rng):
+        pass
+
+
+def of_any(*args, **options):
+    return ForOne(*args, **options)
+
+
+def test_a_class_for_the_team_is_recognised():
+    assert is_for_team(ForAll)
+    assert is_for_team(lambda env, seed: None)
+    assert is_for_team(lambda env, seed=None, step=1, more=2: None)  # four would do too: its first name decides
+    assert not is_for_team(ForOne)
+    assert not is_for_team(lambda agent, space, actions, rng: None)
+    assert not is_for_team(of_any)
+    assert not is_for_team(functools.partial(ForOne, level=2))
+    of_any_team = functools.partial(of_any)
+    of_any_team.team = True
+    assert is_for_team(of_any_team)
+    assert options_of(ForOne, False) == ("level",)
+    assert options_of(ForAll, True) == ("level",)
+    assert options_of(of_any, False) is None
+
+
+def test_options_and_the_budget_reach_classes_of_ones_own():
+    env = ToyEnv()
+    team = choose_agent("test_own_learners:ForAll(level=3)").make(env, 0, 17)
+    assert (team.level, team.evaluations) == (3, 17)
+    each = choose_agent("test_own_learners:ForOne(level=2)").make(env, 0, 17).learners
+    assert {(one.level, one.evaluations) for one in each.values()} == {(2, 17)}
+    assert agents.train(env, team, 2)[0].actions == dict.fromkeys(env.possible_agents, 3)
+    with pytest.raises(InputError, match=r"Unknown option .* 'levl'\. Did you mean 'level'\?"):
+        choose_agent("test_own_learners:ForOne(levl=2)")
+    with pytest.raises(InputError, match=r"takes no options, and level = 2 came\. Those of a class of your own"):
+        choose_agent("test_own_learners:Bare(level=2)")
+
+
+def test_options_are_told_in_words():
+    text = describe("test_own_learners:ForOne")
+    assert "level: default 0\n      Which one." in text
+    assert "evaluations" not in text  # that is the budget
+    text = describe("q_learning")
+    assert "step_size: number from 0 to 1, default 1.0" in text
+    assert "exploration_steps: whole number 0 or more, default fits the budget" in text
+    assert "It has no options." in describe("random_search")
+    assert "learning_rate: default 0.0003" in describe("ppo")
+    with pytest.raises(InputError, match="Unknown agent"):
+        describe("q_learnin")
+
+
+class Network(Plays):
+    """Seeds torch itself, and leaves what it draws later to a generator of its own."""
+
+    seeded = True
+
+    def __init__(self, agent, observation_space, action_space, rng):
+        if self.seeded:
+            torch.manual_seed(int(rng.integers(2**63)))
+        self.network = torch.nn.Linear(observation_space.shape[0], action_space.n)
+        self.generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+
+    def act(self, observation, info, *, deterministic=False):
+        with torch.no_grad():
+            logits = self.network(torch.from_numpy(np.array(observation)))
+        if deterministic:
+            return int(logits.argmax())
+        return int(torch.multinomial(logits.softmax(0), 1, generator=self.generator))
+
+
+class Unseeded(Network):
+    seeded = False
+
+
+class DrawsLater(Network):
+    def act(self, observation, info, *, deterministic=False):
+        return int(torch.randint(9, (1,)))
+
+
+def test_learners_of_torch_may_seed_it_themselves():
+    check_agent(Network, masks=False)
+    with pytest.raises(
+        CheckError, match=r"The constructor of Unseeded used the global .* of torch.*may seed torch"
+    ):
+        check_agent(Unseeded, masks=False)
+    with pytest.raises(CheckError, match="used the global random generator of torch"):
+        check_agent(DrawsLater, masks=False)
+    check_agent(ForAll, masks=False)
+
+
+def test_making_a_learner_leaves_torch_as_it_was():
+    env, before = ToyEnv(), torch.get_rng_state()
+    first, second = (agents.Independent(Network, env, seed=0).learners["conv_0"].network.weight for _ in range(2))
+    choose_agent("test_own_learners:Network").make(env, 0, 1)
+    assert torch.equal(first, second)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_intervals_of_few_runs_carry_a_warning():
+    assert warning_of_few([5, 100]) == ""
+    assert warning_of_few([]) == ""
+    assert "intervals are of 3 seeds, fewer than 5" in warning_of_few([5, 3])
+    assert "one seed has no interval" in warning_of_few([1])
