@@ -186,4 +186,4 @@ def test_the_sentence_names_file_line_and_field(tmp_path):
         lines = [good, {**good, "seed": 1, change: "x"}]
         (folder / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         with pytest.raises(InputError, match=sentence):
-            leaderboard._read(folder / "a.jsonl", load_table("digits"))
+            leaderboard.runs_in(folder / "a.jsonl", load_table("digits"))

@@ -19,6 +19,7 @@ from dsfp_env import tabulate
 from dsfp_env.common import command_line, folders, versions
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation import workers
+from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.executors.serial import Serial
 
@@ -191,18 +192,19 @@ def test_workers_that_cannot_be_started_are_a_sentence(monkeypatch):
                 "Workers cannot be started .*Too many open files.* the same command goes on, if need be with"
             )
             with pytest.raises(InputError, match=sentence):
-                list(workers.as_done(os.path.basename, {1: "a/b", 2: "c"}, 2))
+                list(as_done(os.path.basename, {1: "a/b", 2: "c"}, Processes(2)))
 
 
 @pytest.mark.parametrize(("asked", "used"), [(1, set()), (2, {2}), (3, {3})])
 def test_workers_of_a_run_are_those_of_difference_credit_too(tmp_path, monkeypatch, asked, used):
     counts = []
 
-    def submit(self, measurement, questions):
-        counts.append(self.count)
-        return Serial().submit(measurement, questions)
+    def begin(self, work, count=None):
+        counts.append(count or self.count)
+        return Serial().begin(work)
 
-    monkeypatch.setattr(Processes, "submit", submit)
+    monkeypatch.setattr(Processes, "begin", begin)
+    monkeypatch.setattr(Processes, "suits", lambda self, crew, count=None: True)
     monkeypatch.setattr(dsfp_env, "load_task", lambda *_, **__: make_tiny_task())
     train_agents.train(
         train_agents.RunSettings(

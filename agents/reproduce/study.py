@@ -17,7 +17,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class StudySettings(ExecutorSettings):
     """CPU threads."""
     out: str | None = None
     """The folder; runs/reproduce-NETWORK unless given."""
-    executor: str = "serial"
+    executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
 
