@@ -13,7 +13,7 @@ from torch import nn
 
 import dsfp_env
 from agents.reporting import figures
-from agents.reporting.html_report import answer, asked, layers_table, write_run
+from agents.reporting.html_report import answer, asked, finish_tables, layers_table, notes, write_run
 from agents.reporting.remaking import ReportSettings, remake
 from agents.reporting.report_data import RunRecord, layers_of, read_run
 from dsfp_env.common.errors import InputError
@@ -136,9 +136,27 @@ def test_names_of_users_are_text_and_nothing_else(tmp_path):
 def test_the_answer_in_one_sentence():
     assert answer(result()) == (
         "2.0 times fewer multiply-adds and 2.2 times fewer parameters, at 89.0% test accuracy, 5.0 points less "
-        "than the original; at as many multiply-adds uniform pruning has 79.0%, random search 79.0%."
+        "than the original; at equal multiply-adds uniform pruning has 79.0%, random search 79.0%."
     )
     assert "within 30% of the multiply-adds" in asked({**result(), "macs_budget": 0.3})
+
+
+def test_a_budget_of_parameters_and_the_finish_are_on_the_page():
+    told = result()
+    drawn = told["baselines"].pop("random_search_equal_macs")
+    told["baselines"]["random_search_equal_params"] = drawn
+    network = {"test_accuracy": 0.91, "validation_accuracy": 0.9, "best_epoch": 3, "epochs": 9}
+    told |= {
+        "params_budget": 0.4,
+        "fine_tuned": {"recipe": "plain(epochs=9)", "networks": {"random_search_equal_params": network}},
+        "exported": {"onnx": {"error": "there is no ONNX"}},
+    }
+    assert "at equal parameters uniform pruning" in answer(told)
+    assert "within 40% of the parameters" in asked(told)
+    (table,) = finish_tables(told)
+    cells = ["random search, equal params", "91.0%", "90.0%", f"{drawn['relative_macs']:.1%}", "3 of 9"]
+    assert (table.caption, table.rows[0].cells) == ("After the long fine-tune, plain(epochs=9).", cells)
+    assert notes(told) == ["Onnx: there is no ONNX."]
 
 
 def test_sensitivity_by_hand():

@@ -10,13 +10,15 @@ from agents.reporting import figures
 from agents.reporting.figure_files import as_svg, inline, write_files
 from agents.reporting.pages import Number, Page, Picture, Row, Section, Table, as_html
 from agents.reporting.report_data import RunRecord, read_run
-from agents.reporting.run_report import LABELS, entries_of
+from agents.reporting.run_report import entries_of, labels_of, of_budget, others
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 
 HTML = "report.html"  # in a run folder
 HEAD = ("", "test acc.", "valid. acc.", "MACs", "params", "filters", "reward")
 NOTE = "not free because"
+EQUALS = {"macs": "multiply-adds", "params": "parameters", "latency": "time"}
+WORDS = EQUALS | {"latency": "time of a forward pass"}
 EXPLAINED = (
     "Accuracies are means over three fine-tunings with seeds that no search has seen; the test split was used for "
     "this table only. It is one run of one seed: differences of a point or less are within luck."
@@ -86,10 +88,10 @@ def page_of(run: RunRecord, pictures: Sequence[Picture]) -> Page:
         Number(f"{best['filters']:,}", f"of {original['filters']:,} filters"),
     ]
     sections = [
-        Section("Networks", [EXPLAINED], [networks_table(result)]),
+        Section("Networks", [EXPLAINED], [networks_table(result), *finish_tables(result)]),
         Section("Pictures", pictures=pictures),
         Section("Layers", tables=[layers_table(run)]),
-        Section("The network", ["The best network is in the folder of the run."], code=LOAD),
+        Section("The network", ["The best network is in the folder of the run.", *notes(result)], code=LOAD),
     ]
     if run.settings or run.versions:
         shown = {name: value for name, value in run.settings.items() if value is not None}
@@ -101,8 +103,13 @@ def page_of(run: RunRecord, pictures: Sequence[Picture]) -> Page:
 
 def asked(result: Mapping[str, Any]) -> str:
     """The question in one sentence."""
-    budget = result.get("macs_budget")
-    within = "" if budget is None else f", within {budget:.0%} of the multiply-adds"
+    budgets = {
+        kind: result[f"{kind}_budget"] for kind in WORDS if result.get(f"{kind}_budget") is not None
+    }  # one, or none
+    within = "".join(
+        f", within {budget if isinstance(budget, str) else f'{budget:.0%}'} of the {WORDS[kind]}"
+        for kind, budget in budgets.items()
+    )
     return (
         f"Asked: which share of its filters every layer of {result['task']} can lose{within}, found by "
         f"{result['agent']} in {result['evaluations']} evaluations (seed {result['seed']}, reward "
@@ -113,25 +120,60 @@ def asked(result: Mapping[str, Any]) -> str:
 def answer(result: Mapping[str, Any]) -> str:
     """What came out in one sentence, beside the yardsticks."""
     best, original = result["best"], result["original"]
-    uniform, drawn = (result["baselines"][name] for name in ("uniform", "random_search_equal_macs"))
+    equal = f"random_search_equal_{of_budget(result)}"
+    uniform, drawn = (result["baselines"][name] for name in ("uniform", equal))
     lost = 100 * (original["test_accuracy"] - best["test_accuracy"])
     change = f"{abs(lost):.1f} points {'less' if lost > 0 else 'more'} than" if abs(lost) >= 0.05 else "as much as"
     return (
         f"{original['macs'] / best['macs']:.1f} times fewer multiply-adds and "
         f"{original['params'] / best['params']:.1f} times fewer parameters, at {best['test_accuracy']:.1%} test "
-        f"accuracy, {change} the original; at as many multiply-adds uniform pruning has "
+        f"accuracy, {change} the original; at equal {EQUALS[of_budget(result)]} uniform pruning has "
         f"{uniform['test_accuracy']:.1%}, random search {drawn['test_accuracy']:.1%}."
     )
 
 
 def networks_table(result: Mapping[str, Any]) -> Table:
     """A row for every network that was measured."""
-    rows = []
+    rows, labels = [], labels_of(result)
     for name, entry in entries_of(result).items():
-        label = LABELS[name]
+        label = labels[name]
         kind = "best" if name == "best" else "yardstick" if label.startswith(" ") else ""
         rows.append(Row([label.strip(), *_cells(entry)], kind))
     return Table(HEAD, rows)
+
+
+def finish_tables(result: Mapping[str, Any]) -> list[Table]:
+    """What the long fine-tune came to, and measured times, where there are such."""
+    entries, labels, tables = entries_of(result), labels_of(result), []
+    if told := result.get("fine_tuned"):
+        rows = [
+            Row(
+                [
+                    labels[name].strip(),
+                    f"{one['test_accuracy']:.1%}",
+                    f"{one['validation_accuracy']:.1%}",
+                    f"{entries[name]['relative_macs']:.1%}",
+                    f"{one['best_epoch']} of {one['epochs']}",
+                ],
+                "best" if name == "best" else "yardstick",
+            )
+            for name, one in told["networks"].items()
+        ]
+        head = ("", *HEAD[1:4], "best epoch")
+        tables.append(Table(head, rows, caption=f"After the long fine-tune, {told['recipe']}."))
+    if "measured_latency" in entries["original"]:
+        keys = "predicted_latency", "measured_latency", "latency_spread"
+        rows = [
+            Row([labels[name].strip(), *(f"{1e3 * entry[key]:.3f}" for key in keys)], "best" * (name == "best"))
+            for name, entry in entries.items()
+        ]
+        tables.append(Table(("", "predicted", "measured", "noise"), rows, caption="ms of a forward pass."))
+    return tables
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Criteria that were compared, and files that were exported."""
+    return [f"{line[0].upper()}{line[1:]}." for line in others(result).splitlines()]
 
 
 def layers_table(run: RunRecord) -> Table:
@@ -162,8 +204,9 @@ def comparison_of(runs: Mapping[str, RunRecord]) -> Page:
     for name, run in runs.items():
         result = run.result
         rows.append(Row([name, *_cells(result["best"])], "best"))
-        for yardstick in ("uniform", "random_search", "random_search_equal_macs"):
-            rows.append(Row([LABELS[yardstick].strip(), *_cells(result["baselines"][yardstick])], "yardstick"))
+        for yardstick in ("uniform", "random_search", f"random_search_equal_{of_budget(result)}"):
+            label = labels_of(result)[yardstick].strip()
+            rows.append(Row([label, *_cells(result["baselines"][yardstick])], "yardstick"))
         rows.append(Row(["original", *_cells(result["original"])], "yardstick"))
     drawn = {
         "rewards": (figures.compared_rewards, "The best reward so far."),

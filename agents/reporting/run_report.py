@@ -35,10 +35,13 @@ def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def labels_of(result: Mapping[str, Any]) -> dict[str, str]:
     """What the entries are called, equal in what the budget is of."""
-    of = next(
-        (word for kind, word in _EQUAL.items() if f"random_search_equal_{kind}" in result["baselines"]), "MACs"
-    )
+    of = _EQUAL.get(of_budget(result), "MACs")
     return {name: label.replace("equal MACs", f"equal {of}") for name, label in LABELS.items()}
+
+
+def of_budget(result: Mapping[str, Any]) -> str:
+    """The kind of cost in which yardsticks are equal."""
+    return next((kind for kind in _EQUAL if f"random_search_equal_{kind}" in result["baselines"]), "macs")
 
 
 def times(result: Mapping[str, Any]) -> str:
