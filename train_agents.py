@@ -27,7 +27,14 @@ from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent
 from agents.reporting import run_report
 from agents.reporting.default_folder import default_folder
-from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.reporting.finals import (
+    Baselines,
+    choose_best,
+    measure,
+    measure_original,
+    measuring_seeds,
+    metric_of,
+)
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.journal import NotThisRun
 from agents.reporting.resuming import go_on, leave
@@ -308,6 +315,7 @@ def run(
 
     result = {
         **summary_of(settings),
+        **metric_of(evaluator),
         "original": measure_original(evaluator, score),
         "best": measured(best),
         "greedy": measured(greedy),

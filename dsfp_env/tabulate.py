@@ -257,6 +257,11 @@ def _part(text: str) -> tuple[int, int]:
 
 def _task(settings: TableSettings) -> Task:
     task = settings.load("cpu")
+    if not task.metric.is_accuracy:
+        raise InputError(
+            f"The metric of the task {task.name!r} is {task.metric.name!r}, and a table counts images that are "
+            "right: expected a task whose metric is accuracy."
+        )
     bounded = [agent for agent, one in task.control.agents.items() if one[1:] != (LOWEST, HIGHEST)]
     if bounded:
         raise InputError(

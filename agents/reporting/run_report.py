@@ -33,11 +33,14 @@ def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def table(result: Mapping[str, Any]) -> str:
     """One row per network."""
     entries = entries_of(result)
-    lines = [f"{'':<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"]
+    metric = result.get("metric", {}).get("name", "")
+    lines = [
+        f"{metric:<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"
+    ]
     for name, entry in entries.items():
         ratios = " ".join(f"{ratio:3.0f}" for ratio in entry["ratios"].values())
         lines.append(
-            f"{LABELS[name]:<28}{entry['test_accuracy']:>8.1%}{entry['validation_accuracy']:>8.1%}"
+            f"{LABELS[name]:<28}{_shown(entry, 'test'):>8}{_shown(entry, 'validation'):>8}"
             f"{entry['relative_macs']:>8.1%}{entry['params']:>10,}{entry['filters']:>9}{entry['reward']:>9.4f}  "
             f"{ratios}"
         )
@@ -47,6 +50,12 @@ def table(result: Mapping[str, Any]) -> str:
             f"{volume['random_search']:.3f} of random search"
         )
     return "\n".join(lines)
+
+
+def _shown(entry: Mapping[str, Any], split: str) -> str:
+    """Accuracy, or the metric in its own units."""
+    value = entry.get(f"{split}_metric")
+    return f"{entry[f'{split}_accuracy']:.1%}" if value is None else f"{value:.4g}"
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

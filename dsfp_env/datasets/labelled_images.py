@@ -19,7 +19,7 @@ class LabelledImages(NamedTuple):
     """One split, resident in memory."""
 
     images: torch.Tensor  # [N, C, H, W], float32
-    labels: torch.Tensor  # [N], int64
+    labels: torch.Tensor  # [N] int64; or targets of another form: masks [N, H, W] int64, numbers [N, ...] float32
 
     def to(self, device: torch.device) -> LabelledImages:
         """The same split on a device; images and labels need not be on the same one before.
@@ -51,7 +51,8 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
 
     Args:
         data: A pair of tensors ``(images [N, ...], labels [N])``, or a map-style torch ``Dataset`` of
-            ``(image tensor, int label)`` pairs. Labels are brought to the device of the images.
+            ``(image tensor, int label)`` pairs. In place of labels there may be masks ``[N, H, W]`` of integers,
+            or numbers ``[N, ...]`` of floats. They are brought to the device of the images.
         split: The name of the split, for messages.
 
     Raises:
@@ -66,14 +67,18 @@ def as_labelled_images(data: Any, split: str) -> LabelledImages:
             "pairs or a pair of tensors (images [N, C, H, W], labels [N])."
         )
     images, labels = data
-    if len(images) == 0 or labels.shape != images.shape[:1] or labels.is_floating_point():
+    if len(images) == 0 or labels.shape[:1] != images.shape[:1] or labels.is_complex():
         raise InputError(
             f"The {split} split has images of shape {tuple(images.shape)} and {labels.dtype} labels of shape "
-            f"{tuple(labels.shape)}: expected images [N, C, H, W] and integer labels [N] with N > 0."
+            f"{tuple(labels.shape)}: expected images [N, C, H, W] and integer labels [N] with N > 0 (or masks "
+            "[N, H, W], or numbers [N, ...])."
         )
-    images, labels = images.to(torch.float32), labels.to(images.device, torch.int64)
+    kind = torch.float32 if labels.is_floating_point() else torch.int64
+    images, labels = images.to(torch.float32), labels.to(images.device, kind)
     if not torch.isfinite(images).all():
         raise InputError(f"The {split} split has NaN or infinite pixels: remove or repair those images.")
+    if labels.is_floating_point() and not torch.isfinite(labels).all():
+        raise InputError(f"The {split} split has NaN or infinite targets: remove or repair those images.")
     if ours:  # in random order already
         return LabelledImages(images, labels)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(images.device)

@@ -24,6 +24,8 @@ from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
+from dsfp_env.training.metrics import Metric
+from dsfp_env.training.objectives import AUTO, Objective, check_targets, objective_of, on_device
 from dsfp_env.training.teacher import Teacher
 
 
@@ -43,6 +45,7 @@ class Task:
     graph: ChannelGraph
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
     architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
+    objective: Objective = field(default_factory=Objective)  # what the networks are trained for and judged by
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -57,14 +60,22 @@ class Task:
         device: str = "auto",
         fidelity: Fidelity | None = None,
         architecture: tuple[str, int] | None = None,
+        *,
+        metric: Any = None,
+        loss: Any = None,
+        distillation: Any = AUTO,
+        ignore_index: int | None = None,
     ) -> Task:
         """A task of the user's own.
 
         Args:
-            network: A trained network that maps an image batch to logits; it is copied, not changed. The copy is
-                computed in float32 (faster where a `Fidelity` says so), whatever the type of its parameters.
+            network: A trained network that maps an image batch to logits, or to one tensor of other answers; it
+                is copied, not changed. The copy is computed in float32 (faster where a `Fidelity` says so),
+                whatever the type of its parameters.
             train: A torch ``Dataset`` of (image tensor, int label) pairs, or a pair of tensors
-                ``(images [N, C, H, W], labels [N])``.
+                ``(images [N, C, H, W], labels [N])``. In place of labels: masks ``[N, H, W]``, for logits
+                ``[N, classes, H, W]``; numbers ``[N, ...]``, for answers of that shape; or, with a loss and a
+                metric, any tensor ``[N, ...]``.
             validation: The same, for rewards. It must be no part of ``test``.
             test: The same, for the report at the end of a run.
             name: For tables and files.
@@ -72,10 +83,20 @@ class Task:
             fidelity: The work of one evaluation, if not `distillation.default_fidelity`.
             architecture: Name and number of classes for `networks.make_network`, if that makes such a network;
                 then pruned networks can be loaded without the task.
+            metric: What is maximised: a name in `training.metrics.METRICS`, a `Metric`, a function of (outputs,
+                targets) from 0 to 1, or an object as torchmetrics has them. Unless given: accuracy, for masks the
+                mean intersection over union, for numbers the squared error.
+            loss: What the networks are trained for: a function of (outputs, targets) that gives the mean over the
+                images, a scalar. Unless given: cross entropy, for numbers the squared error.
+            distillation: ``"classification"``, ``"dense"``, ``"regression"``, or a function of (student's answers,
+                teacher's answers) that gives a scalar; None: no teacher. Unless given, what fits; see
+                `training.objectives`.
+            ignore_index: In masks, the value of positions that do not count.
 
         Raises:
             InputError: If a split cannot be read or does not fit the network, the network cannot be traced, or
-                none of its convolutions can lose filters.
+                none of its convolutions can lose filters; or if what was said of metric, loss or distillation does
+                not fit.
         """
         place = choose_device(device)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
@@ -86,20 +107,29 @@ class Task:
         if not graph.layers:
             reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items())
             raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
-        num_classes = _num_classes(network, splits.train.images[:1])
-        for split, (_, labels) in zip(Splits._fields, splits, strict=True):
-            lowest, highest = int(labels.min()), int(labels.max())
-            if not 0 <= lowest <= highest < num_classes:
-                raise InputError(
-                    f"The {split} labels run from {lowest} to {highest}, and the network answers {num_classes} "
-                    f"logits: expected labels in [0, {num_classes - 1}]."
-                )
-        return cls(name, network, *splits, graph, fidelity or default_fidelity(network), architecture)
+        outputs = _answers(network, splits.train.images[:2])
+        splits = Splits(*(_shaped_as(outputs, part) for part in splits))
+        objective = objective_of(
+            outputs,
+            splits.train.labels,
+            metric=metric,
+            loss=on_device(loss, place),
+            distillation=distillation,
+            ignore_index=ignore_index,
+        )
+        for split, (_, targets) in zip(Splits._fields, splits, strict=True):
+            check_targets(split, outputs, targets, objective)
+        return cls(name, network, *splits, graph, fidelity or default_fidelity(network), architecture, objective)
 
     @property
     def device(self) -> torch.device:
         """Where the network and the splits are."""
         return self.train.images.device
+
+    @property
+    def metric(self) -> Metric:
+        """What is maximised, with its name, its worst and its best value; outcomes call it accuracy, scaled."""
+        return self.objective.metric
 
     def with_layers(self, layers: Any = None, tie: Any = None, agents_per: str = "layer") -> Task:
         """The same task with other agents: some layers left alone or bounded, several with one agent.
@@ -153,7 +183,7 @@ class Task:
     @cached_property
     def fingerprint(self) -> str | None:
         """Hash of what an evaluation sees of the task; None if it cannot be told. See `fingerprints`."""
-        return fingerprint(self.network, self.train, self.validation)
+        return fingerprint(self.network, self.train, self.validation, self.objective)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         return self  # nothing in it changes
@@ -174,19 +204,18 @@ class Task:
         """What ``Fidelity(precision="auto")`` means here.
 
         That is bfloat16, if the device and the size of the network suit it, and the network bears it: the largest
-        logit of nearly all of a few images stays the largest.
+        logit of nearly all of a few images stays the largest; see `Objective.agree`.
         """
         if not suits_bfloat16(self.device, self.graph.costs().macs):
             return "float32"
         images = self.train.images[:64]
-        exact = compute_logits(self.network, images).argmax(1)
+        exact = compute_logits(self.network, images)
         try:
             rounded = compute_logits(self.network, images, precision="bfloat16")
         except RuntimeError as error:  # an operation that there is not
             raise_if_of_the_machine(error, "trying bfloat16")
             return "float32"
-        agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
-        return "bfloat16" if agree else "float32"
+        return "bfloat16" if self.objective.agree(exact, rounded) else "float32"
 
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
         """The batches of distillation for a seed, with the original network's answers; see `training.teacher`."""
@@ -224,22 +253,32 @@ def score_filters(
         num_batches=num_batches,
         batch_size=batch_size,
         seed=seed,
+        objective=task.objective,
     )
 
 
-def _num_classes(network: nn.Module, images: torch.Tensor) -> int:
-    """How many logits a network answers for each image."""
+def _answers(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network answers to a few images, ``[n, ...]`` float32."""
     with torch.no_grad():
-        logits = network(images)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.is_complex():
-        came = f"a {type(logits).__name__}"
-        if isinstance(logits, torch.Tensor):
-            came = f"{'complex ' * logits.is_complex()}shape {tuple(logits.shape)}"
+        answers = network(images)
+    if not isinstance(answers, torch.Tensor) or answers.shape[:1] != images.shape[:1] or answers.is_complex():
+        came = f"a {type(answers).__name__}"
+        if isinstance(answers, torch.Tensor):
+            came = f"{'complex ' * answers.is_complex()}shape {tuple(answers.shape)}"
         raise InputError(
-            f"{type(network).__name__} answers {came}: expected logits [N, classes], as tasks are classification. "
-            "Give a module whose forward returns them; ChannelGraph takes any."
+            f"{type(network).__name__} answers {came} to {len(images)} images: expected logits [N, classes], or "
+            "one tensor [N, ...] of other answers. Give a module whose forward returns them; ChannelGraph takes "
+            "any."
         )
-    return logits.shape[1]
+    return answers.float()
+
+
+def _shaped_as(answers: torch.Tensor, split: LabelledImages) -> LabelledImages:
+    """A split whose targets have the shape of the answers, if both are one number for an image."""
+    targets = split.labels
+    if targets.is_floating_point() and answers[0].numel() == targets[0].numel() == 1:
+        targets = targets.view(len(targets), *answers.shape[1:])
+    return split._replace(labels=targets)
 
 
 def _ready(network: nn.Module, place: torch.device) -> nn.Module:

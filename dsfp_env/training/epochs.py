@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
@@ -30,17 +29,18 @@ from dsfp_env.common.saying import remark
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
-from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.augmentation import augment
+from dsfp_env.training.objectives import Objective
 from dsfp_env.training.recipes import Recipe
 
 
 class Batch(NamedTuple):
     """What a loss may look at."""
 
-    logits: torch.Tensor  # [N, classes], float32
+    logits: torch.Tensor  # [N, classes], or answers [N, ...] of another form; float32
     images: torch.Tensor  # [N, C, H, W], as the network saw them
-    labels: torch.Tensor  # [N] int64, or [N, classes] after mixup
+    labels: torch.Tensor  # [N] int64, or [N, classes] after mixup; or targets [N, ...]
     epoch: int  # from 0
     number: int  # in the epoch, from 0
     done: float  # the share of the training that is over, in [0, 1)
@@ -52,7 +52,7 @@ class Epoch(NamedTuple):
     number: int  # from 1
     of: int
     loss: float  # mean over the batches
-    accuracy: float | None  # on the validation split, if there is one
+    accuracy: float | None  # the metric, scaled to [0, 1], on the validation split, if there is one
 
 
 Loss = Callable[[Batch], torch.Tensor]
@@ -72,6 +72,7 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     about: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
 ) -> list[Epoch]:
     """Train a network in place; it ends in evaluation mode.
 
@@ -80,24 +81,24 @@ def train(
         images: The training split; it is brought to the network's device.
         recipe: How to train.
         seed: Chooses the batches, varies the images, and drives dropout if the network has any.
-        loss: Of a batch, a scalar; the cross entropy with the recipe's label smoothing unless given.
+        loss: Of a batch, a scalar; that of the objective with the recipe's label smoothing unless given.
         validation: If given, the network ends with the weights of the epoch that was best on it. It is brought
             to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
         on_epoch: Called after every epoch.
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
         about: What else makes this training what it is, for the checkpoint; plain values.
+        objective: Its loss, and its metric for the best epoch; that of classification unless given.
 
     Returns:
         What every epoch brought, also those before the checkpoint.
 
     Raises:
-        InputError: If the checkpoint is not of this training.
+        InputError: If the checkpoint is not of this training, or the recipe does not suit the targets.
     """
-    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}))
-    loss = loss or (
-        lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
-    )
+    learned = objective or Objective()
+    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}), learned)
+    loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
     with own_random_numbers(run.device, seed):
@@ -141,10 +142,12 @@ class _Training:
         seed: int,
         checkpoint: Path | None,
         about: dict[str, Any],
+        objective: Objective,
     ) -> None:
         self.device = device_of(network, images.images.device)
         images = images.to(self.device)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
+        self.objective = objective
         self.identity: dict[str, Any] = {
             "recipe": asdict(recipe),
             "seed": seed,
@@ -185,9 +188,10 @@ class _Training:
         return float(losses.mean())
 
     def measure(self, validation: LabelledImages) -> float:
-        """Accuracy on the validation split; the weights are kept if it is the best so far."""
+        """The scaled metric on the validation split; the weights are kept if it is the best so far."""
         with self._precision():
-            accuracy = measure_accuracy(self.network, validation)
+            value = measure_metric(self.network, validation, self.objective.metric)
+        accuracy = self.objective.metric.scaled(value)
         if accuracy > max((epoch.accuracy or 0.0 for epoch in self.history), default=-1.0):
             self.best = copy.deepcopy(self.network.state_dict())
         return accuracy
