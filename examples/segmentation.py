@@ -63,8 +63,15 @@ def make_task(data_root: str | None = None, device: str = "auto", seed: int = 0)
         optimizer.step()
     fidelity = dsfp_env.Fidelity(batch_size=32, learning_rate=1e-2, precision="float32")  # of small images
     return dsfp_env.Task.from_network(
-        *(network, train, validation, test),
-        **dict(name="ink", device=device, fidelity=fidelity, metric="miou", ignore_index=IGNORED),
+        network,
+        train,
+        validation,
+        test,
+        name="ink",
+        device=device,
+        fidelity=fidelity,
+        metric="miou",
+        ignore_index=IGNORED,
     )
 
 

@@ -24,7 +24,7 @@ from dsfp_env.common.devices import choose_device, has_float64
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.decoding import decode_image
-from dsfp_env.datasets.labelled_images import as_labelled_images
+from dsfp_env.datasets.reading import read_split
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
@@ -174,7 +174,7 @@ def a_move(monkeypatch, error, tmp_path, tiny):
 
 
 def a_data_set(monkeypatch, error, tmp_path, tiny):
-    as_labelled_images(Failing(error), "train")
+    read_split(Failing(error), "train")
 
 
 def cifar_files_there(monkeypatch, error, tmp_path, tiny):

@@ -55,7 +55,7 @@ def table(result: Mapping[str, Any]) -> str:
 def _shown(entry: Mapping[str, Any], split: str) -> str:
     """Accuracy, or the metric in its own units."""
     value = entry.get(f"{split}_metric")
-    return f"{entry[f'{split}_accuracy']:.1%}" if value is None else f"{value:.4g}"
+    return f"{entry[f'{split}_accuracy']:.1%}" if value is None else f"{value:.3g}"
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -161,7 +161,10 @@ class Measurement:
 
     def _measured(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> Outcome:
         (accuracy,) = self.accuracies(network, self.validation)
-        latency = self.latency.measure(network, self.validation.images).seconds if self.latency else None
+        latency = None
+        if self.latency:
+            images = self.validation.images[: self.latency.batch_size]
+            latency = self.latency.measure(network, images).seconds
         return self.outcome(keep, accuracy, latency)
 
 

@@ -35,6 +35,7 @@ SOURCES = (
     "channels/coupling.py",
     "channels/cutting.py",
     "datasets/labelled_images.py",
+    "datasets/on_demand.py",
     "common/devices.py",
     "common/repeatable.py",
     "common/forwards.py",

@@ -61,7 +61,8 @@ def described(one: Any, depth: int = 0) -> str:
 def _named(one: Any) -> str:
     """The name of a function or a class, and the source that it comes with."""
     module = one.__module__ or "builtins"
-    if module.partition(".")[0] in _LIBRARIES:
+    made = isinstance(one, types.FunctionType) and module == "builtins"  # by `exec`
+    if module.partition(".")[0] in _LIBRARIES and not made:
         return f"{module}.{one.__qualname__}"
     inspect.getsource(one)  # a module's file need not hold what says that it is of the module
     return f"{module}.{one.__qualname__}: {inspect.getsource(sys.modules[module])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,15 +17,18 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
-from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
+from dsfp_env.datasets.labelled_images import LabelledImages, Splits
+from dsfp_env.datasets.reading import read_split
 from dsfp_env.speed.layout import settle_layout
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
+from dsfp_env.training.augmentation import movable
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
 from dsfp_env.training.metrics import Metric
 from dsfp_env.training.objectives import AUTO, Objective, check_targets, objective_of, on_device
+from dsfp_env.training.recipes import Recipe, suited
 from dsfp_env.training.teacher import Teacher
 
 
@@ -46,6 +49,8 @@ class Task:
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
     architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
     objective: Objective = field(default_factory=Objective)  # what the networks are trained for and judged by
+    augment: Any = None  # of (image, target): varies those of a long training
+    flips: bool = False  # whether mirror images are like the images
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -65,6 +70,11 @@ class Task:
         loss: Any = None,
         distillation: Any = AUTO,
         ignore_index: int | None = None,
+        transform: Any = None,
+        augment: Any = None,
+        flips: bool = False,
+        memory_share: float = 0.5,
+        workers: int = 0,
     ) -> Task:
         """A task of the user's own.
 
@@ -72,10 +82,10 @@ class Task:
             network: A trained network that maps an image batch to logits, or to one tensor of other answers; it
                 is copied, not changed. The copy is computed in float32 (faster where a `Fidelity` says so),
                 whatever the type of its parameters.
-            train: A torch ``Dataset`` of (image tensor, int label) pairs, or a pair of tensors
-                ``(images [N, C, H, W], labels [N])``. In place of labels: masks ``[N, H, W]``, for logits
-                ``[N, classes, H, W]``; numbers ``[N, ...]``, for answers of that shape; or, with a loss and a
-                metric, any tensor ``[N, ...]``.
+            train: A torch ``Dataset`` of (image tensor, int label) pairs, a ``DataLoader``, a pair of tensors
+                ``(images [N, C, H, W], labels [N])``, or an iterable of pairs or batches, which is read into
+                memory. In place of labels: masks ``[N, H, W]``, for logits ``[N, classes, H, W]``; numbers
+                ``[N, ...]``, for answers of that shape; or, with a loss and a metric, any tensor ``[N, ...]``.
             validation: The same, for rewards. It must be no part of ``test``.
             test: The same, for the report at the end of a run.
             name: For tables and files.
@@ -92,6 +102,14 @@ class Task:
                 teacher's answers) that gives a scalar; None: no teacher. Unless given, what fits; see
                 `training.objectives`.
             ignore_index: In masks, the value of positions that do not count.
+            transform: Of a batch of images as they come: makes them what the network takes, as
+                ``torchvision.transforms.v2.Compose`` does. It must not be random.
+            augment: Of (image, target): varies them in a long training (`fine_tuning.distil`), in place of shifts
+                and mirror images, as the random transforms of torchvision v2 do.
+            flips: Whether mirror images are like the images, so that long trainings may use them.
+            memory_share: Of the memory that is free, the share that a split may take, as float32; what is larger
+                stays where it is and is read batch by batch (`datasets.reading`).
+            workers: Processes that read data sets ahead.
 
         Raises:
             InputError: If a split cannot be read or does not fit the network, the network cannot be traced, or
@@ -100,7 +118,8 @@ class Task:
         """
         place = choose_device(device)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
-        splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
+        read = partial(read_split, transform=transform, memory_share=memory_share, workers=workers)
+        splits = Splits(*(read(part, split, place) for split, part in parts))
         network = _ready(network, place)
         graph = ChannelGraph.trace(network, splits.train.images[:1])
         settle_layout(network, splits.train.images[:2])
@@ -119,7 +138,17 @@ class Task:
         )
         for split, (_, targets) in zip(Splits._fields, splits, strict=True):
             check_targets(split, outputs, targets, objective)
-        return cls(name, network, *splits, graph, fidelity or default_fidelity(network), architecture, objective)
+        return cls(
+            name,
+            network,
+            *splits,
+            graph,
+            fidelity or default_fidelity(network),
+            architecture,
+            objective,
+            augment,
+            flips,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +159,12 @@ class Task:
     def metric(self) -> Metric:
         """What is maximised, with its name, its worst and its best value; outcomes call it accuracy, scaled."""
         return self.objective.metric
+
+    def suited(self, recipe: Recipe) -> Recipe:
+        """A recipe with the shifts and mirror images that suit the images, where it does not say them."""
+        objective = self.objective
+        moves = movable(self.train.labels, objective.ignore_index, objective.own_loss is not None)
+        return suited(recipe, self.train.images.shape[-1] if moves else 0, self.flips and moves)
 
     def with_layers(self, layers: Any = None, tie: Any = None, agents_per: str = "layer") -> Task:
         """The same task with other agents: some layers left alone or bounded, several with one agent.

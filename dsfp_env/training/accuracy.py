@@ -11,6 +11,7 @@ from dsfp_env.speed.precision import computing, laid_out
 from dsfp_env.training.metrics import ACCURACY, Metric
 
 _LARGE, _IN_CACHE = 512, 128
+_OF_A_LARGE_IMAGE = 3 * 224 * 224
 
 
 @torch.no_grad()
@@ -20,7 +21,7 @@ def compute_logits(
     """Answers ``[N, ...]`` to images ``[N, C, H, W]``, on its device; puts the network in evaluation mode."""
     network.eval()
     device = device_of(network, images.device)
-    batches = images.split(batch_size or _batch_size(precision, device))
+    batches = images.split(batch_size or _batch_size(precision, device, images[:1].numel()))
     with computing(precision, device):
         batches = [network(laid_out(batch.to(device), precision, network)) for batch in batches]
     return torch.cat(batches).float()
@@ -40,7 +41,7 @@ def measure_metric(network: nn.Module, split: LabelledImages, metric: Metric, pr
     """
     network.eval()
     device = device_of(network, split.images.device)
-    size = _batch_size(precision, device)
+    size = _batch_size(precision, device, split.images[:1].numel())
     running = metric.begin()
     with computing(precision, device):
         for images, targets in zip(split.images.split(size), split.labels.split(size), strict=True):
@@ -50,6 +51,14 @@ def measure_metric(network: nn.Module, split: LabelledImages, metric: Metric, pr
     return running.value()
 
 
-def _batch_size(precision: str, device: torch.device) -> int:
-    """A fast one: as units for bfloat16 are fed from the CPU's cache, activations had better stay there."""
+def _batch_size(precision: str, device: torch.device, numbers: int) -> int:
+    """A fast one: as units for bfloat16 are fed from the CPU's cache, activations had better stay there.
+
+    Args:
+        precision: Of the network.
+        device: Where it is.
+        numbers: Of one image; of large ones fewer are taken together.
+    """
+    if numbers > _OF_A_LARGE_IMAGE:
+        return max(1, _IN_CACHE * _OF_A_LARGE_IMAGE // numbers)
     return _IN_CACHE if precision == "bfloat16" and device.type == "cpu" else _LARGE

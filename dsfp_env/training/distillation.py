@@ -30,6 +30,7 @@ from dsfp_env.common.devices import MOST_THREADS, fused
 from dsfp_env.common.errors import check_differentiable, check_ranges
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.norm_kernel import KERNELS
 from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
@@ -189,9 +190,10 @@ def fine_tune(
     ).tolist()
     student.train()
     with own_random_numbers(device, seed), _fast(student, fidelity, train):
-        for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
+        images = batches_of(train.images, transfer_set.indices)
+        for batch, indices, teacher_logits, weight in zip(images, *transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
-                logits = student(laid_out(train.images[indices], fidelity.precision, student))
+                logits = student(laid_out(batch, fidelity.precision, student))
             loss = distillation_loss(
                 logits.float(),
                 teacher_logits,

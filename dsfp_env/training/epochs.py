@@ -27,12 +27,13 @@ from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.saying import remark
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
 from dsfp_env.training.accuracy import measure_metric
-from dsfp_env.training.augmentation import augment
-from dsfp_env.training.objectives import Objective
-from dsfp_env.training.recipes import Recipe
+from dsfp_env.training.augmentation import Augment, augment, augment_as_told, augment_masks, movable
+from dsfp_env.training.objectives import NOT_A_CLASS, Objective
+from dsfp_env.training.recipes import Recipe, suited
 
 
 class Batch(NamedTuple):
@@ -73,6 +74,7 @@ def train(
     checkpoint: Path | None = None,
     about: Mapping[str, Any] | None = None,
     objective: Objective | None = None,
+    vary: Augment | None = None,
 ) -> list[Epoch]:
     """Train a network in place; it ends in evaluation mode.
 
@@ -89,6 +91,8 @@ def train(
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
         about: What else makes this training what it is, for the checkpoint; plain values.
         objective: Its loss, and its metric for the best epoch; that of classification unless given.
+        vary: Of (image, target): what varies them, in place of the recipe's shifts and mirror images; see
+            `augmentation.augment_as_told`.
 
     Returns:
         What every epoch brought, also those before the checkpoint.
@@ -97,7 +101,7 @@ def train(
         InputError: If the checkpoint is not of this training, or the recipe does not suit the targets.
     """
     learned = objective or Objective()
-    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}), learned)
+    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}), learned, vary)
     loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
@@ -143,11 +147,15 @@ class _Training:
         checkpoint: Path | None,
         about: dict[str, Any],
         objective: Objective,
+        vary: Augment | None,
     ) -> None:
         self.device = device_of(network, images.images.device)
         images = images.to(self.device)
+        width = images.images.shape[-1] if _movable(images.labels, objective) else 0
+        recipe = suited(recipe, width, flips=False)
+        _check_targets(recipe, images.labels, objective, vary)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
-        self.objective = objective
+        self.objective, self.vary = objective, vary
         self.identity: dict[str, Any] = {
             "recipe": asdict(recipe),
             "seed": seed,
@@ -172,8 +180,10 @@ class _Training:
         self.network.train()
         order = torch.randperm(len(self.images.labels), generator=self.rng)[: self.batches * self.batch_size]
         losses = torch.zeros(self.batches, device=device)
-        for number, indices in enumerate(order.view(-1, self.batch_size).to(device)):
-            images, labels = self._vary(self.images.images[indices], self.images.labels[indices])
+        places = order.view(-1, self.batch_size).to(device)
+        read = batches_of(self.images.images, places)
+        for number, (batch, indices) in enumerate(zip(read, places, strict=True)):
+            images, labels = self._vary(batch, self.images.labels[indices])
             with self._precision():
                 logits = self.network(images)
             epoch = len(self.history)
@@ -261,10 +271,17 @@ class _Training:
 
     def _vary(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         recipe = self.recipe
-        if images.dim() == 4:
-            images = augment(images, recipe.shift, recipe.flip, self.rng)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+        shift, flip = recipe.shift or 0, bool(recipe.flip)
+        if self.vary is not None:
+            images, labels = augment_as_told(images, labels, self.vary, self.rng)
+        elif images.dim() == 4 and labels.dim() > 2 and not labels.is_floating_point():
+            ignored = self.objective.ignore_index
+            empty = NOT_A_CLASS if ignored is None else ignored
+            images, labels = augment_masks(images, labels, shift, flip, self.rng, empty)
+        elif images.dim() == 4:
+            images = augment(images, shift, flip, self.rng)
+        if images.dim() == 4 and self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         if recipe.mixup:
             from torchvision.transforms import v2  # takes seconds
 
@@ -277,6 +294,30 @@ class _Training:
 
     def _precision(self) -> torch.autocast:
         return computing(self.recipe.precision, self.device)
+
+
+def _check_targets(recipe: Recipe, targets: torch.Tensor, objective: Objective, vary: Augment | None) -> None:
+    """Refuse a recipe that would make targets wrong.
+
+    Raises:
+        InputError: If it mixes what are no labels, or moves images whose targets it cannot move.
+    """
+    labels = targets.dim() == 1 and not targets.is_floating_point()
+    if recipe.mixup and not labels:
+        raise InputError(
+            f"The recipe has mixup={recipe.mixup}, which mixes labels, and targets are {targets.dtype} of shape "
+            f"{tuple(targets.shape)}: expected mixup=0 with them."
+        )
+    if vary is None and (recipe.shift or recipe.flip) and not _movable(targets, objective):
+        raise InputError(
+            f"The recipe has shift={recipe.shift} and flip={recipe.flip}, and what becomes of targets "
+            f"{targets.dtype} of shape {tuple(targets.shape)} then is not known: expected shift=0 and flip=False, "
+            "augment=, a function that moves both, or for masks ignore_index=, what comes in from outside."
+        )
+
+
+def _movable(targets: torch.Tensor, objective: Objective) -> bool:
+    return movable(targets, objective.ignore_index, objective.own_loss is not None)
 
 
 def _digest(content: bytes) -> bytes:

@@ -20,6 +20,7 @@ from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import layout_of
 from dsfp_env.speed.precision import computing
 from dsfp_env.training import epochs
+from dsfp_env.training.augmentation import Augment
 from dsfp_env.training.distillation import distillation_loss, unfreeze
 from dsfp_env.training.epochs import Batch, Epoch
 from dsfp_env.training.objectives import Objective
@@ -40,6 +41,7 @@ def distil(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     objective: Objective | None = None,
+    augment: Augment | None = None,
 ) -> list[Epoch]:
     """Fine-tune a slim network in place.
 
@@ -58,6 +60,7 @@ def distil(
         on_epoch: Called after every epoch.
         checkpoint: A file for the state after every epoch; see `epochs.train`.
         objective: What is learned, ``task.objective``; that of classification unless given.
+        augment: What varies images and targets in place of the recipe, ``task.augment``; see `epochs.train`.
 
     Returns:
         What every epoch brought.
@@ -87,6 +90,7 @@ def distil(
         on_epoch=on_epoch,
         checkpoint=checkpoint,
         objective=objective,
+        vary=augment,
     )
     answers.close()
     return history

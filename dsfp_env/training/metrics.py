@@ -192,7 +192,8 @@ def _number(came: Any, name: str) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"The metric {name!r} gave {came!r}: expected a finite number for any network.")
+        came = f"a tensor of shape {tuple(came.shape)}" if isinstance(came, torch.Tensor) else repr(came)
+        raise InputError(f"The metric {name!r} gave {came}: expected a finite number for any network.")
     return value
 
 

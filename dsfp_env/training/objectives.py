@@ -189,7 +189,7 @@ def objective_of(
         )
     answers = "regression" if form == "own" else form
     if isinstance(distillation, str) and distillation != AUTO:
-        answers = choose("distillation", distillation, dict.fromkeys(FORMS))
+        answers = choose("distillation", distillation, {form: form for form in FORMS})
         if (answers == "classification") != (outputs.dim() == 2) and answers != "regression":
             raise InputError(
                 f"The distillation {answers!r} came for answers {tuple(outputs.shape[1:])} of an image: expected "

@@ -18,6 +18,7 @@ from dsfp_env.common.errors import InputError, check_ranges
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "warm_restarts", "steps")
 PRECISIONS = ("float32", "bfloat16")
+_LARGEST_SHIFT = 4  # pixels: what is usual for CIFAR, an eighth of its width
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Recipe:
     accumulate: int = 1  # batches to an update
     precision: str = "float32"  # or "bfloat16": mixed, by autocast
     channels_last: bool = False
-    shift: int = 0  # pixels, in every direction
-    flip: bool = False  # mirror images
+    shift: int | None = 0  # pixels, in every direction; None: an eighth of the width, but 4 at most
+    flip: bool | None = False  # mirror images; None: where they are like the images
 
     def __post_init__(self) -> None:
         choose("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
@@ -59,9 +60,21 @@ class Recipe:
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "mixup": (self.mixup >= 0, "0 or more"),
             "accumulate": (self.accumulate >= 1, "1 or more"),
-            "shift": (self.shift >= 0, "0 or more"),
+            "shift": (self.shift is None or self.shift >= 0, "0 or more"),
         }
         check_ranges(self, expected)
+
+
+def suited(recipe: Recipe, width: int, flips: bool) -> Recipe:
+    """A recipe whose shifts and mirror images suit the images, where it does not say them.
+
+    Args:
+        recipe: What it says itself stays.
+        width: Of the images, in pixels; 0, if they must not be moved.
+        flips: Whether their mirror images are like them: those of animals are, those of digits are not.
+    """
+    shift = min(_LARGEST_SHIFT, width // 8) if recipe.shift is None else recipe.shift
+    return replace(recipe, shift=shift, flip=flips if recipe.flip is None else recipe.flip)
 
 
 def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
@@ -73,6 +86,7 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
     name, changes = parse_call("recipe", text)
     recipe: Recipe = choose("recipe", name, named)
     kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
+    kinds |= {"shift": int, "flip": bool}  # where they are None
     for field, value in changes.items():
         expected = choose("field of a recipe", field, kinds)
         if not isinstance(value, (int, float) if expected is float else expected):
@@ -80,14 +94,14 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
     return replace(recipe, **changes)
 
 
-# For colour images; batch size, shifts and mirror images are chosen, the paper does not give them.
-COLOUR = Recipe(batch_size=128, precision="bfloat16", channels_last=True, shift=4, flip=True)
+# Batch size, shifts and mirror images are chosen, the paper does not give them; see `suited`.
+VARIED = Recipe(batch_size=128, precision="bfloat16", channels_last=True, shift=None, flip=None)
 
 PRETRAINING: dict[str, Recipe] = {
     "digits": Recipe(),
-    "fast": replace(COLOUR, epochs=20, optimizer="sgd", nesterov=True, learning_rate=0.05),
+    "fast": replace(VARIED, epochs=20, optimizer="sgd", nesterov=True, learning_rate=0.05),
     "paper": replace(
-        COLOUR,
+        VARIED,
         epochs=350,  # chosen: three whole cycles, 50 + 100 + 200
         optimizer="sgd",
         learning_rate=0.05,  # chosen
@@ -99,9 +113,9 @@ PRETRAINING: dict[str, Recipe] = {
 }
 
 FINE_TUNING: dict[str, Recipe] = {
-    "short": replace(COLOUR, epochs=10, learning_rate=1e-3, weight_decay=0.01),
+    "short": replace(VARIED, epochs=10, learning_rate=1e-3, weight_decay=0.01),
     "paper": replace(
-        COLOUR,
+        VARIED,
         epochs=300,
         learning_rate=1e-4,
         weight_decay=0.01,  # chosen: AdamW's default
