@@ -43,7 +43,7 @@ def make_task(data_root: str | None = None, device: str = "auto", seed: int = 0)
         optimizer.zero_grad()
         F.mse_loss(network(train[0][batch]), train[1][batch]).backward()
         optimizer.step()
-    fidelity = dsfp_env.Fidelity(batch_size=32, learning_rate=1e-2, precision="float32")  # of small images
+    fidelity = dsfp_env.Fidelity(batch_size=32, learning_rate=3e-3, precision="float32")  # of small images
     return dsfp_env.Task.from_network(
         network, train, validation, test, name="centre", device=device, fidelity=fidelity, metric="mse"
     )

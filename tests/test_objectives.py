@@ -352,7 +352,7 @@ def test_segmentation_is_searched(ink):
 def test_regression_is_searched_by_the_command(tmp_path, capsys):
     settings = train_agents.RunSettings(
         task="regression:make_task",
-        agent="uniform",
+        agent="coordinate_search",
         evaluations=4,
         criterion="taylor",
         store=False,
