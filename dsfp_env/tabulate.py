@@ -275,15 +275,8 @@ def _task(settings: TableSettings) -> Task:
     validation, test = (
         _some(split, count) for split, count in zip((task.validation, task.test), wanted, strict=True)
     )
-    return Task.from_network(
-        task.network,
-        task.train,
-        validation,
-        test,
-        name=task.name,
-        fidelity=task.fidelity,
-        architecture=task.architecture,
-    )
+    task = replace(task, validation=validation, test=test)
+    return task.with_layers(**settings.controls()) if settings.controls() else task
 
 
 def _some(split: LabelledImages, count: int | None) -> LabelledImages:

@@ -19,11 +19,13 @@ import dsfp_env
 import train_agents
 from dsfp_env import Evaluator, InputError, Metric, Task
 from dsfp_env.tabulate import TableSettings, tabulate
+from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.distillation import distillation_loss
 from dsfp_env.training.epochs import train
+from dsfp_env.training.fine_tuning import distil
 from dsfp_env.training.metrics import METRICS, About, metric_of
 from dsfp_env.training.objectives import Objective, objective_of
-from dsfp_env.training.recipes import Recipe
+from dsfp_env.training.recipes import FINE_TUNING, Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import segmentation
@@ -347,6 +349,19 @@ def test_segmentation_is_searched(ink):
     assert best.infos["conv_0"]["relative_macs"] < 0.45
     assert test > background + 0.3
     assert ink.graph.excluded.keys() == {"logits"}
+
+
+def test_the_long_fine_tune_learns_masks(ink):
+    """With shifted images, whose masks move along; the recipe suits 16x16 images that are not mirrored."""
+    recipe = ink.suited(replace(FINE_TUNING["short"], epochs=2, batch_size=50, precision="float32"))
+    assert (recipe.shift, recipe.flip) == (2, False)
+    keep = ink.graph.keep(dict.fromkeys(ink.graph.layers, 0.5), ink.scores("l1"))
+    student = ink.graph.slim(ink.network, keep)
+    before = measure_metric(student, ink.validation, ink.metric)
+    history = distil(student, ink.network, ink.train, ink.validation, recipe, 0, objective=ink.objective)
+    after = measure_metric(student, ink.validation, ink.metric)
+    assert after == max(epoch.accuracy for epoch in history)
+    assert after > before + 0.2
 
 
 def test_regression_is_searched_by_the_command(tmp_path, capsys):
