@@ -33,6 +33,10 @@ from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks import task as tasks
 from dsfp_env.training import epochs
+from dsfp_env.training.accuracy import measure_metric
+from dsfp_env.training.augmentation import augment_as_told
+from dsfp_env.training.metrics import Metric
+from dsfp_env.training.objectives import Objective
 from dsfp_env.training.pretraining import load_published, load_weights
 from dsfp_env.training.recipes import Recipe
 
@@ -236,6 +240,27 @@ def a_reward(monkeypatch, error, tmp_path, tiny):
     reward_function(fail(error)(None))(None, None)
 
 
+def a_metric(monkeypatch, error, tmp_path, tiny):
+    measure_metric(tiny.network, tiny.validation, Metric(fail(error)(None), "own"))
+
+
+def a_loss(monkeypatch, error, tmp_path, tiny):
+    Objective(own_loss=fail(error)(None)).loss(torch.zeros(1, 2), torch.zeros(1))
+
+
+def a_variation(monkeypatch, error, tmp_path, tiny):
+    augment_as_told(*tiny.train, fail(error)(None), torch.Generator())
+
+
+def a_transform(monkeypatch, error, tmp_path, tiny):
+    read_split(tuple(tiny.train), "train", transform=fail(error)(None))
+
+
+def batches(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch, "cat"))
+    read_split([tuple(tiny.train)], "train")
+
+
 def a_module_of_ones_own(monkeypatch, error, tmp_path, tiny):
     fails_there(monkeypatch, error, (importlib, "import_module"))
     choose("reward", "package.module:function", {}, importable=True)
@@ -249,6 +274,11 @@ def an_image(monkeypatch, error, tmp_path, tiny):
 
 HANDLERS = {
     a_reward: "computing the reward ",
+    a_metric: "computing the metric 'own'",
+    a_loss: "computing the loss",
+    a_variation: "varying images",
+    a_transform: "transforming the train images",
+    batches: "reading the train split",
     a_module_of_ones_own: "importing the ",
     an_image: "reading .*image.png",
     a_device: "trying the device 'cpu'",

@@ -108,7 +108,7 @@ class Running:
         if self._object is not None:
             came = self._tried(self._object.compute)
         else:
-            came = self._tried(self._metric.function, torch.cat(self._outputs).float(), torch.cat(self._targets))
+            came = self._tried(self._metric.function, _whole(self._outputs).float(), _whole(self._targets))
         value, best = _number(came, self._metric.name), self._metric.best
         if (value - best) * (best - self._metric.worst) > _ROUNDED * abs(best - self._metric.worst) ** 2:
             raise InputError(
@@ -130,6 +130,10 @@ class Running:
                 f"The metric {self._metric.name!r} failed ({type(error).__name__}: {error}) for {shapes}: "
                 "expected a function of (outputs [N, ...], targets [N, ...]) that gives a number."
             ) from error
+
+
+def _whole(batches: list[torch.Tensor]) -> torch.Tensor:
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 def is_running(one: Any) -> bool:
