@@ -39,7 +39,14 @@ from agents.reporting.budget_options import budget_of, kept_in, predictor_for, t
 from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.default_folder import default_folder
 from agents.reporting.exported import export_all
-from agents.reporting.finals import Baselines, choose_best, measure, measure_original, measuring_seeds
+from agents.reporting.finals import (
+    Baselines,
+    choose_best,
+    measure,
+    measure_original,
+    measuring_seeds,
+    metric_of,
+)
 from agents.reporting.finish_options import check_finish, criteria_of, formats_of, left_of
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.html_report import HTML, write_comparison, write_run
@@ -366,6 +373,7 @@ def run(
         **summary_of(settings),
         **(choice.told(total) if choice else {}),
         **told(settings, evaluator),
+        **metric_of(evaluator),
         "original": journal.once(["original"], lambda: measure_original(evaluator, score)),
         "best": measured(best),
         "greedy": measured(greedy),
@@ -437,6 +445,7 @@ def write(
 ) -> None:
     """Fill the run folder; the result comes last, so that a folder with a result is whole."""
     evaluator, ratios, seed = measuring(env), result["best"]["ratios"], measuring_seeds(result["seed"])[0]
+    task = evaluator.task
     if finish:
         network, seed = finish.network(ratios)[0], settings.seed
     else:
@@ -444,16 +453,16 @@ def write(
     about = {"ratios": ratios, "fine_tuning_seed": seed, "agent": result["agent"], "seed": result["seed"]}
     about |= {"fine_tune": settings.fine_tune} if finish else {}
     path = record.folder / "pruned.safetensors"
-    dsfp_env.save_pruned(path, network, evaluator.keep(ratios), evaluator.task, about)
+    dsfp_env.save_pruned(path, network, evaluator.keep(ratios), task, about)
     random_outcomes = baselines.random_outcomes
     random_scores = [env.score(outcome) for outcome in random_outcomes]
     run_report.draw(
         record.folder / "summary.png", result, record.evaluations, random_scores, baselines.uniform_outcomes
     )
     if formats := formats_of(settings):
-        result["exported"] = export_all(record.folder, formats, network, evaluator.task.test)
+        result["exported"] = export_all(record.folder, formats, network, task.test, task.metric)
     try:
-        write_more(record.folder, evaluator.task, network, env.score, random_outcomes, baselines.uniform_outcomes)
+        write_more(record.folder, task, network, env.score, random_outcomes, baselines.uniform_outcomes)
         write_run(read_run(record.folder, result), record.folder / HTML)
     except OSError:  # as of a full disk: the same command goes on when there is room
         raise

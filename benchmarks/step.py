@@ -360,7 +360,7 @@ def stopwatch() -> Iterator[dict[str, float]]:
         "recalibrate": (measurement, "recalibrate"),
         "fine_tune": (measurement, "fine_tune"),
         "fold": (measurement, "fold"),
-        "evaluate": (measurement, "measure_accuracy"),
+        "evaluate": (measurement, "measure_metric"),
         "loss": (distillation, "distillation_loss"),
         "backward": (torch.Tensor, "backward"),
         "optimiser": (torch.optim.AdamW, "step"),

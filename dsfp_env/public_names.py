@@ -23,3 +23,4 @@ from dsfp_env.tasks.loading import load_task as load_task
 from dsfp_env.tasks.task import Task as Task
 from dsfp_env.tasks.task import score_filters as score_filters
 from dsfp_env.training.distillation import Fidelity as Fidelity
+from dsfp_env.training.metrics import Metric as Metric

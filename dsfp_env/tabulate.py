@@ -332,6 +332,11 @@ def _part(text: str) -> tuple[int, int]:
 
 def _task(settings: TableSettings) -> Task:
     task = settings.load("cpu")
+    if not task.metric.is_accuracy:
+        raise InputError(
+            f"The metric of the task {task.name!r} is {task.metric.name!r}, and a table counts images that are "
+            "right: expected a task whose metric is accuracy."
+        )
     bounded = [agent for agent, one in task.control.agents.items() if one[1:] != (LOWEST, HIGHEST)]
     if bounded:
         raise InputError(
@@ -345,15 +350,8 @@ def _task(settings: TableSettings) -> Task:
     validation, test = (
         _some(split, count) for split, count in zip((task.validation, task.test), wanted, strict=True)
     )
-    return Task.from_network(
-        task.network,
-        task.train,
-        validation,
-        test,
-        name=task.name,
-        fidelity=task.fidelity,
-        architecture=task.architecture,
-    )
+    task = replace(task, validation=validation, test=test)
+    return task.with_layers(**settings.controls()) if settings.controls() else task
 
 
 def _some(split: LabelledImages, count: int | None) -> LabelledImages:

@@ -24,7 +24,7 @@ from dsfp_env.common.devices import choose_device, has_float64
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.decoding import decode_image
-from dsfp_env.datasets.labelled_images import as_labelled_images
+from dsfp_env.datasets.reading import read_split
 from dsfp_env.environment.lanes import Lane
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.export import export_onnx, export_program
@@ -35,6 +35,10 @@ from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks import task as tasks
 from dsfp_env.toy import ToyEnv
 from dsfp_env.training import epochs
+from dsfp_env.training.accuracy import measure_metric
+from dsfp_env.training.augmentation import augment_as_told
+from dsfp_env.training.metrics import Metric
+from dsfp_env.training.objectives import Objective
 from dsfp_env.training.pretraining import load_published, load_weights
 from dsfp_env.training.recipes import Recipe
 from dsfp_env.wrappers.table_vector import TableVectorEnv
@@ -177,7 +181,7 @@ def a_move(monkeypatch, error, tmp_path, tiny):
 
 
 def a_data_set(monkeypatch, error, tmp_path, tiny):
-    as_labelled_images(Failing(error), "train")
+    read_split(Failing(error), "train")
 
 
 def cifar_files_there(monkeypatch, error, tmp_path, tiny):
@@ -239,6 +243,27 @@ def a_reward(monkeypatch, error, tmp_path, tiny):
     reward_function(fail(error)(None))(None, None)
 
 
+def a_metric(monkeypatch, error, tmp_path, tiny):
+    measure_metric(tiny.network, tiny.validation, Metric(fail(error)(None), "own"))
+
+
+def a_loss(monkeypatch, error, tmp_path, tiny):
+    Objective(own_loss=fail(error)(None)).loss(torch.zeros(1, 2), torch.zeros(1))
+
+
+def a_variation(monkeypatch, error, tmp_path, tiny):
+    augment_as_told(*tiny.train, fail(error)(None), torch.Generator())
+
+
+def a_transform(monkeypatch, error, tmp_path, tiny):
+    read_split(tuple(tiny.train), "train", transform=fail(error)(None))
+
+
+def batches(monkeypatch, error, tmp_path, tiny):
+    fails_there(monkeypatch, error, (torch, "cat"))
+    read_split([tuple(tiny.train)], "train")
+
+
 def a_module_of_ones_own(monkeypatch, error, tmp_path, tiny):
     fails_there(monkeypatch, error, (importlib, "import_module"))
     choose("reward", "package.module:function", {}, importable=True)
@@ -291,6 +316,11 @@ HANDLERS = {
     levels_of_a_table: "reading levels",
     an_environment: "copying the environment",
     a_reward: "computing the reward ",
+    a_metric: "computing the metric 'own'",
+    a_loss: "computing the loss",
+    a_variation: "varying images",
+    a_transform: "transforming the train images",
+    batches: "reading the train split",
     a_module_of_ones_own: "importing the ",
     an_image: "reading .*image.png",
     a_device: "trying the device 'cpu'",

@@ -59,11 +59,11 @@ def test_every_accuracy_of_a_result_row_is_measured_in_one_way(tiny, monkeypatch
     """Validation and test, pruned and original: by one function, as precisely as the fidelity says."""
     asked = []
 
-    def spy(network, split, precision):
+    def spy(network, split, metric, precision):
         asked.append(precision)
         return 0.25 if split is tiny.validation else 0.75
 
-    monkeypatch.setattr(measurement_module, "measure_accuracy", spy)
+    monkeypatch.setattr(measurement_module, "measure_metric", spy)
     evaluator = Evaluator(tiny, "l1", replace(tiny.fidelity, precision="bfloat16"))
     for row in (
         measure(evaluator, HALF, lambda outcome: outcome.accuracy, [1, 2]),

@@ -1,6 +1,6 @@
 """The network of a run for use elsewhere: files, each read again and checked on the test split.
 
-What is checked is that a file answers as the network does: equal test accuracy, logits that differ by rounding.
+What is checked is that a file answers as the network does: equal test accuracy, answers that differ by rounding.
 What cannot be written, or answers otherwise, is said, in the result too; the run is not lost for it.
 """
 
@@ -21,6 +21,7 @@ from dsfp_env.common.saying import remark
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.export import export_onnx, export_program
 from dsfp_env.training.accuracy import compute_logits
+from dsfp_env.training.metrics import ACCURACY, Metric
 
 FILES = {"onnx": "pruned.onnx", "torch": "pruned.pt2"}
 CLOSE = 1e-3  # of the largest logit
@@ -30,7 +31,9 @@ _FEW = 64  # images, where only the slow reference of ONNX is there
 Answers = Callable[[torch.Tensor], torch.Tensor]  # images [N, C, H, W] -> logits [N, classes]
 
 
-def export_all(folder: Path, formats: Iterable[str], network: nn.Module, test: LabelledImages) -> dict[str, Any]:
+def export_all(
+    folder: Path, formats: Iterable[str], network: nn.Module, test: LabelledImages, metric: Metric = ACCURACY
+) -> dict[str, Any]:
     """Write the files, and check them.
 
     Args:
@@ -38,6 +41,7 @@ def export_all(folder: Path, formats: Iterable[str], network: nn.Module, test: L
         formats: Some of those in `FILES`.
         network: In evaluation mode; it is left as it is.
         test: The split to check with.
+        metric: What accuracy means there; scaled to [0, 1].
 
     Returns:
         By format: the file, the test accuracy of file and network, the largest difference of logits, and whether
@@ -48,9 +52,8 @@ def export_all(folder: Path, formats: Iterable[str], network: nn.Module, test: L
         path = folder / FILES[name]
         try:
             answers, count = _WRITERS[name](path, network, test)
-            told[name] = _compared(
-                path, answers, network, LabelledImages(test.images[:count], test.labels[:count])
-            )
+            some = LabelledImages(test.images[:count], test.labels[:count])
+            told[name] = _compared(path, answers, network, some, metric)
         except InputError as error:
             told[name] = {"error": str(error)}
         if not told[name].get("agrees"):
@@ -59,12 +62,13 @@ def export_all(folder: Path, formats: Iterable[str], network: nn.Module, test: L
     return told
 
 
-def _compared(path: Path, answers: Answers, network: nn.Module, test: LabelledImages) -> dict[str, Any]:
+def _compared(
+    path: Path, answers: Answers, network: nn.Module, test: LabelledImages, metric: Metric
+) -> dict[str, Any]:
     expected = compute_logits(network, test.images).cpu()
     came = torch.cat([answers(batch).detach().cpu() for batch in test.images.split(_BATCH)])
-    accuracy, theirs = (
-        int((logits.argmax(1) == test.labels.cpu()).sum()) / len(expected) for logits in (expected, came)
-    )
+    accuracy, theirs = (_worth(metric, given, test.labels.cpu()) for given in (expected, came))
+    close = theirs == accuracy if metric.is_accuracy else abs(theirs - accuracy) <= CLOSE
     apart = float((came - expected).abs().max())
     return {
         "file": path.name,
@@ -72,8 +76,14 @@ def _compared(path: Path, answers: Answers, network: nn.Module, test: LabelledIm
         "test_accuracy": theirs,
         "test_accuracy_of_network": accuracy,
         "largest_difference": apart,
-        "agrees": theirs == accuracy and apart <= CLOSE * max(1.0, float(expected.abs().max())),
+        "agrees": close and apart <= CLOSE * max(1.0, float(expected.abs().max())),
     }
+
+
+def _worth(metric: Metric, answers: torch.Tensor, targets: torch.Tensor) -> float:
+    running = metric.begin()
+    running.update(answers, targets)
+    return metric.scaled(running.value())
 
 
 def _write_torch(path: Path, network: nn.Module, test: LabelledImages) -> tuple[Answers, int]:

@@ -132,16 +132,41 @@ def measuring_seeds(seed: int) -> list[int]:
 
 def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]) -> dict[str, Any]:
     """An entry of `result.json`: means over networks fine-tuned with these seeds."""
-    validation, test = np.mean([evaluator.measure_splits(plan, seed) for seed in seeds], axis=0).tolist()
+    values = [evaluator.measure_values(plan, seed) for seed in seeds]
+    validation, test = _scaled(evaluator, values)
     keep = evaluator.keep(plan)
-    return _entry(plan, evaluator.outcome(keep, validation), test, score) | _times(evaluator, keep)
+    entry = _entry(plan, evaluator.outcome(keep, validation), test, score)
+    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, keep)}
 
 
 def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     """The entry of the unpruned network, as it is."""
-    _, test = evaluator.measure_splits()
+    values = [evaluator.measure_values()]
+    _, test = _scaled(evaluator, values)
     entry = _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
-    return entry | _times(evaluator, {})
+    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, {})}
+
+
+def metric_of(evaluator: Evaluator) -> dict[str, Any]:
+    """What a result says of its metric: name, worst and best value; nothing, if it is accuracy."""
+    metric = evaluator.task.metric
+    if metric.is_accuracy:
+        return {}
+    return {"metric": {"name": metric.name, "worst": metric.worst, "best": metric.best}}
+
+
+def _scaled(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> list[float]:
+    """Validation and test, scaled to [0, 1], averaged over networks."""
+    scaled = evaluator.task.metric.scaled
+    return np.mean([[scaled(value) for value in of_splits] for of_splits in values], axis=0).tolist()
+
+
+def _in_own_units(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The same in the metric's own units, if it is not accuracy."""
+    if evaluator.task.metric.is_accuracy:
+        return {}
+    validation, test = np.mean(values, axis=0).tolist()
+    return {"validation_metric": validation, "test_metric": test}
 
 
 def _fresh_seeds(seed: int) -> list[int]:

@@ -54,14 +54,17 @@ class LongFineTune:
         """The network pruned by a plan, fine-tuned, and what every epoch brought; at once if that is done."""
         evaluator, task = self._evaluator, self._evaluator.task
         network = task.graph.slim(task.network, evaluator.keep(plan))
-        teacher = TeacherMemory(task.network, self._recipe, self._folder / _TEACHER)
+        recipe = task.suited(self._recipe)
+        teacher = TeacherMemory(task.network, recipe, self._folder / _TEACHER)
         history = distil(
             network,
             teacher,
             task.train,
             task.validation,
-            self._recipe,
+            recipe,
             self._seed,
+            objective=task.objective,
+            augment=task.augment,
             on_epoch=shown(f"long fine-tune, {label.replace('_', ' ')}"),
             checkpoint=self._folder / f"{_name(plan)}.{_STATE}",
         )

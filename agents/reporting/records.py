@@ -52,6 +52,8 @@ class Entry(Strict, kw_only=True):
     filters: Positive
     filters_kept: Counts
     reward: float
+    validation_metric: float | None = None  # of a task whose metric is not accuracy, in its own units
+    test_metric: float | None = None
     predicted_latency: Seconds | None = None  # this and what follows under a budget of time
     measured_latency: Seconds | None = None
     latency_spread: NotNegative | None = None
@@ -157,6 +159,7 @@ class Result(Summary, kw_only=True):
     criteria: Criteria | None = None
     fine_tuned: LongFineTune | None = None
     exported: dict[Name, dict[Name, Any]] | None = None
+    metric: dict[Name, Name | float] | None = None
     params_budget: Share | None = None
     latency_budget: Share | Name | None = None
     deployed: Name | None = None

@@ -71,11 +71,14 @@ def tables(result: Mapping[str, Any]) -> str:
 def table(result: Mapping[str, Any]) -> str:
     """One row per network."""
     entries, labels = entries_of(result), labels_of(result)
-    lines = [f"{'':<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"]
+    metric = result.get("metric", {}).get("name", "")
+    lines = [
+        f"{metric:<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"
+    ]
     for name, entry in entries.items():
         ratios = " ".join(f"{ratio:3.0f}" for ratio in entry["ratios"].values())
         lines.append(
-            f"{labels[name]:<28}{entry['test_accuracy']:>8.1%}{entry['validation_accuracy']:>8.1%}"
+            f"{labels[name]:<28}{shown_metric(entry, 'test'):>8}{shown_metric(entry, 'validation'):>8}"
             f"{entry['relative_macs']:>8.1%}{entry['params']:>10,}{entry['filters']:>9}{entry['reward']:>9.4f}  "
             f"{ratios}"
         )
@@ -122,6 +125,12 @@ def others(result: Mapping[str, Any]) -> str:
         else:
             lines.append(f"{name}: {told.get('error', 'the file answers otherwise than the network')}")
     return "\n".join(lines)
+
+
+def shown_metric(entry: Mapping[str, Any], split: str) -> str:
+    """Accuracy, or the metric in its own units."""
+    value = entry.get(f"{split}_metric")
+    return f"{entry[f'{split}_accuracy']:.1%}" if value is None else f"{value:.3g}"
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -398,7 +398,7 @@ class Study:
         task, keep = self.task, self.evaluator.keep(plan)
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
-        recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        recipe = task.suited(recipe_from(self.settings.fine_tuning, FINE_TUNING))
         checkpoint = self.training(name)
         teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
         history = distil(
@@ -410,6 +410,8 @@ class Study:
             seed,
             on_epoch=shown(name),
             checkpoint=checkpoint,
+            objective=task.objective,
+            augment=task.augment,
         )
         dsfp_env.save_pruned(
             self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}

@@ -15,6 +15,7 @@ from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.devices import device_of, has_float64
 from dsfp_env.common.errors import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.training.objectives import Objective
 
 Scores = dict[str, torch.Tensor]  # module path -> [out_channels] float64, higher = keep
 
@@ -26,6 +27,7 @@ class Evidence(NamedTuple):
     layers: Mapping[str, PrunableLayer]
     batches: Sequence[LabelledImages]  # of the training split
     rng: torch.Generator  # on the CPU
+    objective: Objective = Objective()  # its loss is that of the task
 
 
 Criterion = Callable[[Evidence], Mapping[str, torch.Tensor]]

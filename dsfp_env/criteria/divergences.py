@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from torch.nn import functional as F
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import in_double
@@ -39,6 +38,8 @@ def output_kl(
     """Divergence of the output distribution when the filter is silent (DSFP, section III-A.3).
 
     Exact: one forward pass per filter, several filters to a batch, what comes before the filter computed once.
+    Answers that are masks have a distribution at each position, numbers stand for normal ones; see
+    `Objective.divergence`.
 
     Args:
         evidence: The first ``num_images`` of its batches are used.
@@ -65,7 +66,7 @@ def output_kl(
             for path, point in points.items():
                 batch = min(max_batch, largest * len(part) // replay.num_bytes(point)[1])
                 filters = torch.arange(len(scores[path]), device=images.device).split(max(1, batch // len(part)))
-                divergences = torch.cat([_divergences(replay, point, some) for some in filters])
+                divergences = torch.cat([_divergences(evidence, replay, point, some) for some in filters])
                 scores[path] += divergences * (len(part) / len(images))
     return {path: score.clamp(min=0) for path, score in on_cpu(scores).items()}
 
@@ -123,11 +124,11 @@ def _histograms(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bin
     return torch.bincount((bin_ + first[:, None]).flatten(), minlength=len(values) * bins).view(-1, bins)
 
 
-def _divergences(replay: Replay, point: str, filters: torch.Tensor) -> torch.Tensor:
+def _divergences(evidence: Evidence, replay: Replay, point: str, filters: torch.Tensor) -> torch.Tensor:
     """Mean over images of KL(p || q) for each of some filters, ``[filters]`` float64."""
-    log_p = F.log_softmax(in_double(replay.logits), 1)  # [images, classes]
-    log_q = F.log_softmax(in_double(replay.without(point, filters)), 2)  # [filters, images, classes]
-    return (log_p.exp() * (log_p - log_q)).sum(2).mean(1)
+    p = in_double(replay.logits)  # [images, classes]
+    q = in_double(replay.without(point, filters))  # [filters, images, classes]
+    return evidence.objective.divergence(p, q).mean(1)
 
 
 def _replay(evidence: Evidence, images: torch.Tensor, precision: Precision) -> tuple[Replay, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Criteria by gradients of the cross entropy: what a filter's parameters, or its activations, do to the loss.
+"""Criteria by gradients: what a filter's parameters, or its activations, do to the loss of the task.
 
 An *effect* is a value times its gradient: to first order, how much the loss changes when the value goes to zero.
 All gradients are taken in evaluation mode and float32. The activation of a filter is its layer's output after the
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from dsfp_env.channels.layers import filters_first
 from dsfp_env.common.devices import in_double
@@ -43,7 +42,7 @@ def taylor_bn(evidence: Evidence) -> Scores:
     scores = zero_scores(evidence)
     for images, labels in evidence.batches:
         logits, parameters = _differentiable(evidence.network, norms.values(), images)
-        gradients = _gradients(F.cross_entropy(logits, labels), list(parameters.values()))
+        gradients = _gradients(evidence.objective.loss(logits, labels), list(parameters.values()))
         effects = {
             name: in_double(parameter.detach()) * in_double(gradient)
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
@@ -101,7 +100,7 @@ def of_gradients(
     scores = [zero_scores(evidence) for _ in functions]
     for images, labels in evidence.batches:
         logits, parameters = _differentiable(evidence.network, evidence.layers, images)
-        gradients = _gradients(F.cross_entropy(logits, labels), list(parameters.values()))
+        gradients = _gradients(evidence.objective.loss(logits, labels), list(parameters.values()))
         by_name = dict(zip(parameters, gradients, strict=True))
         for path in evidence.layers:
             names = [name for name in (f"{path}.weight", f"{path}.bias") if name in parameters]
@@ -122,15 +121,16 @@ def of_effects(
         evidence: One forward and backward pass for each of its batches.
         function: Of the effects ``[images, channels]``, sums over positions of activation * gradient of the
             image's own loss, and of the number of positions.
-        sampled: Whether the labels are drawn from the network's own answers instead of given.
+        sampled: Whether the targets are drawn from the network's own answers instead of given.
     """
     scores = zero_scores(evidence)
     for images, labels in evidence.batches:
         with activations_noted(evidence) as activations:
             logits, _ = _differentiable(evidence.network, evidence.layers, images)
-        targets = _sample(logits, evidence.rng) if sampled else labels
         flat = [activation for calls in activations.values() for activation in calls]
-        gradients = iter(_gradients(F.cross_entropy(logits, targets, reduction="sum"), flat))
+        objective = evidence.objective
+        loss = objective.sampled_loss(logits, evidence.rng) if sampled else objective.summed_loss(logits, labels)
+        gradients = iter(_gradients(loss, flat))
         for path, calls in activations.items():
             effects = [in_double((call * next(gradients)).detach().flatten(2).sum(2)) for call in calls]
             positions = sum(call[0, 0].numel() for call in calls)
@@ -168,13 +168,6 @@ def _recomputes(loss: torch.Tensor) -> bool:
         seen |= ahead
         ahead = {before for function in ahead for before, _ in function.next_functions} - seen - {None}
     return any(function.name() == "CheckpointFunctionBackward" for function in seen)
-
-
-def _sample(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """One label for each row of logits, with the probability that they give it."""
-    probabilities = in_double(logits.detach()).softmax(1).cpu()  # where the generator is
-    probabilities = probabilities.nan_to_num(1.0)  # the gradients will be refused, with a sentence
-    return torch.multinomial(probabilities, 1, generator=rng)[:, 0].to(logits.device)
 
 
 def _differentiable(

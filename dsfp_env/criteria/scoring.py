@@ -28,6 +28,7 @@ from dsfp_env.criteria.gradients import (
 )
 from dsfp_env.criteria.weights import bn_scale, dcff, fpgm, l1, l2, random
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
+from dsfp_env.training.objectives import Objective
 
 
 @repeatable()
@@ -40,6 +41,7 @@ def score_network(
     num_batches: int = 8,
     batch_size: int = 128,
     seed: int = 0,
+    objective: Objective | None = None,
 ) -> Scores:
     """Score every filter of some layers; for the arguments see `dsfp_env.score_filters`."""
     for what, number in (("num_batches", num_batches), ("batch_size", batch_size)):
@@ -51,7 +53,8 @@ def score_network(
     size = min(batch_size, len(labels))
     indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)
     batches = [LabelledImages(images[i], labels[i]) for i in indices]
-    scores = function(Evidence(network, layers, batches, torch.Generator().manual_seed(seed)))
+    rng = torch.Generator().manual_seed(seed)
+    scores = function(Evidence(network, layers, batches, rng, objective or Objective()))
     name = criterion if isinstance(criterion, str) else getattr(function, "__name__", repr(function))
     return {path: _checked(name, layer, scores) for path, layer in layers.items()}
 

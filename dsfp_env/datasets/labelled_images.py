@@ -5,21 +5,19 @@ Rewards come from validation; test is for the one report at the end of a run.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 
 class LabelledImages(NamedTuple):
-    """One split, resident in memory."""
+    """One split, resident in memory, or with images that are made when they are asked for; see `on_demand`."""
 
     images: torch.Tensor  # [N, C, H, W], float32
-    labels: torch.Tensor  # [N], int64
+    labels: torch.Tensor  # [N] int64; or targets of another form: masks [N, H, W] int64, numbers [N, ...] float32
 
     def to(self, device: torch.device) -> LabelledImages:
         """The same split on a device; images and labels need not be on the same one before.
@@ -41,61 +39,6 @@ class Splits(NamedTuple):
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
-
-
-def as_labelled_images(data: Any, split: str) -> LabelledImages:
-    """Bring a split of the user's own into memory.
-
-    The images come in a random order, always the same: data sets are often sorted by class, and the first images
-    of a split must be like all of it.
-
-    Args:
-        data: A pair of tensors ``(images [N, ...], labels [N])``, or a map-style torch ``Dataset`` of
-            ``(image tensor, int label)`` pairs. Labels are brought to the device of the images.
-        split: The name of the split, for messages.
-
-    Raises:
-        InputError: If it is neither, is empty, holds non-finite images, or the lengths differ.
-    """
-    ours = isinstance(data, LabelledImages)
-    if isinstance(data, Dataset):
-        data = _read_dataset(data, split)
-    if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(map(torch.is_tensor, data))):
-        raise InputError(
-            f"The {split} split is a {type(data).__name__}: expected a torch Dataset of (image tensor, label) "
-            "pairs or a pair of tensors (images [N, C, H, W], labels [N])."
-        )
-    images, labels = data
-    for tensor in (images, labels):
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-            raise InputError(
-                f"The {split} split has a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}: expected "
-                "ordinary tensors of real numbers."
-            )
-    if images.dim() == 0 or len(images) == 0 or labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise InputError(
-            f"The {split} split has images of shape {tuple(images.shape)} and {labels.dtype} labels of shape "
-            f"{tuple(labels.shape)}: expected images [N, C, H, W] and integer labels [N] with N > 0."
-        )
-    images, labels = images.to(torch.float32), labels.to(images.device, torch.int64)
-    if not torch.isfinite(images).all():
-        raise InputError(f"The {split} split has NaN or infinite pixels: remove or repair those images.")
-    if ours:  # in random order already
-        return LabelledImages(images, labels)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(images.device)
-    return LabelledImages(images[order], labels[order])
-
-
-def _read_dataset(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    try:
-        batches = list(DataLoader(dataset, batch_size=256))
-        return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise_if_of_the_machine(error, f"reading the {split} dataset", "the data set or its images")
-        raise InputError(
-            f"The {split} dataset could not be read into tensors ({error}): expected items (image tensor, int "
-            "label), all images of one size; add a transform such as torchvision.transforms.v2.ToImage()."
-        ) from error
 
 
 def digits(seed: int = 0) -> Splits:

@@ -212,9 +212,15 @@ class Evaluator:
             ratios: As for `evaluate`; if None, the original network is measured, as it is.
             seed: Drives the fine-tuning.
         """
+        scaled = self.task.metric.scaled
+        validation, test = self.measure_values(ratios, seed)
+        return scaled(validation), scaled(test)
+
+    def measure_values(self, ratios: Mapping[str, float] | None = None, seed: int = 0) -> tuple[float, float]:
+        """As `measure_splits`, but in the units of the task's metric, not scaled to [0, 1]."""
         with alone():
             network = self.task.network if ratios is None else self.build(ratios, seed)
-            validation, test = self.measurement.accuracies(network, self.task.validation, self.task.test)
+            validation, test = self.measurement.values(network, self.task.validation, self.task.test)
         return validation, test
 
     def keep(self, ratios: Mapping[str, float]) -> Keep:

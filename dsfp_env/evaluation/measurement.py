@@ -18,6 +18,7 @@ from torch import nn
 
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
+from dsfp_env.common.errors import InputError
 from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -27,7 +28,7 @@ from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.accuracy import measure_accuracy
+from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
 
 
@@ -57,6 +58,7 @@ class Measurement:
     ) -> None:
         self.network, self.graph, self.agents = task.network, task.graph, task.control.agents
         self.train, self.validation, self.teacher = task.train, task.validation, task.teacher
+        self.objective = task.objective
         self.fidelity, self.latency = chosen_fidelity(task, fidelity or task.fidelity), latency
         self.predicted = latency.fitted(task) if isinstance(latency, LatencyPredictor) else None
 
@@ -76,9 +78,20 @@ class Measurement:
     @alone()
     @with_gradients()
     def measure_original(self) -> Outcome:
-        """What the unpruned network is worth as it is, without fine-tuning."""
+        """What the unpruned network is worth as it is, without fine-tuning.
+
+        Raises:
+            InputError: If that is nothing, since pruned networks could not be told from each other.
+        """
         with threads_set(self.fidelity.threads):
-            return self._measured(self.network, {})
+            original, metric = self._measured(self.network, {}), self.objective.metric
+        if original.accuracy == 0 and not metric.is_accuracy:
+            raise InputError(
+                f"The {metric.name} of the original network is no better than the worst, {metric.worst:g}: "
+                "expected a trained network, and a metric with its range: "
+                "dsfp_env.Metric(function, name, worst=..., best=...)."
+            )
+        return original
 
     @alone()
     @with_gradients()
@@ -89,17 +102,23 @@ class Measurement:
             network = self.graph.slim(self.network, dict(keep))
             images = self.train.images[: fidelity.recalibration_images]
             recalibrate(network, images, precision=fidelity.precision)
-            fine_tune(network, self.train, self.teacher.transfer_set(fidelity, seed), fidelity, seed)
+            transfer_set = self.teacher.transfer_set(fidelity, seed)
+            fine_tune(network, self.train, transfer_set, fidelity, seed, self.objective)
             return network.eval()
+
+    def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
+        """The metric of a pruned network or the original on each split, scaled to [0, 1]; see `metrics`."""
+        return [self.objective.metric.scaled(value) for value in self.values(network, *splits)]
 
     @alone()
     @with_gradients()
-    def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
-        """Top-1 accuracy of a pruned network or the original on each split, as precisely as the fidelity says."""
+    def values(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
+        """The metric of a pruned network or the original on each split, as precisely as the fidelity says."""
         exact = self.fidelity.precision == "float32"
         with self._computing():
             answering = network if exact else fold(network, self.teacher.norms)
-            return [measure_accuracy(answering, split, self.fidelity.precision) for split in splits]
+            metric, precision = self.objective.metric, self.fidelity.precision
+            return [measure_metric(answering, split, metric, precision) for split in splits]
 
     def outcome(self, keep: Mapping[str, torch.Tensor], accuracy: float, latency: float | None = None) -> Outcome:
         """The outcome of keeping these filters (all, if none are given), given what was measured."""
@@ -117,7 +136,7 @@ class Measurement:
     def measure_latency(self, network: nn.Module) -> Latency | None:
         """The time of a forward pass as it is, also where others are predicted; None if times do not matter."""
         meter = self.latency.meter if isinstance(self.latency, LatencyPredictor) else self.latency
-        return None if meter is None else meter.measure(network, self.validation.images)
+        return None if meter is None else meter.measure(network, self.validation.images[: meter.batch_size])
 
     def question(self, keep: Mapping[str, torch.Tensor], seed: int) -> Question:
         """What `measure(keep, seed)` asks, with the threads of this process."""

@@ -12,7 +12,7 @@ from dsfp_env.channels.costs import Costs
 class Outcome:
     """What a pruned network is: accurate to some degree, and of some cost."""
 
-    accuracy: float  # on the validation split, in [0, 1]
+    accuracy: float  # the metric of the task on the validation split, scaled to [0, 1]: see `training.metrics`
     macs: int  # multiply-adds per image
     relative_macs: float  # of the original network's, in (0, 1]
     params: int

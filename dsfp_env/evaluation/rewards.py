@@ -1,8 +1,8 @@
 """What an outcome is worth: a score that grows with accuracy and with what is saved.
 
 A reward function maps (outcome, original) to a float; higher is better. Named forms, with a the validation
-accuracy, f the MACs relative to the original network's, F0 the budget for f, and t the time of a forward pass
-relative to the original network's:
+accuracy (of a task with another metric: that, scaled to [0, 1]), f the MACs relative to the original network's, F0
+the budget for f, and t the time of a forward pass relative to the original network's:
 
 | name                | score             | its optimum                                           |
 |---------------------|-------------------|-------------------------------------------------------|

@@ -49,7 +49,7 @@ class Staff:
             except (OSError, PicklingError, AttributeError, TypeError, AssertionError) as error:
                 raise CannotSubmit(
                     f"Workers could not be started ({error}). A network can be sent to workers if its class is "
-                    "defined at the top of a module."
+                    "defined at the top of a module, and so can a loss or a metric that is a function there."
                 ) from error
             yield future
 

@@ -20,17 +20,23 @@ from torch import nn
 from dsfp_env.common.devices import device_name, threads_set
 from dsfp_env.common.hashing import hash_of
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.tasks.sources import described
 from dsfp_env.training.distillation import Fidelity
+from dsfp_env.training.objectives import Objective
 
 # The files that an evaluation runs through; a test follows one and compares.
 SOURCES = (
     "training/accuracy.py",
+    "training/metrics.py",
+    "training/objectives.py",
+    "tasks/sources.py",
     "speed/batch_norm.c",
     "channels/graph.py",
     "speed/compiled_norms.py",
     "channels/coupling.py",
     "channels/cutting.py",
     "datasets/labelled_images.py",
+    "datasets/on_demand.py",
     "common/devices.py",
     "common/repeatable.py",
     "common/forwards.py",
@@ -74,22 +80,26 @@ def code_of(package: str) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(network: nn.Module, train: LabelledImages, validation: LabelledImages) -> str | None:
-    """Hash of a network and its data; None if the network's source cannot be found, as for one of a notebook.
+def fingerprint(
+    network: nn.Module, train: LabelledImages, validation: LabelledImages, objective: Objective | None = None
+) -> str | None:
+    """Hash of a network, its data and what is learned; None if a source cannot be found, as for one of a notebook.
 
     Args:
         network: Its weights, buffers and structure, the source of the modules that define its classes (torch's
             own excepted), and what it answers to a few images.
         train: Images and labels.
         validation: Images and labels.
+        objective: The loss, the distillation and the metric; that of classification unless given.
     """
     try:
         sources = _sources(network)
+        learned = described(objective or Objective())
     except (OSError, TypeError, KeyError, SyntaxError):  # of `inspect`, as for a notebook
         return None
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    described = [(name, t.shape, t.dtype, t.requires_grad) for name, t in tensors.items()]
-    digest = hashlib.sha256(repr((repr(network), described, sources)).encode())
+    shown = [(name, t.shape, t.dtype, t.requires_grad) for name, t in tensors.items()]
+    digest = hashlib.sha256(repr((repr(network), shown, sources, learned)).encode())
     with torch.inference_mode(), threads_set(1):
         answer = network(train.images[:8])  # sees functions that the classes use, and settings they do not show
     digest.update(hash_of((*tensors.values(), answer, *train, *validation)).encode())

@@ -22,7 +22,7 @@ from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 from dsfp_env.training.epochs import shown
 from dsfp_env.training.pretraining import load_published, load_weights, pretrained
-from dsfp_env.training.recipes import PRETRAINING, Recipe, recipe_from
+from dsfp_env.training.recipes import PRETRAINING, Recipe, recipe_from, suited
 
 _LARGEST_IMAGE = 4096
 NAMES = ("digits", "cifar10-NETWORK", "cifar100-NETWORK", "imagefolder:PATH")
@@ -38,6 +38,7 @@ class _NamedTask:
     network: str
     weights: str | None  # to start from, or to stay with
     recipe: Recipe | None  # of training, if there is any
+    flips: bool  # whether mirror images are like the images
     fidelity: Fidelity | None  # of an evaluation, if not the default of the network
 
 
@@ -148,7 +149,8 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
     check_network(network)
     weights = _checked_weights(options.get("weights"))
     chosen = options.get("recipe", None if weights else recipe)
-    return _NamedTask(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+    made = chosen and recipe_from(chosen, PRETRAINING)
+    return _NamedTask(read, network, weights, made, name != "digits", fidelity)
 
 
 def _checked_weights(weights: Any) -> str | None:
@@ -185,10 +187,17 @@ def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.d
         load_published(network, parsed.network, parsed.weights)
     if parsed.recipe:
         on_epoch = shown(f"training the original network of {name}")
-        network = pretrained(network, splits.train.to(device), parsed.recipe, seed, on_epoch)
+        recipe = suited(parsed.recipe, splits.train.images.shape[-1], parsed.flips)
+        network = pretrained(network, splits.train.to(device), recipe, seed, on_epoch)
     architecture = parsed.network, num_classes
     return Task.from_network(
-        network, *splits, name=name, device=str(device), fidelity=parsed.fidelity, architecture=architecture
+        network,
+        *splits,
+        name=name,
+        device=str(device),
+        fidelity=parsed.fidelity,
+        architecture=architecture,
+        flips=parsed.flips,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,13 +17,18 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
-from dsfp_env.datasets.labelled_images import LabelledImages, Splits, as_labelled_images
+from dsfp_env.datasets.labelled_images import LabelledImages, Splits
+from dsfp_env.datasets.reading import read_split
 from dsfp_env.speed.layout import settle_layout
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
+from dsfp_env.training.augmentation import movable
 from dsfp_env.training.distillation import Fidelity, TransferSet, default_fidelity
+from dsfp_env.training.metrics import Metric
+from dsfp_env.training.objectives import AUTO, Objective, check_targets, objective_of, on_device
+from dsfp_env.training.recipes import Recipe, suited
 from dsfp_env.training.teacher import Teacher
 
 
@@ -43,6 +48,9 @@ class Task:
     graph: ChannelGraph
     fidelity: Fidelity = field(default_factory=Fidelity)  # of an evaluation, unless told otherwise
     architecture: tuple[str, int] | None = None  # what `networks.make_network` needs to make such a network
+    objective: Objective = field(default_factory=Objective)  # what the networks are trained for and judged by
+    augment: Any = None  # of (image, target): varies those of a long training
+    flips: bool = False  # whether mirror images are like the images
     _scores: dict[str | Criterion, Scores] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -57,14 +65,27 @@ class Task:
         device: str = "auto",
         fidelity: Fidelity | None = None,
         architecture: tuple[str, int] | None = None,
+        *,
+        metric: Any = None,
+        loss: Any = None,
+        distillation: Any = AUTO,
+        ignore_index: int | None = None,
+        transform: Any = None,
+        augment: Any = None,
+        flips: bool = False,
+        memory_share: float = 0.5,
+        workers: int = 0,
     ) -> Task:
         """A task of the user's own.
 
         Args:
-            network: A trained network that maps an image batch to logits; it is copied, not changed. The copy is
-                computed in float32 (faster where a `Fidelity` says so), whatever the type of its parameters.
-            train: A torch ``Dataset`` of (image tensor, int label) pairs, or a pair of tensors
-                ``(images [N, C, H, W], labels [N])``.
+            network: A trained network that maps an image batch to logits, or to one tensor of other answers; it
+                is copied, not changed. The copy is computed in float32 (faster where a `Fidelity` says so),
+                whatever the type of its parameters.
+            train: A torch ``Dataset`` of (image tensor, int label) pairs, a ``DataLoader``, a pair of tensors
+                ``(images [N, C, H, W], labels [N])``, or an iterable of pairs or batches, which is read into
+                memory. In place of labels: masks ``[N, H, W]``, for logits ``[N, classes, H, W]``; numbers
+                ``[N, ...]``, for answers of that shape; or, with a loss and a metric, any tensor ``[N, ...]``.
             validation: The same, for rewards. It must be no part of ``test``.
             test: The same, for the report at the end of a run.
             name: For tables and files.
@@ -72,35 +93,79 @@ class Task:
             fidelity: The work of one evaluation, if not `distillation.default_fidelity`.
             architecture: Name and number of classes for `networks.make_network`, if that makes such a network;
                 then pruned networks can be loaded without the task.
+            metric: What is maximised: a name in `training.metrics.METRICS`, a `Metric`, a function of (outputs,
+                targets) from 0 to 1, or an object as torchmetrics has them. Unless given: accuracy, for masks the
+                mean intersection over union, for numbers the squared error.
+            loss: What the networks are trained for: a function of (outputs, targets) that gives the mean over the
+                images, a scalar. Unless given: cross entropy, for numbers the squared error.
+            distillation: ``"classification"``, ``"dense"``, ``"regression"``, or a function of (student's answers,
+                teacher's answers) that gives a scalar; None: no teacher. Unless given, what fits; see
+                `training.objectives`.
+            ignore_index: In masks, the value of positions that do not count.
+            transform: Of a batch of images as they come: makes them what the network takes, as
+                ``torchvision.transforms.v2.Compose`` does. It must not be random.
+            augment: Of (image, target): varies them in a long training (`fine_tuning.distil`), in place of shifts
+                and mirror images, as the random transforms of torchvision v2 do.
+            flips: Whether mirror images are like the images, so that long trainings may use them.
+            memory_share: Of the memory that is free, the share that a split may take, as float32; what is larger
+                stays where it is and is read batch by batch (`datasets.reading`).
+            workers: Processes that read data sets ahead.
 
         Raises:
             InputError: If a split cannot be read or does not fit the network, the network cannot be traced, or
-                none of its convolutions can lose filters.
+                none of its convolutions can lose filters; or if what was said of metric, loss or distillation does
+                not fit.
         """
         place = choose_device(device)
         _check_words(name, fidelity, architecture)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
-        splits = Splits(*(as_labelled_images(part, split).to(place) for split, part in parts))
+        read = partial(read_split, transform=transform, memory_share=memory_share, workers=workers)
+        splits = Splits(*(read(part, split, place) for split, part in parts))
         network = _ready(network, place)
         graph = ChannelGraph.trace(network, splits.train.images[:1])
         settle_layout(network, splits.train.images[:2])
         if not graph.layers:
             reasons = "; ".join(f"{path}: {why}" for path, why in graph.excluded.items())
             raise InputError(f"{type(network).__name__} has no convolution that can lose filters ({reasons}).")
-        num_classes = _num_classes(network, splits.train.images[:1])
-        for split, (_, labels) in zip(Splits._fields, splits, strict=True):
-            lowest, highest = int(labels.min()), int(labels.max())
-            if not 0 <= lowest <= highest < num_classes:
-                raise InputError(
-                    f"The {split} labels run from {lowest} to {highest}, and the network answers {num_classes} "
-                    f"logits: expected labels in [0, {num_classes - 1}]."
-                )
-        return cls(name, network, *splits, graph, fidelity or default_fidelity(network), architecture)
+        outputs = _answers(network, splits.train.images[:2])
+        splits = Splits(*(_shaped_as(outputs, part) for part in splits))
+        objective = objective_of(
+            outputs,
+            splits.train.labels,
+            metric=metric,
+            loss=on_device(loss, place),
+            distillation=distillation,
+            ignore_index=ignore_index,
+        )
+        for split, (_, targets) in zip(Splits._fields, splits, strict=True):
+            check_targets(split, outputs, targets, objective)
+        return cls(
+            name,
+            network,
+            *splits,
+            graph,
+            fidelity or default_fidelity(network),
+            architecture,
+            objective,
+            augment,
+            flips,
+        )
 
     @property
     def device(self) -> torch.device:
         """Where the network and the splits are."""
         return self.train.images.device
+
+    @property
+    def metric(self) -> Metric:
+        """What is maximised, with its name, its worst and its best value; outcomes call it accuracy, scaled."""
+        return self.objective.metric
+
+    def suited(self, recipe: Recipe) -> Recipe:
+        """A recipe with the shifts and mirror images that suit the images, where it does not say them."""
+        objective = self.objective
+        moves = movable(self.train.labels, objective.ignore_index, objective.own_loss is not None)
+        return suited(recipe, self.train.images.shape[-1] if moves else 0, self.flips and moves)
 
     def with_layers(self, layers: Any = None, tie: Any = None, agents_per: str = "layer") -> Task:
         """The same task with other agents: some layers left alone or bounded, several with one agent.
@@ -158,7 +223,7 @@ class Task:
     @cached_property
     def fingerprint(self) -> str | None:
         """Hash of what an evaluation sees of the task; None if it cannot be told. See `fingerprints`."""
-        return fingerprint(self.network, self.train, self.validation)
+        return fingerprint(self.network, self.train, self.validation, self.objective)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         return self  # nothing in it changes
@@ -179,19 +244,18 @@ class Task:
         """What ``Fidelity(precision="auto")`` means here.
 
         That is bfloat16, if the device and the size of the network suit it, and the network bears it: the largest
-        logit of nearly all of a few images stays the largest.
+        logit of nearly all of a few images stays the largest; see `Objective.agree`.
         """
         if not suits_bfloat16(self.device, self.graph.costs().macs):
             return "float32"
         images = self.train.images[:64]
-        exact = compute_logits(self.network, images).argmax(1)
+        exact = compute_logits(self.network, images)
         try:
             rounded = compute_logits(self.network, images, precision="bfloat16")
         except RuntimeError as error:  # an operation that there is not
             raise_if_of_the_machine(error, "trying bfloat16")
             return "float32"
-        agree = (rounded.argmax(1) == exact).float().mean() >= 0.9 and bool(rounded.isfinite().all())
-        return "bfloat16" if agree else "float32"
+        return "bfloat16" if self.objective.agree(exact, rounded) else "float32"
 
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
         """The batches of distillation for a seed, with the original network's answers; see `training.teacher`."""
@@ -231,6 +295,7 @@ def score_filters(
         num_batches=num_batches,
         batch_size=batch_size,
         seed=seed,
+        objective=task.objective,
     )
 
 
@@ -250,19 +315,28 @@ def _check_words(name: Any, fidelity: Any, architecture: Any) -> None:
         )
 
 
-def _num_classes(network: nn.Module, images: torch.Tensor) -> int:
-    """How many logits a network answers for each image."""
+def _answers(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network answers to a few images, ``[n, ...]`` float32."""
     with torch.no_grad():
-        logits = network(images)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.is_complex():
-        came = f"a {type(logits).__name__}"
-        if isinstance(logits, torch.Tensor):
-            came = f"{'complex ' * logits.is_complex()}shape {tuple(logits.shape)}"
+        answers = network(images)
+    if not isinstance(answers, torch.Tensor) or answers.shape[:1] != images.shape[:1] or answers.is_complex():
+        came = f"a {type(answers).__name__}"
+        if isinstance(answers, torch.Tensor):
+            came = f"{'complex ' * answers.is_complex()}shape {tuple(answers.shape)}"
         raise InputError(
-            f"{type(network).__name__} answers {came}: expected logits [N, classes], as tasks are classification. "
-            "Give a module whose forward returns them; ChannelGraph takes any."
+            f"{type(network).__name__} answers {came} to {len(images)} images: expected logits [N, classes], or "
+            "one tensor [N, ...] of other answers. Give a module whose forward returns them; ChannelGraph takes "
+            "any."
         )
-    return logits.shape[1]
+    return answers.float()
+
+
+def _shaped_as(answers: torch.Tensor, split: LabelledImages) -> LabelledImages:
+    """A split whose targets have the shape of the answers, if both are one number for an image."""
+    targets = split.labels
+    if targets.is_floating_point() and answers[0].numel() == targets[0].numel() == 1:
+        targets = targets.view(len(targets), *answers.shape[1:])
+    return split._replace(labels=targets)
 
 
 def _ready(network: nn.Module, place: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Top-1 accuracy of a network on a split, as a fraction in [0, 1]."""
+"""What a network is worth on a split: its metric, by default top-1 accuracy as a fraction in [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,30 +8,57 @@ from torch import nn
 from dsfp_env.common.devices import device_of
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.precision import computing, laid_out
+from dsfp_env.training.metrics import ACCURACY, Metric
 
 _LARGE, _IN_CACHE = 512, 128
+_OF_A_LARGE_IMAGE = 3 * 224 * 224
 
 
 @torch.no_grad()
 def compute_logits(
     network: nn.Module, images: torch.Tensor, batch_size: int | None = None, precision: str = "float32"
 ) -> torch.Tensor:
-    """Logits ``[N, classes]`` of images ``[N, C, H, W]``, on its device; puts the network in evaluation mode."""
+    """Answers ``[N, ...]`` to images ``[N, C, H, W]``, on its device; puts the network in evaluation mode."""
     network.eval()
     device = device_of(network, images.device)
-    batches = images.split(batch_size or _batch_size(precision, device))
+    batches = images.split(batch_size or _batch_size(precision, device, images[:1].numel()))
     with computing(precision, device):
         batches = [network(laid_out(batch.to(device), precision, network)) for batch in batches]
     return torch.cat(batches).float()
 
 
 def measure_accuracy(network: nn.Module, split: LabelledImages, precision: str = "float32") -> float:
-    """Fraction of images whose label has the largest logit; puts the network in evaluation mode."""
-    answers = compute_logits(network, split.images, precision=precision).argmax(1)
-    correct = answers == split.labels.to(answers.device)
-    return int(correct.sum()) / len(correct)
+    """Top-1 accuracy of a network on a split; puts it in evaluation mode."""
+    return measure_metric(network, split, ACCURACY, precision)
 
 
-def _batch_size(precision: str, device: torch.device) -> int:
-    """A fast one: as units for bfloat16 are fed from the CPU's cache, activations had better stay there."""
+@torch.no_grad()
+def measure_metric(network: nn.Module, split: LabelledImages, metric: Metric, precision: str = "float32") -> float:
+    """The value of a metric on a split, in the metric's own units; puts the network in evaluation mode.
+
+    Raises:
+        InputError: If the metric fails, or gives no finite number.
+    """
+    network.eval()
+    device = device_of(network, split.images.device)
+    size = _batch_size(precision, device, split.images[:1].numel())
+    running = metric.begin()
+    with computing(precision, device):
+        for images, targets in zip(split.images.split(size), split.labels.split(size), strict=True):
+            answers = network(laid_out(images.to(device), precision, network))
+            with computing("float32", device):  # the metric computes as it says
+                running.update(answers, targets)
+    return running.value()
+
+
+def _batch_size(precision: str, device: torch.device, numbers: int) -> int:
+    """A fast one: as units for bfloat16 are fed from the CPU's cache, activations had better stay there.
+
+    Args:
+        precision: Of the network.
+        device: Where it is.
+        numbers: Of one image; of large ones fewer are taken together.
+    """
+    if numbers > _OF_A_LARGE_IMAGE:
+        return max(1, _IN_CACHE * _OF_A_LARGE_IMAGE // numbers)
     return _IN_CACHE if precision == "bfloat16" and device.type == "cpu" else _LARGE

@@ -5,7 +5,8 @@ The loss (Hinton et al. 2015; DSFP section III-C and IV-A) is
     loss = (1 - w) * CE(student, labels; label smoothing) + w * T^2 * KL(teacher_T || student_T)
 
 with the distillation weight w falling linearly over the batches, teacher_T = softmax(teacher logits / T), and
-the KL averaged over the images. The optimiser is AdamW with a cosine from ``learning_rate`` to 0.
+the KL averaged over the images. (So for labels; `objectives` has what takes the place of CE and KL for masks, for
+numbers, and for losses of the user's own.) The optimiser is AdamW with a cosine from ``learning_rate`` to 0.
 
 Right after filters are removed the accuracy is near chance and says little about the plan; recalibration makes
 it a usable reward, the batches of distillation a good one. The paper fine-tunes at a rate of 1e-4 for 300
@@ -23,7 +24,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dsfp_env.common.devices import fused
@@ -40,10 +40,12 @@ from dsfp_env.common.ranges import (
     check_fields,
 )
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.norm_kernel import KERNELS
 from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
 from dsfp_env.speed.weight_gradients import small_maps_by_products
+from dsfp_env.training.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -94,25 +96,25 @@ def distillation_loss(
     distillation_weight: float,
     temperature: float = 4.0,
     label_smoothing: float = 0.1,
+    objective: Objective | None = None,
 ) -> torch.Tensor:
     """The loss at the top of this file, a scalar.
 
     Args:
-        student_logits: ``[N, classes]``.
-        teacher_logits: ``[N, classes]``.
-        labels: ``[N]``, int64.
+        student_logits: ``[N, classes]``, or answers ``[N, ...]`` of another form.
+        teacher_logits: The same.
+        labels: ``[N]``, int64, or targets of another form.
         distillation_weight: w in [0, 1].
-        temperature: T.
+        temperature: T, of forms that have one.
         label_smoothing: Of the cross entropy.
+        objective: What takes its place and that of the KL; that of classification unless given.
     """
-    hard = F.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
-    soft = F.kl_div(
-        F.log_softmax(student_logits / temperature, 1),
-        F.log_softmax(teacher_logits / temperature, 1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return (1 - distillation_weight) * hard + distillation_weight * temperature**2 * soft
+    objective = objective or Objective()
+    hard = objective.loss(student_logits, labels, label_smoothing)
+    if not objective.distils:
+        return hard
+    scale, soft = objective.distance(student_logits, teacher_logits, temperature)
+    return (1 - distillation_weight) * hard + distillation_weight * scale * soft
 
 
 @torch.no_grad()
@@ -150,11 +152,16 @@ class TransferSet(NamedTuple):
     """What a student is taught by (the word is Hinton et al.'s): batches of images, and the teacher's answers."""
 
     indices: torch.Tensor  # of training images, [batches, N]
-    teacher_logits: torch.Tensor  # [batches, N, classes], float32
+    teacher_logits: torch.Tensor  # [batches, N, classes], or answers [batches, N, ...]; float32
 
 
 def fine_tune(
-    student: nn.Module, train: LabelledImages, transfer_set: TransferSet, fidelity: Fidelity, seed: int
+    student: nn.Module,
+    train: LabelledImages,
+    transfer_set: TransferSet,
+    fidelity: Fidelity,
+    seed: int,
+    objective: Objective | None = None,
 ) -> None:
     """Distil the teacher into the student, in place.
 
@@ -164,6 +171,7 @@ def fine_tune(
         transfer_set: The batches, one after the other.
         fidelity: How. Its precision and kernels must be chosen, not "auto".
         seed: Drives dropout if the network has any. Nothing else is random.
+        objective: What is learned; that of classification unless given.
     """
     if len(transfer_set.indices) == 0:
         return
@@ -182,9 +190,10 @@ def fine_tune(
     ).tolist()
     student.train()
     with own_random_numbers(device, seed), _fast(student, fidelity, train):
-        for indices, teacher_logits, weight in zip(*transfer_set, weights, strict=True):
+        images = batches_of(train.images, transfer_set.indices)
+        for batch, indices, teacher_logits, weight in zip(images, *transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
-                logits = student(laid_out(train.images[indices], fidelity.precision, student))
+                logits = student(laid_out(batch, fidelity.precision, student))
             loss = distillation_loss(
                 logits.float(),
                 teacher_logits,
@@ -192,6 +201,7 @@ def fine_tune(
                 distillation_weight=weight,
                 temperature=fidelity.temperature,
                 label_smoothing=fidelity.label_smoothing,
+                objective=objective,
             )
             check_differentiable(loss, "no fine-tuning: Fidelity(batches=0)")
             optimizer.zero_grad()

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from dsfp_env.common.devices import device_of, fused
@@ -31,11 +30,13 @@ from dsfp_env.common.random_numbers import generator_state, own_random_numbers, 
 from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import computing
-from dsfp_env.training.accuracy import measure_accuracy
-from dsfp_env.training.augmentation import augment
-from dsfp_env.training.recipes import Recipe
+from dsfp_env.training.accuracy import measure_metric
+from dsfp_env.training.augmentation import Augment, augment, augment_as_told, augment_masks, movable
+from dsfp_env.training.objectives import NOT_A_CLASS, Objective
+from dsfp_env.training.recipes import Recipe, suited
 
 BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 
@@ -43,9 +44,9 @@ BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 class Batch(NamedTuple):
     """What a loss may look at."""
 
-    logits: torch.Tensor  # [N, classes], float32
+    logits: torch.Tensor  # [N, classes], or answers [N, ...] of another form; float32
     images: torch.Tensor  # [N, C, H, W], as the network saw them
-    labels: torch.Tensor  # [N] int64, or [N, classes] after mixup
+    labels: torch.Tensor  # [N] int64, or [N, classes] after mixup; or targets [N, ...]
     epoch: int  # from 0
     number: int  # in the epoch, from 0
     done: float  # the share of the training that is over, in [0, 1)
@@ -57,7 +58,7 @@ class Epoch(NamedTuple):
     number: int  # from 1
     of: int
     loss: float  # mean over the batches
-    accuracy: float | None  # on the validation split, if there is one
+    accuracy: float | None  # the metric, scaled to [0, 1], on the validation split, if there is one
 
 
 Loss = Callable[[Batch], torch.Tensor]
@@ -76,6 +77,8 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
     about: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
+    vary: Augment | None = None,
 ) -> list[Epoch]:
     """Train a network in place; it ends in evaluation mode.
 
@@ -84,24 +87,26 @@ def train(
         images: The training split; it is brought to the network's device.
         recipe: How to train.
         seed: Chooses the batches, varies the images, and drives dropout if the network has any.
-        loss: Of a batch, a scalar; the cross entropy with the recipe's label smoothing unless given.
+        loss: Of a batch, a scalar; that of the objective with the recipe's label smoothing unless given.
         validation: If given, the network ends with the weights of the epoch that was best on it. It is brought
             to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
         on_epoch: Called after every epoch.
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
         about: What else makes this training what it is, for the checkpoint; plain values.
+        objective: Its loss, and its metric for the best epoch; that of classification unless given.
+        vary: Of (image, target): what varies them, in place of the recipe's shifts and mirror images; see
+            `augmentation.augment_as_told`.
 
     Returns:
         What every epoch brought, also those before the checkpoint.
 
     Raises:
-        InputError: If the checkpoint is not of this training.
+        InputError: If the checkpoint is not of this training, or the recipe does not suit the targets.
     """
-    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}))
-    loss = loss or (
-        lambda batch: F.cross_entropy(batch.logits, batch.labels, label_smoothing=recipe.label_smoothing)
-    )
+    learned = objective or Objective()
+    run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}), learned, vary)
+    loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
     with own_random_numbers(run.device, seed):
@@ -155,10 +160,16 @@ class _Training:
         seed: int,
         checkpoint: Path | None,
         about: dict[str, Any],
+        objective: Objective,
+        vary: Augment | None,
     ) -> None:
         self.device = device_of(network, images.images.device)
         images = images.to(self.device)
+        width = images.images.shape[-1] if _movable(images.labels, objective) else 0
+        recipe = suited(recipe, width, flips=False)
+        _check_targets(recipe, images.labels, objective, vary)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
+        self.objective, self.vary = objective, vary
         self.identity: dict[str, Any] = {
             "recipe": asdict(recipe),
             "seed": seed,
@@ -183,8 +194,10 @@ class _Training:
         self.network.train()
         order = torch.randperm(len(self.images.labels), generator=self.rng)[: self.batches * self.batch_size]
         losses = torch.zeros(self.batches, device=device)
-        for number, indices in enumerate(order.view(-1, self.batch_size).to(device)):
-            images, labels = self._vary(self.images.images[indices], self.images.labels[indices])
+        places = order.view(-1, self.batch_size).to(device)
+        read = batches_of(self.images.images, places)
+        for number, (batch, indices) in enumerate(zip(read, places, strict=True)):
+            images, labels = self._vary(batch, self.images.labels[indices])
             with self._precision():
                 logits = self.network(images)
             epoch = len(self.history)
@@ -199,9 +212,10 @@ class _Training:
         return float(losses.mean())
 
     def measure(self, validation: LabelledImages) -> float:
-        """Accuracy on the validation split; the weights are kept if it is the best so far."""
+        """The scaled metric on the validation split; the weights are kept if it is the best so far."""
         with self._precision():
-            accuracy = measure_accuracy(self.network, validation)
+            value = measure_metric(self.network, validation, self.objective.metric)
+        accuracy = self.objective.metric.scaled(value)
         if accuracy > max((epoch.accuracy or 0.0 for epoch in self.history), default=-1.0):
             self.best = copy.deepcopy(self.network.state_dict())
         return accuracy
@@ -271,10 +285,17 @@ class _Training:
 
     def _vary(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         recipe = self.recipe
-        if images.dim() == 4:
-            images = augment(images, recipe.shift, recipe.flip, self.rng)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+        shift, flip = recipe.shift or 0, bool(recipe.flip)
+        if self.vary is not None:
+            images, labels = augment_as_told(images, labels, self.vary, self.rng)
+        elif images.dim() == 4 and labels.dim() > 2 and not labels.is_floating_point():
+            ignored = self.objective.ignore_index
+            empty = NOT_A_CLASS if ignored is None else ignored
+            images, labels = augment_masks(images, labels, shift, flip, self.rng, empty)
+        elif images.dim() == 4:
+            images = augment(images, shift, flip, self.rng)
+        if images.dim() == 4 and self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         if recipe.mixup:
             from torchvision.transforms import v2  # takes seconds
 
@@ -287,6 +308,30 @@ class _Training:
 
     def _precision(self) -> torch.autocast:
         return computing(self.recipe.precision, self.device)
+
+
+def _check_targets(recipe: Recipe, targets: torch.Tensor, objective: Objective, vary: Augment | None) -> None:
+    """Refuse a recipe that would make targets wrong.
+
+    Raises:
+        InputError: If it mixes what are no labels, or moves images whose targets it cannot move.
+    """
+    labels = targets.dim() == 1 and not targets.is_floating_point()
+    if recipe.mixup and not labels:
+        raise InputError(
+            f"The recipe has mixup={recipe.mixup}, which mixes labels, and targets are {targets.dtype} of shape "
+            f"{tuple(targets.shape)}: expected mixup=0 with them."
+        )
+    if vary is None and (recipe.shift or recipe.flip) and not _movable(targets, objective):
+        raise InputError(
+            f"The recipe has shift={recipe.shift} and flip={recipe.flip}, and what becomes of targets "
+            f"{targets.dtype} of shape {tuple(targets.shape)} then is not known: expected shift=0 and flip=False, "
+            "augment=, a function that moves both, or for masks ignore_index=, what comes in from outside."
+        )
+
+
+def _movable(targets: torch.Tensor, objective: Objective) -> bool:
+    return movable(targets, objective.ignore_index, objective.own_loss is not None)
 
 
 def _archive(whole: bytes) -> bytes:

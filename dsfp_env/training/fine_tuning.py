@@ -20,8 +20,10 @@ from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import layout_of
 from dsfp_env.speed.precision import computing
 from dsfp_env.training import epochs
+from dsfp_env.training.augmentation import Augment
 from dsfp_env.training.distillation import distillation_loss, unfreeze
 from dsfp_env.training.epochs import Batch, Epoch
+from dsfp_env.training.objectives import Objective
 from dsfp_env.training.recipes import Recipe
 
 
@@ -38,6 +40,8 @@ def distil(
     last_distillation_weight: float = 0.1,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
+    objective: Objective | None = None,
+    augment: Augment | None = None,
 ) -> list[Epoch]:
     """Fine-tune a slim network in place.
 
@@ -55,6 +59,8 @@ def distil(
         last_distillation_weight: w at the last batch.
         on_epoch: Called after every epoch.
         checkpoint: A file for the state after every epoch; see `epochs.train`.
+        objective: What is learned, ``task.objective``; that of classification unless given.
+        augment: What varies images and targets in place of the recipe, ``task.augment``; see `epochs.train`.
 
     Returns:
         What every epoch brought.
@@ -71,10 +77,20 @@ def distil(
             distillation_weight=fallen,
             temperature=temperature,
             label_smoothing=recipe.label_smoothing,
+            objective=objective,
         )
 
     history = epochs.train(
-        student, train, recipe, seed, loss=loss, validation=validation, on_epoch=on_epoch, checkpoint=checkpoint
+        student,
+        train,
+        recipe,
+        seed,
+        loss=loss,
+        validation=validation,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+        objective=objective,
+        vary=augment,
     )
     answers.close()
     return history
@@ -99,7 +115,7 @@ class TeacherMemory:
         self._answers: list[torch.Tensor] = []
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """Logits ``[N, classes]`` for the images of a batch."""
+        """Answers ``[N, ...]`` for the images of a batch."""
         if self._folder is None:
             return self._ask(batch.images)
         if batch.epoch != self._epoch:

@@ -19,6 +19,7 @@ from dsfp_env.common.ranges import Batch, Count, NotNegative, Positive, ShareBel
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "warm_restarts", "steps")
 PRECISIONS = ("float32", "bfloat16")
+_LARGEST_SHIFT = 4  # pixels: what is usual for CIFAR, an eighth of its width
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,26 @@ class Recipe:
     accumulate: Count = 1  # batches to an update
     precision: str = "float32"  # or "bfloat16": mixed, by autocast
     channels_last: bool = False
-    shift: WholeNumber = 0  # pixels, in every direction
-    flip: bool = False  # mirror images
+    shift: WholeNumber | None = 0  # pixels, in every direction; None: an eighth of the width, but 4 at most
+    flip: bool | None = False  # mirror images; None: where they are like the images
 
     def __post_init__(self) -> None:
         choose("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         choose("precision", self.precision, dict.fromkeys(PRECISIONS))
         check_fields(self)
+
+
+def suited(recipe: Recipe, width: int, flips: bool) -> Recipe:
+    """A recipe whose shifts and mirror images suit the images, where it does not say them.
+
+    Args:
+        recipe: What it says itself stays.
+        width: Of the images, in pixels; 0, if they must not be moved.
+        flips: Whether their mirror images are like them: those of animals are, those of digits are not.
+    """
+    shift = min(_LARGEST_SHIFT, width // 8) if recipe.shift is None else recipe.shift
+    return replace(recipe, shift=shift, flip=flips if recipe.flip is None else recipe.flip)
 
 
 def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
@@ -62,6 +75,7 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
     name, changes = parse_call("recipe", text)
     recipe: Recipe = choose("recipe", name, named)
     kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
+    kinds |= {"shift": int, "flip": bool}  # where they are None
     for field, value in changes.items():
         expected = choose("field of a recipe", field, kinds)
         if not isinstance(value, (int, float) if expected is float else expected):
@@ -69,14 +83,14 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
     return replace(recipe, **changes)
 
 
-# For colour images; batch size, shifts and mirror images are chosen, the paper does not give them.
-COLOUR = Recipe(batch_size=128, precision="bfloat16", channels_last=True, shift=4, flip=True)
+# Batch size, shifts and mirror images are chosen, the paper does not give them; see `suited`.
+VARIED = Recipe(batch_size=128, precision="bfloat16", channels_last=True, shift=None, flip=None)
 
 PRETRAINING: dict[str, Recipe] = {
     "digits": Recipe(),
-    "fast": replace(COLOUR, epochs=20, optimizer="sgd", nesterov=True, learning_rate=0.05),
+    "fast": replace(VARIED, epochs=20, optimizer="sgd", nesterov=True, learning_rate=0.05),
     "paper": replace(
-        COLOUR,
+        VARIED,
         epochs=350,  # chosen: three whole cycles, 50 + 100 + 200
         optimizer="sgd",
         learning_rate=0.05,  # chosen
@@ -91,9 +105,9 @@ FINE_TUNING: dict[str, Recipe] = {
     "plain": Recipe(
         learning_rate=3e-3, weight_decay=0.01
     ),  # for images that no shift or mirror leaves what they are
-    "short": replace(COLOUR, epochs=10, learning_rate=1e-3, weight_decay=0.01),
+    "short": replace(VARIED, epochs=10, learning_rate=1e-3, weight_decay=0.01),
     "paper": replace(
-        COLOUR,
+        VARIED,
         epochs=300,
         learning_rate=1e-4,
         weight_decay=0.01,  # chosen: AdamW's default

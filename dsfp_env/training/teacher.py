@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,11 +11,13 @@ from torch import nn
 from dsfp_env.common.devices import with_gradients
 from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.datasets.labelled_images import draw_batches
+from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.folding import fold, foldable
 from dsfp_env.training.accuracy import compute_logits
 from dsfp_env.training.distillation import Fidelity, TransferSet
 
 _TRANSFER_SETS_KEPT = 16  # a few seeds of a few fidelities
+_MOST_KEPT = 256 << 20  # bytes of the answers of one of them
 
 _Key = tuple[int, int, str, int, int]  # batches, their size, precision, seed, threads
 
@@ -59,16 +62,38 @@ class Teacher:
                 self._transfer_sets.pop(next(iter(self._transfer_sets)))
             indices = draw_batches(len(self._images), fidelity.batch_size, fidelity.batches, seed)
             indices = indices.to(self._images.device)
-            self._transfer_sets[key] = TransferSet(indices, self._answers(indices, fidelity.precision))
+            answers = self._answers(indices, fidelity.precision)
+            self._transfer_sets[key] = TransferSet(indices, cast(torch.Tensor, answers))
         return self._transfer_sets[key]
 
-    def _answers(self, indices: torch.Tensor, precision: str) -> torch.Tensor:
+    @computed_once
+    @with_gradients()
+    def _size(self) -> int:
+        """Bytes of the answer to one image."""
+        return compute_logits(self._network, self._images[:1]).nbytes
+
+    def _answers(self, indices: torch.Tensor, precision: str) -> torch.Tensor | _Asked:
         """Logits ``[batches, N, classes]`` for batches of training images."""
         if precision == "float32":
             answering = self._network
-            if indices.numel() >= len(self._images):
+            fits = isinstance(self._images, torch.Tensor) and self._size * len(self._images) <= _MOST_KEPT
+            if indices.numel() >= len(self._images) and fits:
                 return self.logits[indices]  # of the whole split, once for all seeds
         else:
             answering = fold(self._network, self.norms)
-        answers = [compute_logits(answering, self._images[batch], precision=precision) for batch in indices]
+        asked = _Asked(answering, self._images, indices, precision)
+        if self._size * indices.numel() > _MOST_KEPT:
+            return asked
+        answers = list(asked)
         return torch.stack(answers) if answers else torch.empty(0)
+
+
+class _Asked:
+    """Answers that would take too much memory together: given when they are asked for, and not kept."""
+
+    def __init__(self, network: nn.Module, images: torch.Tensor, indices: torch.Tensor, precision: str) -> None:
+        self._network, self._images, self._indices, self._precision = network, images, indices, precision
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batch in batches_of(self._images, self._indices):
+            yield compute_logits(self._network, batch, precision=self._precision)
