@@ -10,7 +10,7 @@ from agents.reporting import figures
 from agents.reporting.figure_files import as_svg, inline, write_files
 from agents.reporting.pages import Number, Page, Picture, Row, Section, Table, as_html
 from agents.reporting.report_data import RunRecord, read_run
-from agents.reporting.run_report import entries_of, labels_of, of_budget, others
+from agents.reporting.run_report import entries_of, labels_of, of_budget, others, shown_metric
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 
@@ -80,9 +80,9 @@ def write_comparison(folders: Sequence[Path], path: Path) -> None:
 def page_of(run: RunRecord, pictures: Sequence[Picture]) -> Page:
     """What a page tells about one run."""
     result = run.result
-    best, original = result["best"], result["original"]
+    best, original, name = result["best"], result["original"], metric_name(result)
     numbers = [
-        Number(f"{best['test_accuracy']:.1%}", f"test accuracy; original {original['test_accuracy']:.1%}"),
+        Number(shown_metric(best, "test"), f"test {name}; original {shown_metric(original, 'test')}"),
         Number(f"{best['relative_macs']:.1%}", f"of {original['macs']:,} multiply-adds"),
         Number(f"{best['params'] / original['params']:.1%}", f"of {original['params']:,} parameters"),
         Number(f"{best['filters']:,}", f"of {original['filters']:,} filters"),
@@ -124,11 +124,13 @@ def answer(result: Mapping[str, Any]) -> str:
     uniform, drawn = (result["baselines"][name] for name in ("uniform", equal))
     lost = 100 * (original["test_accuracy"] - best["test_accuracy"])
     change = f"{abs(lost):.1f} points {'less' if lost > 0 else 'more'} than" if abs(lost) >= 0.05 else "as much as"
+    if "metric" in result:  # in units of its own, and less may be better
+        change = f"beside {shown_metric(original, 'test')} of"
     return (
         f"{original['macs'] / best['macs']:.1f} times fewer multiply-adds and "
-        f"{original['params'] / best['params']:.1f} times fewer parameters, at {best['test_accuracy']:.1%} test "
-        f"accuracy, {change} the original; at equal {EQUALS[of_budget(result)]} uniform pruning has "
-        f"{uniform['test_accuracy']:.1%}, random search {drawn['test_accuracy']:.1%}."
+        f"{original['params'] / best['params']:.1f} times fewer parameters, at {shown_metric(best, 'test')} test "
+        f"{metric_name(result)}, {change} the original; at equal {EQUALS[of_budget(result)]} uniform pruning has "
+        f"{shown_metric(uniform, 'test')}, random search {shown_metric(drawn, 'test')}."
     )
 
 
@@ -139,7 +141,7 @@ def networks_table(result: Mapping[str, Any]) -> Table:
         label = labels[name]
         kind = "best" if name == "best" else "yardstick" if label.startswith(" ") else ""
         rows.append(Row([label.strip(), *_cells(entry)], kind))
-    return Table(HEAD, rows)
+    return Table(HEAD, rows, caption=metric_note(result))
 
 
 def finish_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -169,6 +171,21 @@ def finish_tables(result: Mapping[str, Any]) -> list[Table]:
         ]
         tables.append(Table(("", "predicted", "measured", "noise"), rows, caption="ms of a forward pass."))
     return tables
+
+
+def metric_name(result: Mapping[str, Any]) -> str:
+    """What is maximised, in words."""
+    return str(result.get("metric", {}).get("name", "accuracy")).replace("_", " ")
+
+
+def metric_note(result: Mapping[str, Any]) -> str:
+    """What stands in place of accuracy, if something does."""
+    if not (metric := result.get("metric")):
+        return ""
+    return (
+        f"In place of accuracy: {metric_name(result)}, from {metric['worst']:.3g} at worst to "
+        f"{metric['best']:.3g} at best. Pictures, and what follows the long fine-tune, show it scaled to 0 to 100 %."
+    )
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
@@ -253,8 +270,8 @@ def _checked(make: Callable[[], str], where: str) -> str:
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
     return [
-        f"{entry['test_accuracy']:.1%}",
-        f"{entry['validation_accuracy']:.1%}",
+        shown_metric(entry, "test"),
+        shown_metric(entry, "validation"),
         f"{entry['relative_macs']:.1%}",
         f"{entry['params']:,}",
         f"{entry['filters']:,}",
