@@ -184,7 +184,8 @@ def metric_note(result: Mapping[str, Any]) -> str:
         return ""
     return (
         f"In place of accuracy: {metric_name(result)}, from {metric['worst']:.3g} at worst to "
-        f"{metric['best']:.3g} at best. Pictures, and what follows the long fine-tune, show it scaled to 0 to 100 %."
+        f"{metric['best']:.3g} at best. Pictures, and what follows the long fine-tune, show it scaled to 0 to "
+        "100 %."
     )
 
 
