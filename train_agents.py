@@ -461,7 +461,9 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
 
 def reward_name(settings: RunSettings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
-    return settings.reward or ("accuracy_x_saving" if settings.macs_budget is None else "budget")
+    if settings.reward is not None:
+        return settings.reward
+    return "accuracy_x_saving" if settings.macs_budget is None else "budget"
 
 
 def free_folder(settings: RunSettings) -> Path:

@@ -24,6 +24,7 @@ from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
+from agents.told import Told
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
@@ -167,9 +168,10 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
     actions = getattr(chosen, "actions", "levels")
     choose(f"kind of actions of the agent {name!r}:", actions, dict.fromkeys(("levels", "box")))
     try:
-        return (one_team if getattr(chosen, "team", False) else one_each)(_told(name, chosen), actions)
+        entry = (one_team if getattr(chosen, "team", False) else one_each)(_told(name, chosen), actions)
     except ValueError as error:  # of `inspect`: it has no signature
         raise InputError(f"The agent {name!r} is {chosen!r}: expected a class of Python's.") from error
+    return replace(entry, make=lambda *args, **options: Told(entry.make(*args, **options), name))
 
 
 def _told(name: str, chosen: Callable[..., Any]) -> Callable[..., Any]:

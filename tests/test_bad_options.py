@@ -1,5 +1,6 @@
 """What people give by hand, from the command line or from Python: it is used, or refused with a sentence."""
 
+import copy
 import sys
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 
 import dsfp_env
 from agents.learners.q_learning import QLearning
+from agents.loop import train
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.seeds import parse_seeds
 from dsfp_env import Fidelity, InputError
 from dsfp_env.common.ranges import Count, Range, Share, check_numbers
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.loading import TaskOptions, load_task
+from dsfp_env.toy import ToyEnv
 
 MODULE = """
 import math
@@ -20,6 +23,19 @@ team_forgotten = type("T", (), {"__init__": lambda self, env, seed: env.possible
 raising = type("R", (), {"__init__": lambda self, *args: 1 / 0})
 odd_actions = type("O", (), {"actions": "both"})
 number = 7
+def raises_value_error(*args): raise ValueError("no disk")
+def gives_none(*args): return None
+def gives_lists(evidence): return {path: [1.0] for path in evidence.layers}
+class ActRaises:
+    def __init__(self, *args): pass
+    def act(self, observation, info, *, deterministic=False): raise KeyError("boom")
+class NoUpdate(ActRaises):
+    def act(self, observation, info, *, deterministic=False): return 3
+class TeamRaises:
+    team = True
+    def __init__(self, env, seed): self.env = env
+    def act(self, observations, infos, *, deterministic=False): return dict.fromkeys(observations, 3)
+    def update(self, transition): return transition.nothing
 def as_text(outcome, original): return "much"
 def as_dict(outcome, original): return {"score": 1}
 def as_nan(outcome, original): return math.nan
@@ -36,9 +52,10 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own_things.py").write_text(MODULE)
     (tmp_path / "own_syntax.py").write_text("def broken(:\n")
     (tmp_path / "own_raises.py").write_text("raise RuntimeError('no licence')\n")
+    (tmp_path / "own_exits.py").write_text("raise SystemExit(4)\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield
-    for name in ("own_things", "own_syntax", "own_raises"):
+    for name in ("own_things", "own_syntax", "own_raises", "own_exits"):
         sys.modules.pop(name, None)
 
 
@@ -107,6 +124,70 @@ def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):
     env = dsfp_env.parallel_env(task=tiny)
     with pytest.raises(InputError, match=sentence):
         choose_agent(agent).make(env, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [
+        ("ActRaises", r"'own_things:ActRaises' failed in act(_many)? .KeyError: 'boom'; own_things.py, line"),
+        ("NoUpdate", "failed in update .AttributeError: 'NoUpdate' object has no attribute 'update'"),
+        ("TeamRaises", "failed in update .AttributeError: .*'nothing'; own_things.py, line"),
+    ],
+)
+def test_an_agent_of_ones_own_that_raises_while_it_learns(own, agent, sentence):
+    env = ToyEnv(actions="levels")
+    team = copy.deepcopy(choose_agent(f"own_things:{agent}").make(env, 0, 10))
+    for batch in (1, 2):
+        with pytest.raises(InputError, match=sentence) as told:
+            train(env, team, 4, batch=batch, seed=0)
+        assert not isinstance(told.value.__cause__, InputError)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "own_things:raises_value_error",
+            "failed .ValueError: no disk.: expected a function of .data_root, device, seed",
+        ),
+        ("own_things:gives_none", "gave a NoneType: expected a dsfp_env.Task"),
+        ("own_things:number", "is of type int: expected a function of .data_root, device, seed"),
+        ("own_exits:task", "Could not import the task 'own_exits:task' .4."),
+    ],
+)
+def test_a_task_of_ones_own_that_is_none(own, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_task(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "raises_value_error",
+            "'own_things:raises_value_error' failed .ValueError: no disk.: expected a function",
+        ),
+        ("gives_none", "gave None: expected a function"),
+        ("gives_lists", r"gave layer '.*' \[1.0\]: expected a tensor"),
+    ],
+)
+def test_a_criterion_of_ones_own_that_gives_no_scores(own, tiny, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dsfp_env.score_filters(tiny, f"own_things:{name}")
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"layers": ""}, "The layers '' name none"),
+        ({"layers": " , "}, "The layers ' , ' name none"),
+        ({"tie": ""}, "The ties '' lack a name"),
+        ({"tie": "a+"}, "The ties 'a\\+' lack a name"),
+    ],
+)
+def test_layers_and_ties_that_say_nothing(option, sentence):
+    with pytest.raises(InputError, match=sentence):
+        TaskOptions(**option).check()
 
 
 @pytest.mark.parametrize(

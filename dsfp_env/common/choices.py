@@ -52,7 +52,7 @@ def _import(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever a module of the user's own raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own raises when it is imported
         raise_if_of_the_machine(error, f"importing the {kind} {path!r}", "what else is in memory")
         why = str(error) or type(error).__name__
         raise InputError(

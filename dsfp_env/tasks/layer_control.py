@@ -135,12 +135,21 @@ def parse_layers(text: str) -> dict[str, Any]:
                 f"The layers {text!r} cannot be read at {part.strip()!r}: expected, for example, "
                 f"first={KEEP}, conv_2=20-60, features.*=30."
             ) from None
+    if not said:
+        raise InputError(f"The layers {text!r} name none: expected, for example, first={KEEP}, conv_2=20-60.")
     return said
 
 
 def parse_tie(text: str) -> list[list[str]]:
-    """``conv_1+conv_2, blocks.*`` as the argument ``tie``."""
-    return [[name.strip() for name in group.split("+")] for group in text.split(",")]
+    """``conv_1+conv_2, blocks.*`` as the argument ``tie``.
+
+    Raises:
+        InputError: If a name is missing.
+    """
+    groups = [[name.strip() for name in group.split("+")] for group in text.split(",")]
+    if not all(all(group) for group in groups):
+        raise InputError(f"The ties {text!r} lack a name: expected, for example, conv_1+conv_2, blocks.*.")
+    return groups
 
 
 def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, float]]:
