@@ -239,6 +239,11 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     for name in ("evaluations", "batch", "horizon", "threads", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
+    if settings.horizon > settings.evaluations:
+        raise InputError(
+            f"--horizon is {settings.horizon}, and --evaluations is {settings.evaluations}: expected as many "
+            "evaluations as an episode has steps, or more."
+        )
     if settings.threads > MOST_THREADS:
         raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     if settings.agent == "all":

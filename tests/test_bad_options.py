@@ -13,6 +13,7 @@ from agents.registry import AGENTS, choose_agent
 from agents.reporting.seeds import parse_seeds
 from dsfp_env import Fidelity, InputError
 from dsfp_env.common.ranges import Count, Range, Share, check_numbers
+from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.tasks.loading import TaskOptions, load_task
 from dsfp_env.toy import ToyEnv
@@ -244,3 +245,33 @@ def test_threads_have_a_range():
 def test_numbers_of_filters_have_a_range(tiny, name, number):
     with pytest.raises(InputError, match=f"{name} is {number}: expected a whole number from 1 to 6"):
         dsfp_env.Evaluator(tiny, **{name: number})
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "x", True, 10**9])
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_workers_are_a_number_wherever_work_is_done(tiny, executor, workers):
+    evaluator = dsfp_env.Evaluator(tiny, executor=executor)
+    with pytest.raises(InputError, match="workers is .*: expected a number of processes"):
+        evaluator.evaluate_many([dict.fromkeys(tiny.agents, 50.0)] * 2, seed=0, workers=workers)
+
+
+def test_an_executor_of_ones_own_that_lacks_something(tiny):
+    lacking = type("Lacking", (), {"begin": None, "check": None})()
+    with pytest.raises(InputError, match="of type Lacking, without count, suits, stop: expected one of serial"):
+        dsfp_env.Evaluator(tiny, executor=lacking)
+    with pytest.raises(InputError, match="neither a word nor a number is in quotes"):
+        dsfp_env.Evaluator(tiny, executor="ray(address=head:6379)")
+
+
+def test_ties_that_can_be_read_once_only_are_kept(tiny):
+    first, second, *_ = tiny.agents
+    wanted = list(tiny.with_layers(tie=[[first, second]]).agents)
+    for tie in ((group for group in [[first, second]]), [iter([first, second])], np.array([[first, second]])):
+        env = copy.deepcopy(dsfp_env.parallel_env(task=tiny, tie=tie))
+        assert env.possible_agents == wanted
+
+
+@pytest.mark.parametrize("address", ["", " ", 6379, "ray://head:10001"])
+def test_an_address_that_is_none(address):
+    with pytest.raises(InputError, match="The address is .*expected auto or host:port"):
+        Ray(address=address)

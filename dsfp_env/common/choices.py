@@ -116,7 +116,7 @@ def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:  # the last two: of nesting
         raise InputError(
             f"The {kind} {shortened(text)} cannot be read ({error}): expected a name, or a name with options such "
-            "as 'name(option=value, other=2)'."
+            "as 'name(option=value, other=2)'; a value that is neither a word nor a number is in quotes."
         ) from error
 
 

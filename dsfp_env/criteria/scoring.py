@@ -100,9 +100,7 @@ def _told(name: str, function: Criterion, evidence: Evidence) -> Scores:
     Raises:
         InputError: If it raises, or gives no dictionary.
     """
-    expected = (
-        "expected a function of the evidence (`dsfp_env.criteria.Evidence`) that gives, by module path of every"
-    )
+    expected = "expected a function of the evidence that gives a tensor of scores by module path of every layer"
     try:
         scores: object = function(evidence)
     except InputError:
@@ -110,10 +108,10 @@ def _told(name: str, function: Criterion, evidence: Evidence) -> Scores:
     except Exception as error:  # whatever it raises
         raise_if_of_the_machine(error, f"computing the criterion {name!r}")
         raise InputError(
-            f"The criterion {name!r} failed ({type(error).__name__}: {error}): {expected} layer, a tensor of scores."
+            f"The criterion {name!r} failed ({type(error).__name__}: {error}): {expected}."
         ) from error
     if not isinstance(scores, Mapping):
-        raise InputError(f"The criterion {name!r} gave {shortened(scores)}: {expected} layer, a tensor of scores.")
+        raise InputError(f"The criterion {name!r} gave {shortened(scores)}: {expected}.")
     return dict(scores)
 
 
@@ -121,8 +119,8 @@ def _checked(criterion: str, layer: PrunableLayer, scores: Mapping[str, torch.Te
     came = scores.get(layer.path)
     if came is not None and not isinstance(came, torch.Tensor):
         raise InputError(
-            f"Criterion {criterion!r} gave layer {layer.path!r} {shortened(came)}: expected a tensor with one finite "
-            f"score per filter, ({layer.out_channels},)."
+            f"Criterion {criterion!r} gave layer {layer.path!r} {shortened(came)}: expected a tensor with one "
+            f"finite score per filter, ({layer.out_channels},)."
         )
     if came is None or tuple(came.shape) != (layer.out_channels,) or not torch.isfinite(came).all():
         what = "none" if came is None else f"shape {tuple(came.shape)}, values {came.flatten()[:3].tolist()}..."

@@ -83,6 +83,7 @@ def controlled(network: Layers, layers: Any = None, tie: Any = None, agents_per:
         InputError: If something cannot be read, names no layer, contradicts itself, or leaves no agent.
     """
     choose("agents_per", agents_per, dict.fromkeys(AGENTS_PER))
+    tie = _kept(tie)
     wanted, ties = _wanted(network, layers), _ties(network, tie)
     sets = [list(paths) for paths in network.sets]
     bound = {path: _of_all(group, wanted) for group in _merged(network, [*sets, *ties]) for path in group}
@@ -167,6 +168,15 @@ def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, floa
         for path in _named(network, name, may_be_excluded=bounds == 0.0):
             wanted[path] = bounds
     return wanted
+
+
+def _kept(tie: Any) -> Any:
+    """As it was given, for it is compared and copied later; what can be read once only, and arrays, as lists."""
+    if isinstance(tie, (str, Mapping)) or not isinstance(tie, Iterable):
+        return tie
+    lasting = (str, list, tuple, set, frozenset)
+    groups = [list(one) if isinstance(one, Iterable) and not isinstance(one, lasting) else one for one in tie]
+    return tuple(groups) if isinstance(tie, tuple) else groups
 
 
 def _ties(network: Layers, tie: Any) -> list[list[str]]:

@@ -228,7 +228,8 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
     check_network(network)
     weights = _checked_weights(options.get("weights"))
     chosen = options.get("recipe", None if weights else recipe)
-    return _NamedTask(read, network, weights, chosen and recipe_from(chosen, PRETRAINING), fidelity)
+    trained_by = None if chosen is None else recipe_from(chosen, PRETRAINING)
+    return _NamedTask(read, network, weights, trained_by, fidelity)
 
 
 def _checked_weights(weights: Any) -> str | None:

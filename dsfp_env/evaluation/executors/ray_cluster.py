@@ -68,7 +68,7 @@ class Ray:
             )
         if gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
             raise InputError(f"A worker takes {gpus_per_worker} GPUs: expected a part of one, or a whole number.")
-        if address is not None and "://" in address:
+        if address is not None and (not isinstance(address, str) or not address.strip() or "://" in address):
             raise InputError(
                 f"The address is {address!r}: expected auto or host:port, of a cluster this one is in."
             )
