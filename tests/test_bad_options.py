@@ -8,7 +8,7 @@ import pytest
 
 import dsfp_env
 from agents.learners.q_learning import QLearning
-from agents.loop import train
+from agents.loop import best, play, train
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.seeds import parse_seeds
 from dsfp_env import Fidelity, InputError
@@ -275,3 +275,19 @@ def test_ties_that_can_be_read_once_only_are_kept(tiny):
 def test_an_address_that_is_none(address):
     with pytest.raises(InputError, match="The address is .*expected auto or host:port"):
         Ray(address=address)
+
+
+@pytest.mark.parametrize("budget", [None, "8", 1.5, float("inf"), True])
+def test_a_budget_is_a_whole_number(budget):
+    env = ToyEnv(actions="levels")
+    with pytest.raises(InputError, match="The budget is .*: expected a whole number of evaluations"):
+        train(env, choose_agent("q_learning").make(env, 0, 10), budget)
+
+
+@pytest.mark.parametrize("team", [None, QLearning, "q_learning"])
+def test_a_team_acts(team):
+    for use in (lambda: train(ToyEnv(), team, 4), lambda: play(ToyEnv(), team)):
+        with pytest.raises(InputError, match="The team is .*: expected learners of all agents"):
+            use()
+    with pytest.raises(InputError, match="The history is empty"):
+        best([])
