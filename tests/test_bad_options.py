@@ -11,6 +11,7 @@ from agents.learners.q_learning import QLearning
 from agents.loop import best, play, train
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.seeds import parse_seeds
+from agents.trial import check_learners
 from dsfp_env import Fidelity, InputError
 from dsfp_env.common.ranges import Count, Range, Share, check_numbers
 from dsfp_env.evaluation.executors.ray_cluster import Ray
@@ -291,3 +292,8 @@ def test_a_team_acts(team):
             use()
     with pytest.raises(InputError, match="The history is empty"):
         best([])
+
+
+def test_one_learner_at_least():
+    with pytest.raises(InputError, match="No learner is named: expected one or more"):
+        check_learners([], 10)
