@@ -66,6 +66,8 @@ def train(
         InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
     """
     _check_team(team)
+    if hasattr(env, "agent_iter"):
+        raise InputError("The environment is turn-based: expected a parallel one, as dsfp_env.parallel_env makes.")
     check_batch(team, batch)
     if hasattr(team, "learn"):
         many = {} if batch == 1 else {"batch": batch, "workers": workers}

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import dsfp_env
+from agents.leaderboard import runs as leaderboard
 from agents.learners.q_learning import QLearning
 from agents.loop import best, play, train
 from agents.registry import AGENTS, choose_agent
+from agents.reporting.run_folder import check_claim, write_json
 from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
 from dsfp_env import Fidelity, InputError
@@ -154,7 +156,7 @@ def test_an_agent_of_ones_own_that_raises_while_it_learns(own, agent, sentence):
         ),
         ("own_things:gives_none", "gave a NoneType: expected a dsfp_env.Task"),
         ("own_things:number", "is of type int: expected a function of .data_root, device, seed"),
-        ("own_exits:task", "Could not import the task 'own_exits:task' .4."),
+        ("own_exits:task", "Could not import the task 'own_exits:task' .it ends with SystemExit.4."),
     ],
 )
 def test_a_task_of_ones_own_that_is_none(own, name, sentence):
@@ -297,3 +299,16 @@ def test_a_team_acts(team):
 def test_one_learner_at_least():
     with pytest.raises(InputError, match="No learner is named: expected one or more"):
         check_learners([], 10)
+
+
+def test_an_environment_in_turns_is_not_trained_on(tiny):
+    with pytest.raises(InputError, match="The environment is turn-based: expected a parallel one"):
+        train(dsfp_env.env(task=tiny), choose_agent("uniform").make(ToyEnv("box"), 0, 4), 4)
+
+
+def test_a_leaderboard_of_no_reward_and_a_comparison_in_the_folder_of_a_run(tmp_path):
+    with pytest.raises(InputError, match="--rewards names none"):
+        leaderboard.check(leaderboard.LeaderboardSettings(rewards=(), out=str(tmp_path)))
+    write_json(tmp_path / "settings.json", {"settings": {}, "versions": {}})
+    with pytest.raises(InputError, match="holds a run, not a comparison: choose another"):
+        check_claim(tmp_path, "a comparison", {})

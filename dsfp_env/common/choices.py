@@ -54,7 +54,7 @@ def _import(kind: str, path: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # whatever a module of the user's own raises when it is imported
         raise_if_of_the_machine(error, f"importing the {kind} {path!r}", "what else is in memory")
-        why = str(error) or type(error).__name__
+        why = f"it ends with {error!r}" if isinstance(error, SystemExit) else str(error) or type(error).__name__
         raise InputError(
             f"Could not import the {kind} {path!r} ({why}). Expected 'package.module:attribute', "
             "importable from the current directory or installed."
