@@ -76,7 +76,7 @@ def train(
     check_budget(env, evaluations)
     history: list[Evaluation] = []
     spent = 0
-    lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(batch)]
+    lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(min(batch, evaluations))]
     seen: dict[int, tuple[Any, Any]] = {}  # by number of the lane: observations and infos
     while count := min(batch, (evaluations - spent) // evaluations_per_step(env)):
         for number, lane in enumerate(lanes[:count]):

@@ -312,3 +312,10 @@ def test_a_leaderboard_of_no_reward_and_a_comparison_in_the_folder_of_a_run(tmp_
     write_json(tmp_path / "settings.json", {"settings": {}, "versions": {}})
     with pytest.raises(InputError, match="holds a run, not a comparison: choose another"):
         check_claim(tmp_path, "a comparison", {})
+
+
+def test_a_batch_larger_than_the_budget_is_one_of_the_budget():
+    env = ToyEnv(actions="levels")
+    histories = [train(env, choose_agent("q_learning").make(env, 0, 10), 5, batch=k, seed=0) for k in (5, 10**12)]
+    first, second = ([one.actions for one in history] for history in histories)
+    assert first == second
