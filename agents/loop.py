@@ -69,14 +69,15 @@ def train(
     if hasattr(env, "agent_iter"):
         raise InputError("The environment is turn-based: expected a parallel one, as dsfp_env.parallel_env makes.")
     check_batch(team, batch)
+    check_budget(env, evaluations)
+    batch = min(batch, evaluations)
     if hasattr(team, "learn"):
         many = {} if batch == 1 else {"batch": batch, "workers": workers}
         learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=on_evaluation, **many)
         return learned
-    check_budget(env, evaluations)
     history: list[Evaluation] = []
     spent = 0
-    lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(min(batch, evaluations))]
+    lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(batch)]
     seen: dict[int, tuple[Any, Any]] = {}  # by number of the lane: observations and infos
     while count := min(batch, (evaluations - spent) // evaluations_per_step(env)):
         for number, lane in enumerate(lanes[:count]):
