@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -319,3 +320,11 @@ def test_a_batch_larger_than_the_budget_is_one_of_the_budget():
     histories = [train(env, choose_agent("q_learning").make(env, 0, 10), 5, batch=k, seed=0) for k in (5, 10**12)]
     first, second = ([one.actions for one in history] for history in histories)
     assert first == second
+
+
+def test_a_cluster_that_nobody_keeps_is_refused_at_once():
+    pytest.importorskip("ray")
+    started = time.monotonic()
+    with pytest.raises(InputError, match="The Ray cluster at 127.0.0.1:1 cannot be used .*refused"):
+        Ray(address="127.0.0.1:1").begin(len)
+    assert time.monotonic() - started < 30
