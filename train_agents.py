@@ -237,6 +237,11 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     for name in ("evaluations", "batch", "horizon", "threads", "min_filters", "round_to"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
+    if settings.horizon > settings.evaluations:
+        raise InputError(
+            f"--horizon is {settings.horizon}, and --evaluations is {settings.evaluations}: expected as many "
+            "evaluations as an episode has steps, or more."
+        )
     if settings.threads > MOST_THREADS:
         raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     if settings.agent == "all":
@@ -505,7 +510,9 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
 
 def reward_name(settings: RunSettings) -> str:
     """The reward that was asked for, or the one that fits the budget."""
-    return settings.reward or ("accuracy_x_saving" if budget_of(settings) is None else "budget")
+    if settings.reward is not None:
+        return settings.reward
+    return "accuracy_x_saving" if budget_of(settings) is None else "budget"
 
 
 def free_folder(settings: RunSettings) -> Path:

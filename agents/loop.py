@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from agents.callbacks import Follower
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.environment.lanes import Lane, start_lanes
 from dsfp_env.environment.transitions import score_of
 
@@ -70,7 +70,12 @@ def train(
     Raises:
         InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
     """
+    _check_team(team)
+    if hasattr(env, "agent_iter"):
+        raise InputError("The environment is turn-based: expected a parallel one, as dsfp_env.parallel_env makes.")
     check_batch(team, batch)
+    check_budget(env, evaluations)
+    batch = min(batch, evaluations)
     followers = tuple(callbacks)
     result: dict[str, Any] | None = None
     for follower in followers:
@@ -107,7 +112,6 @@ def _learn(
         many = {} if batch == 1 else {"batch": batch, "workers": workers}
         learned: list[Evaluation] = team.learn(env, evaluations, seed=seed, on_evaluation=tell, **many)
         return learned
-    check_budget(env, evaluations)
     history: list[Evaluation] = []
     spent = 0
     lanes: list[Any] = [env] if batch == 1 else [Lane(env) for _ in range(batch)]
@@ -149,7 +153,12 @@ def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
-    """One episode of the team's best, without exploring or learning; returns its last joint action."""
+    """One episode of the team's best, without exploring or learning; returns its last joint action.
+
+    Raises:
+        InputError: If the team is none.
+    """
+    _check_team(team)
     observations, infos = env.reset()
     spent = 0
     while env.agents:
@@ -157,6 +166,16 @@ def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
         observations, rewards, _, _, infos = env.step(actions)
         spent += evaluations_of(infos)
     return Evaluation(spent, actions, rewards, infos)
+
+
+def _check_team(team: Any) -> None:
+    """Refuse what cannot act, such as the class of a learner in its place."""
+    if isinstance(team, type) or not hasattr(team, "act"):
+        what = f"the class {team.__name__}" if isinstance(team, type) else shortened(team)
+        raise InputError(
+            f"The team is {what}: expected learners of all agents, such as agents.Independent(agents.QLearning, "
+            "env, seed=0)."
+        )
 
 
 def check_batch(team: MultiAgent, batch: int) -> None:
@@ -184,11 +203,13 @@ def check_batch(team: MultiAgent, batch: int) -> None:
 
 
 def check_budget(env: ParallelEnv[str, Any, Any], evaluations: int) -> None:
-    """Refuse a budget that is not enough for one step.
+    """Refuse a budget that is no number, or not enough for one step.
 
     Raises:
         InputError: If it is not.
     """
+    if not isinstance(evaluations, Integral) or isinstance(evaluations, bool):
+        raise InputError(f"The budget is {shortened(evaluations)}: expected a whole number of evaluations.")
     if evaluations < evaluations_per_step(env):
         raise InputError(
             f"The budget is {evaluations} evaluation(s), and one step can take {evaluations_per_step(env)}: "
@@ -207,5 +228,11 @@ def evaluations_of(infos: Mapping[str, dict[str, Any]]) -> int:
 
 
 def best(history: list[Evaluation]) -> Evaluation:
-    """The first evaluation with the highest score."""
+    """The first evaluation with the highest score.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if not history:
+        raise InputError("The history is empty: expected what `agents.train` returns.")
     return max(history, key=lambda evaluation: evaluation.score)

@@ -32,6 +32,7 @@ from agents.learners.uniform import Uniform
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from agents.option_help import as_text, first_sentence, options_of
+from agents.told import Told
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
@@ -199,7 +200,11 @@ def _of_ones_own(name: str, chosen: Any) -> Entry:
     team = is_for_team(chosen)
     fitted = {BUDGET: lambda budget: budget} if takes_budget(chosen) else {}
     entry = (one_team if team else one_each)(_told(name, chosen, team), actions, **fitted)
-    return replace(entry, options=options_in(chosen, team))
+    return replace(
+        entry,
+        options=options_in(chosen, team),
+        make=lambda *args, **options: Told(entry.make(*args, **options), name),
+    )
 
 
 def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., Any]:

@@ -31,6 +31,9 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
     """
     if not 1 <= evaluations <= MOST_EVALUATIONS:
         raise InputError(f"The evaluations are {evaluations}: expected from 1 to {MOST_EVALUATIONS}.")
+    contestants = list(contestants)
+    if not contestants:
+        raise InputError("No learner is named: expected one or more.")
     for one in contestants:
         text, _, batch = contestant(one)
         entry = choose_agent(text)

@@ -155,6 +155,8 @@ def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
         return
     check_writable(folder)
     before = read_settings(folder).get("same")
+    if before is None:
+        raise InputError(f"The folder {folder} holds a run, not {what}: choose another with --out.")
     if before != json.loads(json.dumps(dict(same))):
         raise InputError(
             f"The folder {folder} holds {what} with {before}, and {same} was asked for: choose another with --out."

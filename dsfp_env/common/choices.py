@@ -52,9 +52,9 @@ def _import(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever a module of the user's own raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own raises when it is imported
         raise_if_of_the_machine(error, f"importing the {kind} {path!r}", "what else is in memory")
-        why = str(error) or type(error).__name__
+        why = f"it ends with {error!r}" if isinstance(error, SystemExit) else str(error) or type(error).__name__
         raise InputError(
             f"Could not import the {kind} {path!r} ({why}). Expected 'package.module:attribute', "
             "importable from the current directory or installed."
@@ -116,7 +116,7 @@ def parse_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:  # the last two: of nesting
         raise InputError(
             f"The {kind} {shortened(text)} cannot be read ({error}): expected a name, or a name with options such "
-            "as 'name(option=value, other=2)'."
+            "as 'name(option=value, other=2)'; a value that is neither a word nor a number is in quotes."
         ) from error
 
 

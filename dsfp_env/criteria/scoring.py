@@ -14,6 +14,7 @@ from torch import nn
 from dsfp_env.channels.coupling import PrunableLayer
 from dsfp_env.common.choices import choose, parse_call, with_options
 from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.criteria.criterion import Criterion, Evidence, Scores
@@ -53,9 +54,11 @@ def score_network(
     size = min(batch_size, len(labels))
     indices = draw_batches(len(labels), size, min(num_batches, len(labels) // size), seed).to(labels.device)
     batches = [LabelledImages(images[i], labels[i]) for i in indices]
-    rng = torch.Generator().manual_seed(seed)
-    scores = function(Evidence(network, layers, batches, rng, objective or Objective()))
     name = criterion if isinstance(criterion, str) else getattr(function, "__name__", repr(function))
+    rng = torch.Generator().manual_seed(seed)
+    evidence = Evidence(network, layers, batches, rng, objective or Objective())
+    own = callable(criterion) or ":" in name
+    scores = _told(name, function, evidence) if own else function(evidence)
     return {path: _checked(name, layer, scores) for path, layer in layers.items()}
 
 
@@ -94,8 +97,34 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
+def _told(name: str, function: Criterion, evidence: Evidence) -> Scores:
+    """What a function of the user's own says.
+
+    Raises:
+        InputError: If it raises, or gives no dictionary.
+    """
+    expected = "expected a function of the evidence that gives a tensor of scores by module path of every layer"
+    try:
+        scores: object = function(evidence)
+    except InputError:
+        raise
+    except Exception as error:  # whatever it raises
+        raise_if_of_the_machine(error, f"computing the criterion {name!r}")
+        raise InputError(
+            f"The criterion {name!r} failed ({type(error).__name__}: {error}): {expected}."
+        ) from error
+    if not isinstance(scores, Mapping):
+        raise InputError(f"The criterion {name!r} gave {shortened(scores)}: {expected}.")
+    return dict(scores)
+
+
 def _checked(criterion: str, layer: PrunableLayer, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
     came = scores.get(layer.path)
+    if came is not None and not isinstance(came, torch.Tensor):
+        raise InputError(
+            f"Criterion {criterion!r} gave layer {layer.path!r} {shortened(came)}: expected a tensor with one "
+            f"finite score per filter, ({layer.out_channels},)."
+        )
     if came is None or tuple(came.shape) != (layer.out_channels,) or not torch.isfinite(came).all():
         what = "none" if came is None else f"shape {tuple(came.shape)}, values {came.flatten()[:3].tolist()}..."
         raise InputError(

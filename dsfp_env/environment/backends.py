@@ -66,7 +66,7 @@ def make_evaluator(
     if isinstance(task, Table):
         raise InputError("The task is a table: expected backend='table' with it.")
     loaded = load_task(task, device=device)
-    if (layers, tie, agents_per) != (None, None, "layer"):
+    if layers is not None or tie is not None or not isinstance(agents_per, str) or agents_per != "layer":
         loaded = loaded.with_layers(layers, tie, agents_per)
     return Evaluator(loaded, criterion, fidelity, min_filters, round_to, latency, store, executor)
 

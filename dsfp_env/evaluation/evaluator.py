@@ -271,10 +271,17 @@ class Evaluator:
 
     def _worker_count(self, asked: int | None) -> int | None:
         """How many are to work at once; None: as many as the executor has room for."""
-        if isinstance(self.executor, Serial):
-            return 1
         asked = self.workers if asked is None else asked
         asked = self.executor.count if asked is None else asked
+        if asked is not None and not (
+            isinstance(asked, Integral) and not isinstance(asked, bool) and 1 <= asked <= MOST_WORKERS
+        ):
+            raise InputError(
+                f"workers is {shortened(asked)}: expected a number of processes, from 1 to {MOST_WORKERS}, or "
+                "None."
+            )
+        if isinstance(self.executor, Serial):
+            return 1
         if asked is None:
             if not isinstance(self.executor, Processes):
                 return None
@@ -282,11 +289,6 @@ class Evaluator:
             alone = alone or multiprocessing.parent_process() is not None  # one of several that share the cores
             threads = self.fidelity.threads or torch.get_num_threads()
             return 1 if alone else max(1, available_cores() // threads)
-        if not isinstance(asked, Integral) or isinstance(asked, bool) or not 1 <= asked <= MOST_WORKERS:
-            raise InputError(
-                f"workers is {shortened(asked)}: expected a number of processes, from 1 to {MOST_WORKERS}, or "
-                "None."
-            )
         if asked > 1 and self.timed:
             raise InputError(f"workers is {asked}, but times are measured one after another: leave workers out.")
         return int(asked)

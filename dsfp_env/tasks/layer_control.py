@@ -83,6 +83,7 @@ def controlled(network: Layers, layers: Any = None, tie: Any = None, agents_per:
         InputError: If something cannot be read, names no layer, contradicts itself, or leaves no agent.
     """
     choose("agents_per", agents_per, dict.fromkeys(AGENTS_PER))
+    tie = _kept(tie)
     wanted, ties = _wanted(network, layers), _ties(network, tie)
     sets = [list(paths) for paths in network.sets]
     bound = {path: _of_all(group, wanted) for group in _merged(network, [*sets, *ties]) for path in group}
@@ -135,12 +136,21 @@ def parse_layers(text: str) -> dict[str, Any]:
                 f"The layers {text!r} cannot be read at {part.strip()!r}: expected, for example, "
                 f"first={KEEP}, conv_2=20-60, features.*=30."
             ) from None
+    if not said:
+        raise InputError(f"The layers {text!r} name none: expected, for example, first={KEEP}, conv_2=20-60.")
     return said
 
 
 def parse_tie(text: str) -> list[list[str]]:
-    """``conv_1+conv_2, blocks.*`` as the argument ``tie``."""
-    return [[name.strip() for name in group.split("+")] for group in text.split(",")]
+    """``conv_1+conv_2, blocks.*`` as the argument ``tie``.
+
+    Raises:
+        InputError: If a name is missing.
+    """
+    groups = [[name.strip() for name in group.split("+")] for group in text.split(",")]
+    if not all(all(group) for group in groups):
+        raise InputError(f"The ties {text!r} lack a name: expected, for example, conv_1+conv_2, blocks.*.")
+    return groups
 
 
 def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, float]]:
@@ -158,6 +168,15 @@ def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, floa
         for path in _named(network, name, may_be_excluded=bounds == 0.0):
             wanted[path] = bounds
     return wanted
+
+
+def _kept(tie: Any) -> Any:
+    """As it was given, for it is compared and copied later; what can be read once only, and arrays, as lists."""
+    if isinstance(tie, (str, Mapping)) or not isinstance(tie, Iterable):
+        return tie
+    lasting = (str, list, tuple, set, frozenset)
+    groups = [list(one) if isinstance(one, Iterable) and not isinstance(one, lasting) else one for one in tie]
+    return tuple(groups) if isinstance(tie, tuple) else groups
 
 
 def _ties(network: Layers, tie: Any) -> list[list[str]]:

@@ -15,6 +15,7 @@ from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError, first_line, shortened
 from dsfp_env.common.files import check_regular
+from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
@@ -110,7 +111,16 @@ def _load(
     parsed = _parse(name, dict(options))
     if isinstance(parsed, _NamedTask):
         return _make(name, parsed, Path(data_root) if data_root else None, torch.device(device), seed)
-    task = parsed(data_root, device, seed)
+    try:
+        task = parsed(data_root, device, seed)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the function raises
+        raise_if_of_the_machine(error, f"making the task {name!r}", "what it needs")
+        raise InputError(
+            f"The task {name!r} failed ({type(error).__name__}: {error}): expected a function of "
+            "(data_root, device, seed) that gives a dsfp_env.Task."
+        ) from error
     if not isinstance(task, Task):
         raise InputError(f"The task {name!r} gave a {type(task).__name__}: expected a dsfp_env.Task.")
     return task
@@ -145,11 +155,16 @@ def _parse(name: str, options: Mapping[str, Any]) -> _NamedTask | Callable[[str 
     else:
         function = choose("task", name, dict.fromkeys(NAMES), importable=True)
         _check_options(name, options)
+        if not callable(function):
+            raise InputError(
+                f"The task {name!r} is of type {type(function).__name__}: expected a function of "
+                "(data_root, device, seed) that gives a dsfp_env.Task."
+            )
         return function
     check_network(network)
     weights = _checked_weights(options.get("weights"))
     chosen = options.get("recipe", None if weights else recipe)
-    made = chosen and recipe_from(chosen, PRETRAINING)
+    made = None if chosen is None else recipe_from(chosen, PRETRAINING)
     return _NamedTask(read, network, weights, made, name != "digits", fidelity)
 
 

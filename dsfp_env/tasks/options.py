@@ -57,11 +57,14 @@ class TaskOptions:
         Raises:
             InputError: If something is.
         """
-        from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers
+        from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers, parse_tie
         from dsfp_env.tasks.loading import check_task  # imports torch
 
         check_task(self.task, self.given())
-        parse_layers(self.layers or "")
+        if self.layers is not None:
+            parse_layers(self.layers)
+        if self.tie is not None:
+            parse_tie(self.tie)
         choose("agents_per", self.agents_per, dict.fromkeys(AGENTS_PER))
 
     def load(self, device: str = "auto", seed: int = 0) -> Task:

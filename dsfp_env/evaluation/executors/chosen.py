@@ -12,6 +12,7 @@ from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.executors.serial import Serial
 
 EXECUTORS: dict[str, Callable[..., Executor]] = {"serial": Serial, "processes": Processes, "ray": Ray}
+_METHODS = ("count", "check", "begin", "suits", "stop")  # what `Executor` has
 
 
 def executor_from(executor: str | Executor, count: int | None = None) -> Executor:
@@ -25,10 +26,12 @@ def executor_from(executor: str | Executor, count: int | None = None) -> Executo
         InputError: If there is no such executor or option.
     """
     if not isinstance(executor, str):
-        if isinstance(executor, type) or not hasattr(executor, "begin"):
+        lacks = [name for name in _METHODS if not hasattr(executor, name)]
+        if isinstance(executor, type) or lacks:
+            without = f", without {', '.join(lacks)}" if len(lacks) < len(_METHODS) and lacks else ""
             raise InputError(
-                f"The executor is of type {type(executor).__name__}: expected one of {', '.join(EXECUTORS)}, or "
-                "an object with the methods of dsfp_env.evaluation.executors.Executor."
+                f"The executor is of type {type(executor).__name__}{without}: expected one of "
+                f"{', '.join(EXECUTORS)}, or an object with what dsfp_env.evaluation.executors.Executor has."
             )
         return executor
     name, options = parse_call("executor", executor)

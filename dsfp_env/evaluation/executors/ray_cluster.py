@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -68,7 +69,7 @@ class Ray:
             )
         if gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
             raise InputError(f"A worker takes {gpus_per_worker} GPUs: expected a part of one, or a whole number.")
-        if address is not None and "://" in address:
+        if address is not None and (not isinstance(address, str) or not address.strip() or "://" in address):
             raise InputError(
                 f"The address is {address!r}: expected auto or host:port, of a cluster this one is in."
             )
@@ -134,6 +135,7 @@ class Ray:
             cpus = max(math.ceil(workers * self.cpus_per_worker), available_cores())
             options |= {"num_cpus": cpus, "include_dashboard": False}
         try:
+            _check_reached(options["address"])
             _Connection.enter(ray, options)
         except Exception as error:  # whatever Ray raises, if there is no cluster
             raise InputError(
@@ -304,6 +306,17 @@ def _saved(work: Callable[..., Any], pickler: Any) -> np.ndarray:
         torch.save(work, file, pickle_module=pickler)
         file.flush()
         return np.asarray(np.memmap(file, np.uint8, "r"))
+
+
+def _check_reached(address: str) -> None:
+    """Refuse a host and port where nobody listens, at once; Ray itself tries for minutes.
+
+    Raises:
+        OSError: If so.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _first_line(error: BaseException) -> str:
