@@ -276,7 +276,7 @@ def test_a_meter_in_words_and_deployed():
         ("bach_size=8", "Did you mean 'batch_size'"),
         ("batch_size=big", "The batch_size of a deployment came as 'big': expected a int"),
         ("precision=float8", "Unknown precision 'float8'"),
-        ("rounds=0", "rounds too"),
+        ("rounds=0", "rounds is 0: expected a whole number 1 or more"),
         ("(", "cannot be read"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny_tasks
 import torch
 import torchvision
 from conftest import TinyNet, make_tiny_task
@@ -26,6 +27,7 @@ from dsfp_env.datasets import on_disk
 from dsfp_env.datasets.decoding import decode_image
 from dsfp_env.datasets.reading import read_split
 from dsfp_env.environment.lanes import Lane
+from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
@@ -33,6 +35,7 @@ from dsfp_env.speed import folding
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.precision import suits_bfloat16
 from dsfp_env.tasks import task as tasks
+from dsfp_env.tasks.loading import load_task
 from dsfp_env.toy import ToyEnv
 from dsfp_env.training import epochs
 from dsfp_env.training.accuracy import measure_metric
@@ -310,7 +313,23 @@ def an_environment(monkeypatch, error, tmp_path, tiny):
     Lane(env).reset()
 
 
+def a_pass(monkeypatch, error, tmp_path, tiny):
+    LatencyMeter()._warm(SimpleNamespace(timeit=fail(error)(None)))
+
+
+def a_task(monkeypatch, error, tmp_path, tiny):
+    monkeypatch.setattr(tiny_tasks, "tiny", fail(error)(None))
+    load_task("tiny_tasks:tiny", device="cpu", seed=7)
+
+
+def a_criterion(monkeypatch, error, tmp_path, tiny):
+    make_tiny_task("own").scores(fail(error)(None))
+
+
 HANDLERS = {
+    a_pass: "timing a forward pass",
+    a_task: "making the task 'tiny_tasks:tiny'",
+    a_criterion: "computing the criterion ",
     an_action: "reading an action",
     actions_of_many: "reading actions",
     levels_of_a_table: "reading levels",

@@ -47,7 +47,7 @@ def test_a_sample_measured_anew(table, live):
     row, expected = next(iter(table.meta["machines"][0]["probes"].items()))
     same_numerics = Surveyor(live.task, "dsfp", table.seeds).probe(table.ratios_of(int(row))) == expected
     measured = np.stack([live.measure(table.ratios_of(row)).correct[:, 0] for row in SAMPLE])
-    tabulated = table._arrays.correct[SAMPLE][:, :, table.seeds.index(SEED)].astype(int)
+    tabulated = table.arrays.correct[SAMPLE][:, :, table.seeds.index(SEED)].astype(int)
     if same_numerics:
         assert np.array_equal(measured, tabulated)
         outcome = live.evaluators[1].evaluate(table.ratios_of(SAMPLE[0]), SEED)

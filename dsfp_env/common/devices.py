@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
         tried = torch.empty(1, device=torch.device(name)).add_(1)
         tried.cpu()
     except Exception as error:  # whatever a device of another kind raises
-        raise_if_of_the_machine(error, f"trying the device {name!r}", "what else is on it")
+        raise_if_of_the_machine(error, f"trying the device {shortened(name)}", "what else is on it")
         raise InputError(
             f"Device {shortened(name)} cannot be used here ({first_line(error)}). Expected a device that this "
             "machine and this build "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from dsfp_env.training.metrics import Metric
 from dsfp_env.training.objectives import AUTO, Objective, check_targets, objective_of, on_device
 from dsfp_env.training.recipes import Recipe, suited
 from dsfp_env.training.teacher import Teacher
+
+MOST_READERS = 256  # processes that read a data set
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,7 @@ class Task:
         """
         place = choose_device(device)
         _check_words(name, fidelity, architecture)
+        _check_how(ignore_index, flips, memory_share, workers)
         parts = zip(Splits._fields, (train, validation, test), strict=True)
         read = partial(read_split, transform=transform, memory_share=memory_share, workers=workers)
         splits = Splits(*(read(part, split, place) for split, part in parts))
@@ -313,6 +317,19 @@ def _check_words(name: Any, fidelity: Any, architecture: Any) -> None:
             f"The architecture of the task is {shortened(architecture)}: expected the name of a network and its "
             "number of classes, or None."
         )
+
+
+def _check_how(ignore_index: Any, flips: Any, memory_share: Any, workers: Any) -> None:
+    """Refuse numbers and truth values that are none."""
+    whole = isinstance(ignore_index, Integral) and not isinstance(ignore_index, bool)
+    if ignore_index is not None and not (whole and abs(ignore_index) < 2**63):
+        raise InputError(f"ignore_index is {shortened(ignore_index)}: expected a whole number, or None.")
+    if not isinstance(flips, bool):
+        raise InputError(f"flips is {shortened(flips)}: expected True or False.")
+    if not isinstance(memory_share, Real) or not 0 < float(memory_share) < 1:
+        raise InputError(f"memory_share is {shortened(memory_share)}: expected a number in (0, 1).")
+    if not isinstance(workers, Integral) or isinstance(workers, bool) or not 0 <= int(workers) <= MOST_READERS:
+        raise InputError(f"workers is {shortened(workers)}: expected a number of processes, 0 to {MOST_READERS}.")
 
 
 def _answers(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
