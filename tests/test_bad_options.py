@@ -19,7 +19,8 @@ from dsfp_env import Fidelity, InputError
 from dsfp_env.common.ranges import Count, Range, Share, check_numbers
 from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.tasks.loading import TaskOptions, load_task
+from dsfp_env.tasks.loading import load_task
+from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.toy import ToyEnv
 
 MODULE = """

@@ -132,9 +132,9 @@ def test_a_table_survives_pickling(table):
 
 
 def test_arrays_are_mapped_and_cannot_be_written(table):
-    assert isinstance(table._arrays.correct, np.memmap)
+    assert isinstance(table.arrays.correct, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        table._arrays.correct[0] = 0
+        table.arrays.correct[0] = 0
 
 
 # What is refused

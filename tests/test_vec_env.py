@@ -593,10 +593,8 @@ def assert_slots_see(seen, observations):
 def test_joint_actions_are_evaluated_at_once(tiny, monkeypatch):
     envs = pruning(tiny, 3)
     vec, asked = ParallelVecEnv(envs, workers=1), []
-    evaluate_many = envs[0].evaluator.evaluate_many
-    monkeypatch.setattr(
-        envs[0].evaluator, "evaluate_many", lambda *given: asked.append(given) or evaluate_many(*given)
-    )
+    start_many = envs[0].evaluator.start_many
+    monkeypatch.setattr(envs[0].evaluator, "start_many", lambda *given: asked.append(given) or start_many(*given))
     vec.seed(0)
     vec.reset()
     vec.step(np.float32([[-1], [0], [1], [0.5], [0], [0]]))
