@@ -44,7 +44,7 @@ def cluster():
     """Three nodes with room for a worker each."""
     from ray.cluster_utils import Cluster
 
-    patch = pytest.MonkeyPatch()
+    patch, before = pytest.MonkeyPatch(), signal.getsignal(signal.SIGTERM)
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
     patch.setenv("RAY_health_check_period_ms", "500")
@@ -58,6 +58,7 @@ def cluster():
     connected.stop()
     assert not ray.is_initialized()
     cluster.shutdown()
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray has one of its own
     patch.undo()
 
 

@@ -24,7 +24,8 @@ def raised_as_ctrl_c() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     here = threading.current_thread() is threading.main_thread()  # elsewhere, none can be had
-    wanted = [one for one in ENDING if here and signal.getsignal(one) == signal.SIG_DFL]
+    unset = signal.SIG_DFL, None  # the second: that of a library, such as Ray, in C
+    wanted = [one for one in ENDING if here and signal.getsignal(one) in unset]
     for one in wanted:
         signal.signal(one, end)
     try:
