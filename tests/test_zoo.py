@@ -23,7 +23,9 @@ MODELS = torchvision.models.list_models(module=torchvision.models)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIZES = {"maxvit_t": 224, "inception_v3": 299, "alexnet": 64, "vit_h_14": 56}  # 64 for the others
 OPTIONS = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
-SLOW = {"regnet_y_128gf", "vit_h_14", "maxvit_t", "inception_v3", "efficientnet_v2_l"}  # 10 s or more
+SLOW = {"regnet_y_128gf", "vit_h_14", "maxvit_t", "inception_v3"}  # 10 s or more
+# Verified set by set, as rounding grows too much along so many layers with random weights: minutes, where that is so.
+MINUTES = {"efficientnet_v2_l", "efficientnet_v2_s"}
 MIXED = ("convnext", "swin", "vit")  # every convolution feeds a LayerNorm or position embeddings
 
 
@@ -80,7 +82,13 @@ def training_step(network, images):
         return network(images)
 
 
-@pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in MODELS])
+def marked(name):
+    """A model's name, with what it costs."""
+    marks = [pytest.mark.slow] * (name in SLOW) + [pytest.mark.long] * (name in MINUTES)
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(marked, MODELS))
 def test_removal_is_exact(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
     network, images = make(name)
