@@ -24,7 +24,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIZES = {"maxvit_t": 224, "inception_v3": 299, "alexnet": 64, "vit_h_14": 56}  # 64 for the others
 OPTIONS = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
 SLOW = {"regnet_y_128gf", "vit_h_14", "maxvit_t", "inception_v3"}  # 10 s or more
-# Verified set by set, as rounding grows too much along so many layers with random weights: minutes, where that is so.
+# Verified set by set where rounding grows too much along so many layers with random weights: minutes.
 MINUTES = {"efficientnet_v2_l", "efficientnet_v2_s"}
 MIXED = ("convnext", "swin", "vit")  # every convolution feeds a LayerNorm or position embeddings
 
