@@ -145,6 +145,8 @@ def made_with(make, base, names, refused=()):
         given = {**base, **changes}
         try:
             return make(**given)
+        except gymnasium.error.Error as error:
+            raise InputError(f"Gymnasium says: {error}") from error
         except TypeError as error:
             if "unexpected keyword argument" in str(error):  # of Python, which names it
                 raise InputError(f"Python says: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, first_line
 from dsfp_env.common.hashing import bytes_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.memory import free_memory
@@ -194,13 +194,17 @@ def _of_an_iterable(data: Any, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes)):
         raise refused
     images, targets = [], []
-    for item in data:
-        if not isinstance(item, (tuple, list)) or len(item) != 2 or not torch.is_tensor(item[0]):
-            raise refused
-        image, target = item[0], torch.as_tensor(item[1])
-        single = image.dim() == 3 or target.dim() == 0
-        images.append(image[None] if single else image)
-        targets.append(target[None] if single else target)
+    try:
+        for item in data:
+            if not isinstance(item, (tuple, list)) or len(item) != 2 or not torch.is_tensor(item[0]):
+                raise refused
+            image, target = item[0], torch.as_tensor(item[1])
+            single = image.dim() == 3 or target.dim() == 0
+            images.append(image[None] if single else image)
+            targets.append(target[None] if single else target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise_if_of_the_machine(error, f"reading the {split} split", "the images")
+        raise error if error is refused else InputError(f"{refused} It fails: {first_line(error)}.") from error
     if not images:
         raise InputError(f"The {split} split gives nothing: expected at least one image.")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.evaluator import Evaluator
@@ -121,8 +121,8 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
     for name, value in measuring.items():
         if not _agrees(evaluator, name, value):
             raise InputError(
-                f"{name}={value!r} came beside an evaluator, which was not made with it: leave {name} out, or "
-                "make the evaluator with it."
+                f"{name}={shortened(value)} came beside an evaluator, which was not made with it: leave {name} "
+                "out, or make the evaluator with it."
             )
 
 

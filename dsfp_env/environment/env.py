@@ -432,4 +432,7 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
 def _evaluation_seed(seed: int | None) -> int:
     """The seed itself, or one drawn anew; a negative one is refused by Gymnasium."""
-    return int(seeding.np_random(seed)[1]) % 2**63
+    try:
+        return int(seeding.np_random(seed)[1]) % 2**63
+    except ValueError as error:  # as of an integer of too many digits to be shown
+        raise InputError(f"The seed is {shortened(seed)}: expected a whole number, 0 or more.") from error

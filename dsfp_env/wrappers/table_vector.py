@@ -398,11 +398,8 @@ class TableVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             _check_seed(seed, 0)
             seeds = np.uint64(int(seed) % 2**63) + np.arange(self.num_envs, dtype=np.uint64)
             return np.ones(self.num_envs, bool), (seeds % np.uint64(2**63)).astype(np.int64)
-        if (
-            not isinstance(seed, (Sequence, np.ndarray))
-            or isinstance(seed, (str, bytes))
-            or not np.shape(np.asarray(seed, object))
-        ):
+        numbers = isinstance(seed, np.ndarray) and seed.ndim == 1
+        if not numbers and (not isinstance(seed, Sequence) or isinstance(seed, (str, bytes))):
             raise InputError(f"The seeds are {shortened(seed)}: expected one, one for each environment, or None.")
         if len(seed) != self.num_envs:
             raise InputError(f"{len(seed)} seeds came for {self.num_envs} environments: expected one for each.")
