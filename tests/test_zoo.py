@@ -88,7 +88,7 @@ def marked(name):
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(marked, MODELS))
+@pytest.mark.parametrize("name", [marked(model) for model in MODELS])
 def test_removal_is_exact(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
     network, images = make(name)
