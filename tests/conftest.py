@@ -135,5 +135,16 @@ def make_tiny_task(name="tiny"):
 
 
 @pytest.fixture(scope="session")
+def saved_tiny(tmp_path_factory):
+    """A file of a pruned network of the tiny task."""
+    file = tmp_path_factory.mktemp("saved") / "net.safetensors"
+    task = make_tiny_task("hostile")
+    evaluator = dsfp_env.Evaluator(task, "l1", store=False)
+    ratios = dict.fromkeys(task.agents, 50.0)
+    dsfp_env.save_pruned(file, evaluator.build(ratios), evaluator.keep(ratios), task, {"score": 1})
+    return file
+
+
+@pytest.fixture(scope="session")
 def tiny():
     return make_tiny_task()

@@ -8,37 +8,27 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, make_tiny_task
+from conftest import TinyNet
 from hostile import changed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tables import make_table
 
-from dsfp_env import Evaluator, InputError, checkpoints, load_pruned, load_table, save_pruned
+from dsfp_env import InputError, checkpoints, load_pruned, load_table
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.evaluator import TableEvaluator
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    file = tmp_path_factory.mktemp("saved") / "net.safetensors"
-    task = make_tiny_task("hostile")
-    evaluator = Evaluator(task, "l1", store=False)
-    ratios = dict.fromkeys(task.agents, 50.0)
-    save_pruned(file, evaluator.build(ratios), evaluator.keep(ratios), task, {"score": 1})
-    return file
-
-
 @MANY
 @given(data=st.data())
-def test_checkpoints(saved, tmp_path_factory, data):
-    content = saved.read_bytes()
+def test_checkpoints(saved_tiny, tmp_path_factory, data):
+    content = saved_tiny.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     outer = json.loads(content[8 : 8 + length])
     header = changed(json.loads(outer["__metadata__"]["dsfp_env"]), data)
-    _, tensors = checkpoints.read_pruned(saved)
+    _, tensors = checkpoints.read_pruned(saved_tiny)
     with contextlib.suppress(KeyError, TypeError):  # what is missing is found out before
         header["checksum"] = checkpoints._checksum(header, tensors)
     outer["__metadata__"]["dsfp_env"] = json.dumps(header)

@@ -6,11 +6,11 @@ import struct
 import pytest
 import safetensors.torch
 import torch
-from conftest import TinyNet, make_tiny_task
+from conftest import TinyNet
 from hostile import WHATEVER, damaged, examples, try_all
 from hypothesis import strategies as st
 
-from dsfp_env import Evaluator, InputError, checkpoints, load_pruned, save_pruned
+from dsfp_env import InputError, checkpoints, load_pruned
 from dsfp_env.training.pretraining import load_weights
 
 KINDS = [*(torch.float32, torch.float64, torch.float16, torch.bfloat16), *(torch.int64, torch.uint8, torch.bool)]
@@ -84,19 +84,9 @@ def test_weights_of_torch(tmp_path, count):
     try_all("weights, torch", count, loaded, state, st.data(), how)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    file = tmp_path_factory.mktemp("saved") / "net.safetensors"
-    task = make_tiny_task("hostile")
-    evaluator = Evaluator(task, "l1", store=False)
-    ratios = dict.fromkeys(task.agents, 50.0)
-    save_pruned(file, evaluator.build(ratios), evaluator.keep(ratios), task, {"score": 1})
-    return file
-
-
 @examples(25, 6000)
-def test_pruned_networks_with_right_checksums(saved, tmp_path, count):
-    header, tensors = checkpoints.read_pruned(saved)
+def test_pruned_networks_with_right_checksums(saved_tiny, tmp_path, count):
+    header, tensors = checkpoints.read_pruned(saved_tiny)
     file = tmp_path / "net.safetensors"
 
     def loaded(state, data):
