@@ -23,6 +23,7 @@ from numbers import Real
 from typing import Any
 
 from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.ranges import is_finite
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
 
@@ -104,7 +105,8 @@ def budget_from(
         return _parse_latency(value)
     if not isinstance(value, Real) or isinstance(value, bool):
         raise InputError(f"{kind}_budget is {shortened(value)}: expected a number in (0, 1), for example 0.3.")
-    return Budget(kind, float(value))
+    share: Any = value  # what no float can hold is refused there
+    return Budget(kind, float(share) if is_finite(share) else share)
 
 
 def cost_of(evaluator: AnyEvaluator, kind: str) -> Callable[[Mapping[str, float]], float]:

@@ -85,6 +85,8 @@ class Evaluator:
             if came is not None and not isinstance(came, kinds):
                 names = " or ".join(f"dsfp_env.{kind.__name__}" for kind in kinds)
                 raise InputError(f"The {what} is {shortened(came)}: expected a {names}, or None.")
+        if not isinstance(store, bool):
+            raise InputError(f"store is {shortened(store)}: expected True or False.")
         _check_widths(task, min_filters=min_filters, round_to=round_to)
         self.task, self.criterion = task, criterion
         self.min_filters, self.round_to, self.store = min_filters, round_to, store

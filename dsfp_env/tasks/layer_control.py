@@ -29,6 +29,7 @@ import numpy as np
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.ranges import is_finite
 from dsfp_env.tasks.ratios import HIGHEST, LOWEST
 
 WORDS = ("first", "last")
@@ -218,6 +219,7 @@ def _is_ratio(said: Any) -> bool:
     return (
         isinstance(said, (int, float, np.integer, np.floating))
         and not isinstance(said, bool)
+        and is_finite(said)
         and LOWEST <= float(said) <= HIGHEST
     )
 

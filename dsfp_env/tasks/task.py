@@ -17,6 +17,7 @@ from dsfp_env.common.devices import choose_device, with_gradients
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.one_at_a_time import alone, computed_once
+from dsfp_env.common.ranges import is_finite
 from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 from dsfp_env.datasets.reading import read_split
@@ -326,7 +327,7 @@ def _check_how(ignore_index: Any, flips: Any, memory_share: Any, workers: Any) -
         raise InputError(f"ignore_index is {shortened(ignore_index)}: expected a whole number, or None.")
     if not isinstance(flips, bool):
         raise InputError(f"flips is {shortened(flips)}: expected True or False.")
-    if not isinstance(memory_share, Real) or not 0 < float(memory_share) < 1:
+    if not isinstance(memory_share, Real) or not is_finite(memory_share) or not 0 < float(memory_share) < 1:
         raise InputError(f"memory_share is {shortened(memory_share)}: expected a number in (0, 1).")
     if not isinstance(workers, Integral) or isinstance(workers, bool) or not 0 <= int(workers) <= MOST_READERS:
         raise InputError(f"workers is {shortened(workers)}: expected a number of processes, 0 to {MOST_READERS}.")
