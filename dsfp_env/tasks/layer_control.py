@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsfp_env.common.choices import choose
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.ranges import is_finite
 from dsfp_env.tasks.ratios import HIGHEST, LOWEST
 
@@ -160,8 +160,8 @@ def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, floa
         layers = parse_layers(layers)
     if not isinstance(layers, (Mapping, type(None))):
         raise InputError(
-            f"layers is {layers!r}: expected a dictionary, name of a layer -> None (left alone), a ratio in "
-            "percent, or bounds such as (20, 60)."
+            f"layers is {shortened(layers)}: expected a dictionary, name of a layer -> None (left alone), a ratio "
+            "in percent, or bounds such as (20, 60)."
         )
     wanted = {}
     for name, said in (layers or {}).items():
@@ -185,11 +185,13 @@ def _ties(network: Layers, tie: Any) -> list[list[str]]:
     if isinstance(tie, str):
         tie = parse_tie(tie)
     if isinstance(tie, Mapping) or not isinstance(tie, (Iterable, type(None))):
-        raise InputError(f"tie is {tie!r}: expected groups of layers, such as [['conv_1', 'conv_2']].")
+        raise InputError(f"tie is {shortened(tie)}: expected groups of layers, such as [['conv_1', 'conv_2']].")
     groups = []
     for group in tie or ():
         if isinstance(group, str) or not isinstance(group, Iterable):
-            raise InputError(f"tie holds {group!r}: expected a group of layers, such as ['conv_1', 'conv_2'].")
+            raise InputError(
+                f"tie holds {shortened(group)}: expected a group of layers, such as ['conv_1', 'conv_2']."
+            )
         groups.append([path for name in group for path in _named(network, name)])
     return [group for group in groups if group]
 
@@ -204,7 +206,9 @@ def _read(name: Any, said: Any) -> float | tuple[float, float]:
         low, high = map(float, said)
         if low < high:
             return _of_float32(low, -1), _of_float32(high, 1)
-    raise InputError(f"Of the layer {name!r} is said {said!r}: {_EXPECTED}, within [{LOWEST:g}, {HIGHEST:g}].")
+    raise InputError(
+        f"Of the layer {shortened(name)} is said {shortened(said)}: {_EXPECTED}, within [{LOWEST:g}, {HIGHEST:g}]."
+    )
 
 
 def _of_float32(bound: float, outwards: int) -> float:
@@ -227,7 +231,9 @@ def _is_ratio(said: Any) -> bool:
 def _named(network: Layers, name: Any, may_be_excluded: bool = False) -> list[str]:
     """The module paths of prunable layers that a name means."""
     if not isinstance(name, str):
-        raise InputError(f"A layer is called {name!r}: expected its agent, its module path or a pattern, as text.")
+        raise InputError(
+            f"A layer is called {shortened(name)}: expected its agent, its module path or a pattern, as text."
+        )
     paths = list(network.names.values())
     if name in network.names:
         return [network.names[name]]
