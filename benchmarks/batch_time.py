@@ -2,9 +2,9 @@
 
     python benchmarks/batch_time.py [--quick]
 
-Every round trains a fresh team with every k, on networks that are really pruned, distilled and measured; nothing is
-taken from a store. k = 1 measures in this process, as `agents.train` does; more are measured by the workers. Each
-way's speed-up over k = 1 in the same round: least, median and greatest.
+Every round trains a fresh team with every k, on networks that are really pruned, distilled and measured; nothing
+is taken from a store. k = 1 measures in this process, as `agents.train` does; more are measured by the workers.
+Each way's speed-up over k = 1 in the same round: least, median and greatest.
 """
 
 from __future__ import annotations

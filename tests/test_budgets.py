@@ -13,6 +13,7 @@ from tables import make_table
 import dsfp_env
 import train_agents
 from agents.leaderboard.regret import parse_form
+from agents.main_job import one_run
 from agents.reporting.baselines import random_plans_of, uniform_plan_of
 from agents.reporting.budget_options import LATENCY_MODEL
 from dsfp_env import Evaluator, InputError, LatencyMeter, LatencyPredictor
@@ -294,7 +295,7 @@ def test_a_run_tells_predicted_and_measured_times(tmp_path, timed, monkeypatch, 
     """And it goes on with the model that it began with."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(train_agents, "measure_original", stop)
+        patch.setattr(one_run, "measure_original", stop)
         with pytest.raises(KeyboardInterrupt):
             train_agents.train(settings(out=str(out)))
     assert len(timed) == 21

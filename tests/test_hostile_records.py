@@ -17,6 +17,7 @@ from agents.compare import report
 from agents.compare import runs as compare
 from agents.leaderboard import regret
 from agents.leaderboard import runs as leaderboard
+from agents.main_job.asked import summary_of
 from agents.reporting import journal, run_report
 from agents.reporting.run_folder import RunFolder
 from agents.reproduce.study import Study, StudySettings
@@ -51,7 +52,7 @@ def stopped(finished):
         noted.note([journal.OUTCOME, line["ratios"], 0], line["validation_accuracy"])
     noted.note(["final", lines[0]["ratios"], [1, 2, 3]], result["best"])
     best = {**lines[0], "test_accuracy": None}
-    kept = {name: result[name] for name in train_agents.summary_of(RUN)}
+    kept = {name: result[name] for name in summary_of(RUN)}
     (folder / "result.json").write_text(json.dumps({**kept, "interrupted": True, "best": best}))
     return folder
 

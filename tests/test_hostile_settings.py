@@ -12,6 +12,8 @@ import dsfp_env
 import train_agents
 from agents.compare import runs as compare
 from agents.leaderboard import runs as leaderboard
+from agents.main_job.asked import check
+from agents.main_job.judging import board_settings
 from agents.reproduce import study
 from dsfp_env import InputError, tabulate
 from dsfp_env.datasets.__main__ import Download
@@ -19,9 +21,9 @@ from dsfp_env.datasets.__main__ import Download
 
 def checked_run(settings):
     if settings.backend == "table":
-        leaderboard.check(train_agents.board_settings(settings))
+        leaderboard.check(board_settings(settings))
     else:
-        train_agents.check(settings)
+        check(settings)
 
 
 COMMANDS = {

@@ -13,6 +13,7 @@ import dsfp_env
 import train_agents
 from agents.compare import runs as compare
 from agents.leaderboard import runs as leaderboard
+from agents.main_job.judging import judge
 from agents.reporting import run_folder
 from agents.reproduce import study
 from dsfp_env import tabulate
@@ -100,13 +101,13 @@ def test_without_out_a_leaderboard_of_other_versions_or_that_cannot_be_read_is_l
     asked = train_agents.RunSettings(
         backend="table", agent="uniform", task=str(table), evaluations=3, seeds="0", workers=1
     )
-    train_agents.judge(asked)
+    judge(asked)
     (first,) = Path("runs").iterdir()
     (first / "leaderboard.json").unlink()
     settings = json.loads((first / "settings.json").read_text())
     for content in (json.dumps({**settings, "versions": {**settings["versions"], "torch": "0.1"}}), "{"):
         (first / "settings.json").write_text(content)
-        train_agents.judge(asked)
+        judge(asked)
         (second,) = {*Path("runs").iterdir()} - {first}
         assert (second / "leaderboard.json").exists()
         assert not (first / "leaderboard.json").exists()

@@ -241,6 +241,7 @@ def test_commands_leave_the_same_bytes_as_alone(cluster, tmp_path, monkeypatch):
             task="tiny_tasks:tiny", evaluations=6, store=False, out=str(tmp_path / name / "run"), **where_to
         )
         train_agents.train(settings)
+        train_agents.train(replace(settings, evaluations=3, seeds="0-1", out=str(tmp_path / name / "seeds")))
         tabulate.tabulate(
             tabulate.TableSettings(
                 task="tiny_tasks:tiny",
@@ -264,6 +265,7 @@ def test_commands_leave_the_same_bytes_as_alone(cluster, tmp_path, monkeypatch):
         )  # fmt: skip
         runs[name] = tmp_path / name
     written = "run/evaluations.jsonl", "run/result.json", "run/pruned.safetensors", "run/summary.png"
+    written += "seeds/seed-0/result.json", "seeds/seed-1/pruned.safetensors", "seeds/summary.json"
     written += "table/correct.npy", "table/costs.npy", "table/network.safetensors"
     written += "board/leaderboard.md", "board/leaderboard.png", "compared/comparison.md"
     for folder in ("board/runs", "compared/runs"):

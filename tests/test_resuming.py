@@ -5,6 +5,7 @@ import importlib
 import itertools
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -20,11 +21,15 @@ import dsfp_env
 import train_agents
 from agents.compare import runs as compare
 from agents.leaderboard import runs as leaderboard
+from agents.main_job import one_run, several_seeds
+from agents.main_job.asked import free_folder
 from agents.reporting import journal, run_folder
 from agents.reproduce import study
 from dsfp_env import tabulate
 from dsfp_env.common import command_line, files, folders, tensor_files
 from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.executors.processes import Processes
+from dsfp_env.evaluation.executors.serial import Serial
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.tables import files as table_files
 from dsfp_env.training import epochs
@@ -346,7 +351,7 @@ def test_a_journal_that_is_gone_costs_time_only(half, wholes):
 
 def test_a_finished_run_is_printed_and_nothing_is_done(tmp_path, wholes, capsys, measured, monkeypatch):
     wholes()
-    monkeypatch.setattr(train_agents, "make_env", None)
+    monkeypatch.setattr(one_run, "make_env", None)
     done = measured()
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in wholes().iterdir()}
     assert train_agents.train(settings(wholes())) == 0
@@ -373,20 +378,95 @@ def test_several_seeds_go_on_one_by_one(tmp_path, wholes, capsys):
         train_agents.train(settings(out, **{**asked, "seeds": "0-4"}))
 
 
+SEEDS = {"seeds": "0-2", "evaluations": 4, "agent": "random_search"}
+
+
+def check_same_seeds(out, whole):
+    assert (out / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    for seed in range(3):
+        check_same_bytes(out / f"seed-{seed}", whole / f"seed-{seed}")
+
+
+def test_seeds_at_once_come_to_the_same(tmp_path, wholes, capsys):
+    out = tmp_path / "out"
+    assert train_agents.train(settings(out, **SEEDS, workers=2)) == 0
+    check_same_seeds(out, wholes(**SEEDS))
+    said = capsys.readouterr().out
+    assert all(f"seed {seed}, 4 evaluations" in said for seed in range(3))
+    assert "3 seeds, mean" in said
+
+
+def test_seeds_at_once_end_with_ctrl_c_and_go_on(tmp_path, wholes):
+    out, longer = tmp_path / "out", {**SEEDS, "evaluations": 30}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "train_agents", *arguments(out, **longer, workers=2)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = [out / f"seed-{seed}" / "evaluations.jsonl" for seed in (0, 1)]
+    while not all(path.exists() for path in begun):
+        assert command.poll() is None, command.stderr.read()
+        time.sleep(0.02)
+    command.send_signal(signal.SIGINT)
+    errors = command.communicate(timeout=60)[1]
+    assert command.returncode == 130
+    assert "stopped; the same command goes on from here" in errors
+    for seed in (0, 1):
+        assert f"seed {seed}: ended after" in errors
+        assert json.loads((out / f"seed-{seed}" / "result.json").read_text())["interrupted"]
+    assert train_agents.train(settings(out, **longer, workers=2)) == 0
+    check_same_seeds(out, wholes(**longer))
+
+
+def test_seeds_at_once_that_are_refused_leave_nothing(tmp_path):
+    with pytest.raises(InputError, match="budget"):
+        train_agents.train(settings(tmp_path / "out", **SEEDS, workers=2, macs_budget=1e-9))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_whose_folder_a_node_does_not_see_is_run_here(tmp_path, wholes, capsys, monkeypatch):
+    elsewhere = several_seeds.SeedRunner(tmp_path / "nowhere", Processes(1))
+    assert elsewhere.run(settings(tmp_path, **SEEDS)) == several_seeds.NotSeen(platform.node())
+    monkeypatch.setattr(several_seeds, "crew_for", lambda *_: (Serial(), Serial()))
+    monkeypatch.setattr(several_seeds.SeedRunner, "run", lambda *_: several_seeds.NotSeen("there"))
+    assert train_agents.train(settings(tmp_path / "out", **SEEDS)) == 0
+    check_same_seeds(tmp_path / "out", wholes(**SEEDS))
+    assert f"{tmp_path / 'out'} is not seen from there: seed 2 is run here." in capsys.readouterr().err
+
+
+def test_who_runs_seeds_and_who_measures_for_them(monkeypatch):
+    def shares(count, workers, **changed):
+        crew = several_seeds.crew_for(settings("", **changed, workers=workers), count)
+        return crew and tuple(one.count for one in crew)
+
+    assert shares(5, 2) == (2, 1)
+    assert shares(2, 5) == (2, 2)
+    assert shares(2, 64) == (2, 8)
+    assert shares(5, 1) is None
+    assert shares(1, 2) is None
+    assert shares(3, 2, batch=4) is None
+    assert shares(4, 2, batch=4) == (2, 1)
+    assert shares(5, 2, executor="serial") is None
+    assert shares(5, 2, reward="accuracy_x_speed") is None
+    assert shares(5, 2, latency_budget="0.5") is None
+
+
 def test_without_out_the_unfinished_run_of_the_same_settings_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = train_agents.RunSettings(**{**TINY, "workers": 1, "store": False, "evaluations": 4})
     assert run_until_killed(asked, 5, "after") == -signal.SIGKILL
-    first = train_agents.free_folder(asked)
+    first = free_folder(asked)
     assert first.exists()
-    assert train_agents.free_folder(settings("", evaluations=5)).name == f"{first.name}-2"
+    assert free_folder(settings("", evaluations=5)).name == f"{first.name}-2"
     with folders.held(first):  # another process is at it
-        assert train_agents.free_folder(asked).name == f"{first.name}-2"
+        assert free_folder(asked).name == f"{first.name}-2"
         with pytest.raises(InputError, match="Another process works in the folder"):
             train_agents.train(settings(first, evaluations=4))
     assert train_agents.train(asked) == 0
     assert [path.name for path in Path("runs").iterdir()] == [first.name]
-    assert train_agents.free_folder(asked).name == f"{first.name}-2"  # a finished one is not touched
+    assert free_folder(asked).name == f"{first.name}-2"  # a finished one is not touched
 
 
 def test_measured_times_cannot_go_on_and_this_is_said(tmp_path, capsys, monkeypatch):
@@ -438,7 +518,7 @@ def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_agents, "say", interrupt)
+    monkeypatch.setattr(one_run, "say", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the result was written before, and is whole"):
         train_agents.train(settings(out))
     check_same_bytes(out, wholes())

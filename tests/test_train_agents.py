@@ -16,6 +16,8 @@ import torch
 import agents
 import dsfp_env
 import train_agents
+from agents.main_job import one_run
+from agents.main_job.asked import free_folder, make_env
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.training.accuracy import measure_accuracy
@@ -143,18 +145,18 @@ def test_several_seeds_are_summed_up(tmp_path, capsys):
 
 @pytest.mark.usefixtures("digits")
 def test_outcomes_on_disk_can_be_left_alone():
-    assert train_agents.make_env(settings()).evaluator._store is not None
-    assert train_agents.make_env(settings(store=False)).evaluator._store is None
+    assert make_env(settings()).evaluator._store is not None
+    assert make_env(settings(store=False)).evaluator._store is None
 
 
 def test_seeds_and_default_folders(tmp_path, monkeypatch):
     assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
     assert parse_seeds("7,1-2") == [7, 1, 2]
     monkeypatch.chdir(tmp_path)
-    folder = train_agents.free_folder(train_agents.RunSettings())
+    folder = free_folder(train_agents.RunSettings())
     assert str(folder) == "runs/digits-q_learning-seed0"
     folder.mkdir(parents=True)
-    assert str(train_agents.free_folder(train_agents.RunSettings())) == "runs/digits-q_learning-seed0-2"
+    assert str(free_folder(train_agents.RunSettings())) == "runs/digits-q_learning-seed0-2"
 
 
 class BoxedQLearning(agents.QLearning):
@@ -266,7 +268,7 @@ def test_a_failure_loses_nothing(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr(train_agents, "write", fail)
+    monkeypatch.setattr(one_run, "write", fail)
     with pytest.raises(RuntimeError, match="the disk is full"):
         train_agents.train(settings(out=str(tmp_path / "out")))
     result = json.loads((tmp_path / "out" / "result.json").read_text())

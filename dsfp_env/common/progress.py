@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from multiprocessing import parent_process
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,6 +15,11 @@ from dsfp_env.common.saying import remark
 Item = TypeVar("Item")
 
 
+def is_terminal() -> bool:
+    """Whether there is one, and nobody else draws there: bars of several processes would be over each other."""
+    return parent_process() is None and sys.stderr.isatty()
+
+
 class Progress:
     """Counts up to a total, and shows the best reward so far and the time left."""
 
@@ -21,7 +27,7 @@ class Progress:
         self._label, self._total, self._done = label, total, 0
         self._start = time.monotonic()
         self._best: float | None = None
-        self._bar = tqdm(total=total, desc=label, unit="evaluation", leave=True) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, desc=label, unit="evaluation", leave=True) if is_terminal() else None
 
     def advance(self, score: float | None = None) -> None:
         """One more is done; its score, if it has one."""

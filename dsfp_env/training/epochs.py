@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.progress import is_terminal
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
@@ -135,7 +135,7 @@ def shown(label: str) -> Callable[[Epoch], None]:
         accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
         found = f"loss {epoch.loss:.4f}{accuracy}"
         now, ended = time.monotonic(), epoch.number == epoch.of
-        if sys.stderr.isatty():
+        if is_terminal():
             bar = bar or tqdm(total=epoch.of, initial=first - 1, desc=label, unit="epoch")
             bar.set_postfix_str(found, refresh=False)
             bar.update()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -23,7 +23,7 @@ def as_done(
     jobs: Mapping[Key, Asked],
     executor: Executor,
     on_other_processor: Callable[[str], object] = lambda name: None,
-) -> Iterator[tuple[Key, Result]]:
+) -> Generator[tuple[Key, Result], None, None]:
     """Do jobs, and say what came of each, in the order in which they are done.
 
     No more of them are under way than keep everybody busy. Who stops asking, by an exception or by Ctrl-C, stops

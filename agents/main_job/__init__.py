@@ -1,0 +1,1 @@
+"""A run of the main command, ``python train_agents.py``: what is asked for, one seed, several seeds, a table."""
