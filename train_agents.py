@@ -60,11 +60,12 @@ from agents.reporting.trackers import Tracking, check_tracker
 from agents.trial import check_learners
 from dsfp_env.common.choices import choose
 from dsfp_env.common.config_files import write_config
-from dsfp_env.common.devices import MOST_THREADS, choose_device
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.random_numbers import check_seed
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.saying import remark, say
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
