@@ -32,11 +32,12 @@ def test_values_by_hand():
     units = units_of({"metric": ERROR})
     assert units == MetricUnits("negative error", -4.0, 0.0, False)
     assert units.of_scaled(0.75) == -1
-    assert units.text({"test_accuracy": 0.75}, "test") == "-1"
+    assert units.text({"test_accuracy": 0.75}, "test") == "-1.00"
     assert units.text({"test_accuracy": 0.0, "test_metric": -5.678}, "test") == "-5.68"  # worse than the worst
+    assert units.text({"test_metric": -123.4}, "test") == "-123"
     assert (units.axis, units.capitalised) == ("negative error", "Negative error")
     falling = units_of({"metric": {"name": "mse", "worst": 2.0, "best": 0.0}})
-    assert (falling.of_scaled(0.75), falling.axis) == (0.5, "mse (less is better)")
+    assert (falling.of_scaled(0.75), falling.axis) == (0.5, "MSE (less is better)")
     accuracy = units_of({})
     assert accuracy.text({"test_accuracy": 0.75}, "test") == "75.0%"
     assert (accuracy.of_scaled(0.1), accuracy.axis) == (0.1, "accuracy")
@@ -44,7 +45,7 @@ def test_values_by_hand():
 
 def test_runs_have_units_in_common_or_none():
     low, high = ({"metric": {"name": "mse", "worst": worst, "best": 0.0}} for worst in (2.0, 3.0))
-    assert common_units([low, high]).name == "mse"  # of splits of other seeds
+    assert common_units([low, high]).capitalised == "MSE"  # of splits of other seeds
     assert common_units([low, {"metric": ERROR}]) is None
     assert common_units([{}, {"metric": {"name": "accuracy", "worst": 0.0, "best": 1.0}}]) is None  # of masks
 
@@ -78,7 +79,7 @@ def test_summary_png_has_them_too(tmp_path, monkeypatch):
     for found in (with_metric(ERROR), result()):
         run_report.draw(tmp_path / "summary.png", found, LINES, [0.1], uniform)
     (mine, usual) = drawn
-    assert "test negative error -0.44 with 50.0% of the MACs (original -0.24)" in mine.get_suptitle()
+    assert "test negative error -0.440 with 50.0% of the MACs (original -0.240)" in mine.get_suptitle()
     assert "89.0% test accuracy with 50.0% of the MACs (original 94.0%)" in usual.get_suptitle()
     titles = [figure.axes[2].get_title() for figure in drawn]
     assert titles == ["validation negative error", "validation accuracy"]
@@ -92,18 +93,18 @@ def test_tables_and_sentences():
     found["fine_tuned"] = {"recipe": "plain", "networks": {"best": network}}
     told = {"file": "pruned.onnx", "test_accuracy": 0.9, "test_metric": -0.4, "largest_difference": 0}
     found["exported"] = {"onnx": {**told, "agrees": True}}
-    assert "at -0.44 test negative error, beside -0.24 of the original" in answer(found)
+    assert "at -0.440 test negative error, beside -0.240 of the original" in answer(found)
     table = networks_table(found)
     assert table.head[:3] == ("", "test negative error", "valid. negative error")
-    assert table.rows[1].cells[:3] == ["best joint action", "-0.44", "-0.4"]
+    assert table.rows[1].cells[:3] == ["best joint action", "-0.440", "-0.400"]
     assert table.caption.startswith("In place of accuracy: negative error, from -4 at worst to 0 at best. Rewards")
     (tuned,) = finish_tables(found)
-    assert tuned.rows[0].cells[1:3] == ["-0.4", "-0.8"]
+    assert tuned.rows[0].cells[1:3] == ["-0.400", "-0.800"]
     printed = run_report.tables(found)
-    assert "pruned.onnx: negative error -0.4 on the test split" in printed
+    assert "pruned.onnx: negative error -0.400 on the test split" in printed
     assert "%" not in printed.split("after the long fine-tune")[1].split("\n")[2][:46]
     page = page_of(RunRecord("run", found), [])
-    assert page.numbers[0].value == "-0.44"
+    assert page.numbers[0].value == "-0.440"
     assert page.sections[0].texts[0].startswith("Values of negative error are means")
     said = repr(page).replace("In place of accuracy", "").replace("accuracy_x_saving", "")
     assert "ccurac" not in said
@@ -117,7 +118,7 @@ def test_seeds_are_summed_up_in_own_units():
     columns = run_report.summary([first, second])["best"]
     assert columns["test_metric"] == {"mean": pytest.approx(-0.54), "std": pytest.approx(0.2 / 2**0.5)}
     assert "test: negative error" in run_report.summary_table([first, second])
-    assert "-0.54 ± 0.141" in run_report.summary_table([first, second])
+    assert "-0.540 ± 0.141" in run_report.summary_table([first, second])
     assert "test_metric" not in run_report.summary([result()])["best"]
 
 
@@ -125,7 +126,7 @@ def test_runs_of_several_metrics_side_by_side():
     page = comparison_of({"mine": record(), "usual": record(None)})
     table = page.sections[0].tables[0]
     assert table.head[:3] == ("", "test", "valid.")
-    assert table.rows[0].cells[1] == "negative error -0.44"
+    assert table.rows[0].cells[1] == "negative error -0.440"
     assert table.rows[5].cells[1] == "accuracy 89.0%"
     assert page.answers == []  # their rewards say nothing of each other
     with figures.style():

@@ -137,7 +137,7 @@ def times_as_fast(result: Mapping[str, Any]) -> str:
     if "measured_latency" not in original:
         return ""
     measured, predicted = (original[key] / best[key] for key in ("measured_latency", "predicted_latency"))
-    return f"{measured:.1f} times as fast as measured, {predicted:.1f} as predicted, with "
+    return f"{measured:.1f} times as fast by measured times, {predicted:.1f} by predicted ones, with "
 
 
 def time_number(result: Mapping[str, Any]) -> list[Number]:
@@ -222,8 +222,9 @@ def metric_note(units: MetricUnits) -> str:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """Criteria that were compared, and files that were exported."""
-    return [f"{line[0].upper()}{line[1:]}." for line in others(result).splitlines()]
+    """Criteria that were compared, and files that were exported, whose names stay as they are."""
+    lines = others(result).splitlines()
+    return [f"{line if '.' in line.split(':')[0] else line[0].upper() + line[1:]}." for line in lines]
 
 
 def layers_table(run: RunRecord) -> Table:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+SHORT = {"miou": "mIoU", "mse": "MSE", "mae": "MAE", "top5": "top-5 accuracy"}  # of metrics by name
+
 Number = TypeVar("Number", float, Any)  # or an array
 
 
@@ -31,8 +33,8 @@ class MetricUnits:
 
     @property
     def capitalised(self) -> str:
-        """The name as a sentence begins with it."""
-        return f"{self.name[:1].upper()}{self.name[1:]}"
+        """The name as a sentence begins with it; one that has a capital stays as it is."""
+        return f"{self.name[:1].upper()}{self.name[1:]}" if self.name.islower() else self.name
 
     @property
     def axis(self) -> str:
@@ -54,19 +56,17 @@ class MetricUnits:
         return self.of_scaled(float(entry[f"{split}_accuracy"])) if measured is None else float(measured)
 
     def text(self, entry: Mapping[str, Any], split: str) -> str:
-        """The value as a table has it."""
-        return self.number(self.value(entry, split))
-
-    def number(self, value: float) -> str:
-        """A value in its own units as text."""
-        return f"{value:.1%}" if self.is_accuracy else f"{value:.3g}"
+        """The value as a table has it: percent of accuracy, three digits of anything else."""
+        value = self.value(entry, split)
+        return f"{value:.1%}" if self.is_accuracy else f"{value:#.3g}".rstrip(".")
 
 
 def units_of(result: Mapping[str, Any]) -> MetricUnits:
     """Those of a run, from its `result.json`."""
     if not (metric := result.get("metric")):
         return MetricUnits()
-    return MetricUnits(str(metric["name"]).replace("_", " "), metric["worst"], metric["best"], False)
+    name = str(metric["name"])
+    return MetricUnits(SHORT.get(name, name.replace("_", " ")), metric["worst"], metric["best"], False)
 
 
 def common_units(results: Iterable[Mapping[str, Any]]) -> MetricUnits | None:

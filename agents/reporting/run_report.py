@@ -164,7 +164,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[st
 def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Mean and standard deviation over seeds, one row per network."""
     labels, units = labels_of(results[0]), units_of(results[0])
-    column, kind = ("test_accuracy", ".1%") if units.is_accuracy else ("test_metric", ".3g")
+    column, kind = ("test_accuracy", ".1%") if units.is_accuracy else ("test_metric", "#.3g")
     lines = [] if units.is_accuracy else [f"test: {units.name}"]
     lines.append(f"{len(results)} seeds, mean ± std {'':<5}{'test':>15}{'MACs':>15}{'reward':>18}")
     for name, columns in summary(results).items():
