@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 SHORT = {"miou": "mIoU", "mse": "MSE", "mae": "MAE", "top5": "top-5 accuracy"}  # of metrics by name
-
-Number = TypeVar("Number", float, Any)  # or an array
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class MetricUnits:
         """What the value in [0, 1] is called."""
         return self.name if self.is_accuracy else f"{self.name} (scaled to 0 to 1)"
 
-    def of_scaled(self, scaled: Number) -> Number:
-        """Values from those in [0, 1]; whatever is worse than the worst is the worst there."""
+    def of_scaled(self, scaled: float) -> float:
+        """The value of one in [0, 1], in which whatever is worse than the worst is the worst."""
         return scaled if self.is_accuracy else self.worst + scaled * (self.best - self.worst)
 
     def value(self, entry: Mapping[str, Any], split: str) -> float:
