@@ -20,17 +20,22 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from dsfp_env.common import command_line
+from dsfp_env.tables.settings import TableSettings
+
+if __name__ == "__main__":  # help, and an option that is wrong, before torch is imported, which takes seconds
+    command_line.answer_early(TableSettings, __doc__)
 
 import numpy as np
 import safetensors.torch
 import torch
 
 import dsfp_env
-from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.files import write_whole
@@ -44,39 +49,15 @@ from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import ExecutorSettings
-from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
+from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
-from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.tasks.task import Task
 
 _DIGITS = 9  # of a number of parts
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
-
-
-@dataclass(frozen=True)
-class TableSettings(ExecutorSettings, TaskOptions):
-    """What is measured, and where it is kept."""
-
-    out: str
-    """The folder of the table; one that was begun with the same settings goes on."""
-    levels: tuple[int, ...] = tuple(int(level) for level in LEVELS)
-    """Ratios in percent that every agent chooses from, rising."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the fine-tuning."""
-    criterion: str = "dsfp"
-    """Which filters go first, as for train_agents.py."""
-    validation_images: int | None = None
-    """So many of the validation images, drawn at random; all unless given."""
-    test_images: int | None = None
-    """So many of the test images, drawn at random; all unless given."""
-    part: str = "1/1"
-    """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
-    merge: tuple[str, ...] = ()
-    """Folders of parts to put together, in place of measuring."""
 
 
 class Measured(NamedTuple):

@@ -1,21 +1,9 @@
-"""Learners side by side: every one with every budget of evaluations and every seed, on real evaluations.
-
-    python -m agents.compare --agents all --budgets 50 150 300 --seeds 0-4 --out runs/compare
-
-Each run, one learner with one budget and one seed, leaves a file; stopped and started again, the command goes on
-where it was. A seed is a split of the data, an original network, a fine-tuning seed and a learner's seed, the same
-for all learners, who share what is measured. At the end of a run its best joint action (the highest reward seen)
-and its greedy one (what the learner believes best) are measured again with fine-tuning seeds that no search has
-seen: the highest reward of a search is partly luck.
-
-The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``.
-"""
+"""The runs of a comparison: made here or by workers, each kept in a file, then compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +11,7 @@ from typing import Any, NamedTuple
 import agents
 import dsfp_env
 from agents.compare.report import draw, draw_fronts, table
+from agents.compare.settings import DESCRIPTION, ComparisonSettings
 from agents.registry import choose_agent, contestant, expanded
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
@@ -47,29 +36,8 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.rewards import reward_function
 from dsfp_env.tasks.loading import check_task
-
-
-@dataclass(frozen=True)
-class ComparisonSettings(ExecutorSettings):
-    """Who is compared, on what, and for how long."""
-
-    agents: tuple[str, ...] = ("all",)
-    """Learners by name; all stands for every one in agents.registry."""
-    budgets: tuple[int, ...] = (50, 150, 300)
-    """Evaluations that a run may make."""
-    seeds: str = "0-4"
-    """For example 0-4 or 0,3,7."""
-    task: str = "digits"
-    """Network and data, as for train_agents.py."""
-    reward: str = "accuracy_x_saving"
-    """As for train_agents.py."""
-    macs_budget: float | None = None
-    """As for train_agents.py."""
-    out: str = "runs/compare"
-    """The folder; a comparison in it with the same settings goes on."""
 
 
 class Run(Strict):
@@ -97,7 +65,7 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(ComparisonSettings, compare, __doc__)
+    return command_line.run(ComparisonSettings, compare, DESCRIPTION)
 
 
 def compare(settings: ComparisonSettings) -> None:

@@ -18,10 +18,11 @@ from agents.reporting.seeds import parse_seeds
 from agents.reporting.trackers import check_tracker
 from agents.run_settings import RunSettings
 from agents.trial import check_learners
-from dsfp_env.common.devices import MOST_THREADS, choose_device
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
 from dsfp_env.common.random_numbers import check_seed
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.rules import Rules
 from dsfp_env.evaluation.executors import Executor

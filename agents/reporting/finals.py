@@ -136,7 +136,7 @@ def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]
     validation, test = _scaled(evaluator, values)
     keep = evaluator.keep(plan)
     entry = _entry(plan, evaluator.outcome(keep, validation), test, score)
-    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, keep)}
+    return {**entry, **in_own_units(evaluator, values), **_times(evaluator, keep)}
 
 
 def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     values = [evaluator.measure_values()]
     _, test = _scaled(evaluator, values)
     entry = _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
-    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, {})}
+    return {**entry, **in_own_units(evaluator, values), **_times(evaluator, {})}
 
 
 def metric_of(evaluator: Evaluator) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _scaled(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> list
     return np.mean([[scaled(value) for value in of_splits] for of_splits in values], axis=0).tolist()
 
 
-def _in_own_units(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> dict[str, float]:
+def in_own_units(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The same in the metric's own units, if it is not accuracy."""
     if evaluator.task.metric.is_accuracy:
         return {}

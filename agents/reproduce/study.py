@@ -1,15 +1,4 @@
-"""The tables of the DSFP paper (arXiv 2509.05446, tables I and II), run for real and beside its numbers.
-
-    python -m agents.reproduce --network vgg16 --download
-
-trains the original network, scores its filters, prunes it by 50, 60 and 70 % uniformly and with ratios that agents
-learn for the same multiply-adds, and fine-tunes every pruned network for long. It is cut into pieces that leave a
-file each; stopped and started again it goes on where it was, also within a piece. Several processes may work in
-one folder on different pieces (``--only``).
-
-The validation split chooses ratios and epochs; the test split gives the accuracies of the table, and chooses
-nothing.
-"""
+"""A study: pieces that leave a file each, done in turn or by workers, and the table of what is there."""
 
 from __future__ import annotations
 
@@ -17,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +21,11 @@ from agents.reporting.journal import ANOTHER
 from agents.reporting.run_folder import check_free, versions, write_json
 from agents.reproduce import records
 from agents.reproduce.paper_table import paper_table
+from agents.reproduce.settings import DESCRIPTION, StudySettings
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
-from dsfp_env.common.devices import MOST_THREADS, choose_device
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line
 from dsfp_env.common.folders import check_writable, named, shared
@@ -43,13 +33,14 @@ from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.progress import shown as shown_one_by_one
 from dsfp_env.common.random_numbers import check_seed
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.saying import say
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import WHERE, ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
@@ -59,48 +50,6 @@ from dsfp_env.training.epochs import shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
-
-@dataclass(frozen=True)
-class StudySettings(ExecutorSettings):
-    """What is run, and for how long."""
-
-    network: str = "vgg16"
-    """vgg16 (table II), alexnet (table I), or any other network."""
-    data: str = "cifar10"
-    """cifar10, cifar100, or imagefolder:PATH (train/CLASS/*, test/CLASS/*)."""
-    rates: tuple[int, ...] = (50, 60, 70)
-    """Percent of the filters that uniform pruning takes; the agents get the same multiply-adds."""
-    seeds: tuple[int, ...] = (0,)
-    """Of the agents and of the fine-tuning. The original network is one for all."""
-    agents: tuple[str, ...] = ("q_learning",)
-    """Who learns ratios; random_search is a sobering neighbour."""
-    evaluations: int = 300
-    """Joint actions that each agent may try for each rate."""
-    criterion: str = "dsfp"
-    """Which filters go first."""
-    pretraining: str = "paper"
-    """How the original network is trained: paper (350 epochs), fast (20), or with changes: 'fast(epochs=10)'."""
-    fine_tuning: str = "paper"
-    """The fine-tune at the end: paper (300 epochs), short (10), or with changes: 'short(epochs=5)'."""
-    weights: str | None = None
-    """A file with the trained original network, in place of training it."""
-    only: tuple[str, ...] = ()
-    """Pieces to work on, by name or by the beginning of a name; all unless given."""
-    data_root: str | None = None
-    """Where the downloaded data lies."""
-    download: bool = False
-    """Download the data if it is not there."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, ..."""
-    threads: int = 1
-    """CPU threads."""
-    out: str | None = None
-    """The folder; runs/reproduce-NETWORK unless given."""
-    executor: str = field(default="serial", kw_only=True)
-    """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
-    They leave files, and go on from them, so all nodes of a cluster must see the folder."""
-
-
 FIRST, SEARCH = ("base", "scores"), "search-"  # names of pieces, and how one begins
 # Settings that may change from one start in a folder to the next.
 HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *WHERE)
@@ -108,7 +57,7 @@ HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(StudySettings, reproduce, __doc__)
+    return command_line.run(StudySettings, reproduce, DESCRIPTION)
 
 
 def reproduce(settings: StudySettings) -> None:
