@@ -35,7 +35,7 @@ from agents.callbacks import Callback, EvaluationsOnly
 from agents.leaderboard import runs as leaderboard
 from agents.registry import choose_agent, in_batches
 from agents.reporting import run_report
-from agents.reporting.budget_options import budget_of, kept_in, predictor_for, told
+from agents.reporting.budget_options import budget_of, kept_in, measured_as, told
 from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.default_folder import default_folder
 from agents.reporting.exported import export_all
@@ -66,7 +66,6 @@ from dsfp_env.common.folders import named
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import remark, say
-from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.environment.backends import BACKENDS
 from dsfp_env.environment.credit import compared_plans
 from dsfp_env.environment.rules import Rules
@@ -234,7 +233,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "batch", "horizon", "threads", "min_filters", "round_to"):
+    for name in ("evaluations", "batch", "horizon", "threads"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
     if settings.horizon > settings.evaluations:
@@ -251,7 +250,8 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     check_tracker(settings.track)
     settings.check()
-    parse_criterion(settings.criterion)
+    settings.check_evaluation()
+    settings.check_widths()
     check_learners([in_batches(settings.agent, settings.batch)], left_of(settings))
     Rules(
         choose_agent(settings.agent).actions,
@@ -263,7 +263,6 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         LOWEST,
         settings.credit,
     )
-    fidelity_of(settings, dsfp_env.Fidelity())
     check_finish(settings)
     _check_place(settings)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
@@ -283,24 +282,13 @@ def make_env(settings: RunSettings, folder: Path | None = None) -> dsfp_env.Laye
         actions=choose_agent(settings.agent).actions,
         reward=reward_name(settings),
         macs_budget=budget_of(settings),
-        latency=None if settings.latency_budget is None else predictor_for(settings, folder),
         horizon=settings.horizon,
         credit=settings.credit,
         observation=settings.observation,
-        criterion=settings.criterion,
-        fidelity=fidelity_of(settings, task.fidelity),
-        min_filters=settings.min_filters,
-        round_to=settings.round_to,
+        **measured_as(settings, task, folder),
         store=settings.store,
         executor=place(settings),
     )
-
-
-def fidelity_of(settings: RunSettings, usual: dsfp_env.Fidelity) -> dsfp_env.Fidelity:
-    """The work of an evaluation: as usual, but for what the settings say."""
-    said = {"batches": settings.kd_batches, "precision": settings.precision, "kernels": settings.kernels}
-    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-    return dataclasses.replace(usual, **changes)
 
 
 def place(settings: RunSettings) -> Executor:

@@ -533,7 +533,7 @@ def test_files_of_others_are_no_leftovers(tmp_path):
 def test_a_comparison_that_is_killed_ends_in_the_same_bytes(tmp_path):
     def asked(out):
         agents = ("random_search", "q_learning")
-        return compare.ComparisonSettings(agents, (3, 5), "0-1", "tiny_tasks:tiny", workers=1, out=str(out))
+        return compare.ComparisonSettings(agents, (3, 5), "0-1", task="tiny_tasks:tiny", workers=1, out=str(out))
 
     def killed(moment, out):
         def work():
