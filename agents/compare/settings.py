@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agents.run_settings import BudgetOptions
 from dsfp_env.evaluation.executors.options import ExecutorSettings
+from dsfp_env.evaluation.options import EvaluationOptions, WidthOptions
+from dsfp_env.tasks.options import TaskOptions
 
 DESCRIPTION = """\
 Learners side by side: every one with every budget of evaluations and every seed, on real evaluations.
@@ -23,7 +26,7 @@ credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch
 
 
 @dataclass(frozen=True)
-class ComparisonSettings(ExecutorSettings):
+class ComparisonSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions):
     """Who is compared, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)
@@ -32,11 +35,11 @@ class ComparisonSettings(ExecutorSettings):
     """Evaluations that a run may make."""
     seeds: str = "0-4"
     """For example 0-4 or 0,3,7."""
-    task: str = "digits"
-    """Network and data, as for train_agents.py."""
     reward: str = "accuracy_x_saving"
-    """As for train_agents.py."""
+    """As for train_agents.py, but the same whether there is a budget or not."""
     macs_budget: float | None = None
     """As for train_agents.py."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     out: str = "runs/compare"
     """The folder; a comparison in it with the same settings goes on."""

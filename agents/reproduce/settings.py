@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dsfp_env.evaluation.executors.options import ExecutorSettings
+from dsfp_env.evaluation.options import EvaluationOptions, WidthOptions
+from dsfp_env.tasks.options import LayerOptions
 
 DESCRIPTION = """\
 The tables of the DSFP paper (arXiv 2509.05446, tables I and II), run for real and beside its numbers.
@@ -22,7 +24,7 @@ nothing.
 
 
 @dataclass(frozen=True)
-class StudySettings(ExecutorSettings):
+class StudySettings(ExecutorSettings, LayerOptions, EvaluationOptions, WidthOptions):
     """What is run, and for how long."""
 
     network: str = "vgg16"
@@ -37,12 +39,12 @@ class StudySettings(ExecutorSettings):
     """Who learns ratios; random_search is a sobering neighbour."""
     evaluations: int = 300
     """Joint actions that each agent may try for each rate."""
-    criterion: str = "dsfp"
-    """Which filters go first."""
     pretraining: str = "paper"
     """How the original network is trained: paper (350 epochs), fast (20), or with changes: 'fast(epochs=10)'."""
     fine_tuning: str = "paper"
     """The fine-tune at the end: paper (300 epochs), short (10), or with changes: 'short(epochs=5)'."""
+    image_size: int | None = None
+    """Of an image folder: height and width to scale and cut images to."""
     weights: str | None = None
     """A file with the trained original network, in place of training it."""
     only: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 import agents
 import dsfp_env
 from agents.registry import choose_agent
+from agents.reporting.baselines import within
 from agents.reporting.finals import choose_best
 from agents.reporting.journal import ANOTHER
 from agents.reporting.run_folder import check_free, versions, write_json
@@ -37,7 +38,8 @@ from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.saying import say
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
-from dsfp_env.criteria.scoring import Evidence, parse_criterion
+from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.criteria.scoring import Evidence
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.options import WHERE
@@ -177,7 +179,9 @@ class Study:
         settings = self.settings
         check_task(self._task_name, self._task_options())
         recipe_from(settings.fine_tuning, FINE_TUNING)
-        parse_criterion(settings.criterion)
+        settings.check_layers()
+        settings.check_evaluation()
+        settings.check_widths()
         check_learners(settings.agents, settings.evaluations)
         settings.place().check(choose_device(settings.device))
         if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
@@ -196,12 +200,13 @@ class Study:
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
         wanted = json.loads(json.dumps({k: v for k, v in asdict(self.settings).items() if k not in HOW}))
+        usual = {one.name: one.default for one in fields(self.settings) if one.name in wanted}
         check_writable(self.folder)
         file = self.folder / "settings.json"
         if not file.exists():
             check_free(self.folder)
             write_json(file, {**wanted, "versions": versions()})
-        there = read_file(file, records.Settings, ANOTHER)
+        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
         begun_with = there.pop("versions", None)
         if differ := [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]:
             those = ", ".join(f"{name} {there.get(name)}" for name in sorted(differ))
@@ -229,13 +234,16 @@ class Study:
         settings, base = self.settings, self.folder / "base.safetensors"
         weights = str(base) if base.exists() else settings.weights
         named = {"network": settings.network} if ":" in settings.data else {"download": settings.download or None}
-        options = {**named, "weights": weights, "recipe": None if weights else settings.pretraining}
+        recipe = None if weights else settings.pretraining
+        options = {**named, "image_size": settings.image_size, "weights": weights, "recipe": recipe}
         return {name: value for name, value in options.items() if value is not None}
 
     @cached_property
     def task(self) -> Task:
         """The original network and its data."""
-        return load_task(self._task_name, self.settings.data_root, self.settings.device, **self._task_options())
+        settings = self.settings
+        task = load_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        return settings.controlled(task)
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -252,7 +260,12 @@ class Study:
         def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
             return scores
 
-        return Evaluator(self.task, stored)
+        return self._evaluator_by(stored)
+
+    def _evaluator_by(self, criterion: str | Criterion) -> Evaluator:
+        settings, task = self.settings, self.task
+        widths = settings.min_filters, settings.round_to
+        return Evaluator(task, criterion, settings.fidelity(task.fidelity), *widths)
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors that a piece left; those of earlier releases have no checksum."""
@@ -265,7 +278,7 @@ class Study:
             ) from error
 
     def _uniform(self, rate: int) -> Plan:
-        return dict.fromkeys(self.task.agents, float(rate))
+        return within(self.task.control.agents, dict.fromkeys(self.task.agents, float(rate)))
 
     def _need(self, name: str) -> dict[str, Any]:
         """What a piece found; it is worked on first if it is not there."""
@@ -302,7 +315,7 @@ class Study:
         """Let an agent learn ratios for the multiply-adds of uniform pruning."""
         entry, evaluations = choose_agent(agent), self.settings.evaluations
         budget = self.evaluator.costs(self._uniform(rate)).macs / self.task.graph.costs().macs
-        evaluator = Evaluator(self.task, self.evaluator.criterion)
+        evaluator = self._evaluator_by(self.evaluator.criterion)
         env = dsfp_env.parallel_env(
             evaluator=evaluator, actions=entry.actions, reward="budget", macs_budget=budget
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsfp_env.evaluation.executors.options import ExecutorSettings
+from dsfp_env.evaluation.options import EvaluationOptions
 from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.tasks.ratios import LEVELS
 
 
 @dataclass(frozen=True)
-class TableSettings(ExecutorSettings, TaskOptions):
+class TableSettings(ExecutorSettings, TaskOptions, EvaluationOptions):
     """What is measured, and where it is kept."""
 
     out: str
@@ -19,8 +20,6 @@ class TableSettings(ExecutorSettings, TaskOptions):
     """Ratios in percent that every agent chooses from, rising."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the fine-tuning."""
-    criterion: str = "dsfp"
-    """Which filters go first, as for train_agents.py."""
     validation_images: int | None = None
     """So many of the validation images, drawn at random; all unless given."""
     test_images: int | None = None
