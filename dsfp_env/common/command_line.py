@@ -15,7 +15,7 @@ from dsfp_env.common import saying
 from dsfp_env.common.config_files import read_config
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.saying import remark
-from dsfp_env.common.signals import raised_as_ctrl_c
+from dsfp_env.common.signals import end_by_ctrl_c, raised_as_ctrl_c
 
 Settings = TypeVar("Settings")
 
@@ -77,11 +77,14 @@ def answer_early(
 ) -> None:
     """End the program here if help is all that was asked for, or an option is wrong; for before slow imports.
 
+    From here to `run`, Ctrl-C ends the program without a word: nothing was begun.
+
     Args:
         settings: As for `run`.
         description: Likewise.
         more_help: The arguments -> what comes after the help for them.
     """
+    end_by_ctrl_c()
     saying.begin()
     try:
         _parsed(settings, description, None)
