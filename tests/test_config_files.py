@@ -22,6 +22,10 @@ def parsed(*arguments):
     return found[0]
 
 
+def test_no_arguments_at_all_are_the_defaults():
+    assert parsed() == RunSettings()
+
+
 def test_a_file_is_read_and_the_command_line_wins(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "evaluations: 7\nmacs-budget: 1\nlayers: first=keep\nstore: false\nseed: 3\n"

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import tyro
@@ -100,7 +101,7 @@ def answer_early(
 def given(name: str, arguments: Sequence[str]) -> str | None:
     """The last value of an option in arguments, before they are parsed; None if it has none there."""
     value = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip_longest(arguments, arguments[1:]):
         option, equals, joined = word.partition("=")
         if option == f"--{name}":
             value = joined if equals else following
