@@ -1,6 +1,7 @@
 """Settings in a YAML file, and what is answered before anything that is slow to import."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,10 @@ def parsed(*arguments):
     found = []
     assert command_line.run(RunSettings, found.append, None, arguments) == 0
     return found[0]
+
+
+def test_no_arguments_at_all_are_the_defaults():
+    assert parsed() == RunSettings()
 
 
 def test_a_file_is_read_and_the_command_line_wins(tmp_path):
@@ -107,3 +112,27 @@ def test_the_options_of_a_learner_are_told_with_its_help():
     assert process.returncode == 0
     assert "crossover: number from 0 to 1, default 0.9" in process.stdout
     assert "population: whole number 1 or more, default fits the budget" in process.stdout
+
+
+def test_ctrl_c_while_a_command_imports_ends_it_without_a_traceback():
+    program = (
+        "import os, signal, sys\n"
+        "from agents.run_settings import RunSettings\n"
+        "from dsfp_env.common import command_line\n"
+        "sys.argv = ['command']\n"
+        "when = sys.stdin.read()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "command_line.answer_early(RunSettings, None)\n"
+        "if when == 'importing':\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(command_line.run(RunSettings, lambda _: os.kill(os.getpid(), signal.SIGINT), None))\n"
+    )
+    command = [sys.executable, "-c", program]
+    ends = [
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=when)
+        for when in ("importing", "working")
+    ]
+    assert [(end.returncode, end.stderr) for end in ends] == [
+        (-signal.SIGINT, ""),
+        (128 + signal.SIGINT, "stopped; the same command goes on from here\n"),
+    ]

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import tyro
@@ -15,7 +16,7 @@ from dsfp_env.common import saying
 from dsfp_env.common.config_files import read_config
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.saying import remark
-from dsfp_env.common.signals import raised_as_ctrl_c
+from dsfp_env.common.signals import end_by_ctrl_c, raised_as_ctrl_c
 
 Settings = TypeVar("Settings")
 
@@ -77,11 +78,14 @@ def answer_early(
 ) -> None:
     """End the program here if help is all that was asked for, or an option is wrong; for before slow imports.
 
+    From here to `run`, Ctrl-C ends the program without a word: nothing was begun.
+
     Args:
         settings: As for `run`.
         description: Likewise.
         more_help: The arguments -> what comes after the help for them.
     """
+    end_by_ctrl_c()
     saying.begin()
     try:
         _parsed(settings, description, None)
@@ -97,7 +101,7 @@ def answer_early(
 def given(name: str, arguments: Sequence[str]) -> str | None:
     """The last value of an option in arguments, before they are parsed; None if it has none there."""
     value = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip_longest(arguments, arguments[1:]):
         option, equals, joined = word.partition("=")
         if option == f"--{name}":
             value = joined if equals else following
