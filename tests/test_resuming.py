@@ -73,6 +73,7 @@ def start_child(work, stderr=os.devnull):
         with open(stderr, "w") as errors, open(os.devnull, "w") as nothing:
             sys.stdout, sys.stderr = nothing, errors
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever these tests are run under
             status = work()
             errors.flush()
     except BaseException:
