@@ -43,7 +43,7 @@ from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.compiled_norms import norms_compiled
 from dsfp_env.speed.norm_kernel import KERNELS
-from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
+from dsfp_env.speed.precision import PRECISIONS, computing, is_fast, laid_out, number_of
 from dsfp_env.speed.weight_gradients import small_maps_by_products
 from dsfp_env.training.objectives import Objective
 
@@ -65,9 +65,9 @@ class Fidelity:
     first_distillation_weight: Share = 0.9  # w at the first batch
     last_distillation_weight: Share = 0.1  # w at the last batch
     label_smoothing: ShareBelowOne = 0.1
-    precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `Task.precision`
+    precision: str = "auto"  # one of `precision.PRECISIONS`; auto is `Task.precision`
     threads: ThreadsOrZero = 0  # of the CPU; 0: as many as the process has
-    kernels: str = "auto"  # "compiled" or "torch": who normalises in bfloat16 on the CPU; `choose_kernels`
+    kernels: str = "auto"  # "compiled" or "torch": who normalises fast on the CPU; `choose_kernels`
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -223,10 +223,11 @@ def unfreeze(student: nn.Module) -> None:
 
 @contextmanager
 def _fast(student: nn.Module, fidelity: Fidelity, train: LabelledImages) -> Iterator[None]:
-    """A student whose layers take the fastest way that there is, if it is to train in bfloat16."""
+    """A student whose layers take the fastest way that there is, unless it is to be exact."""
     with ExitStack() as stack:
-        if fidelity.precision == "bfloat16":
-            stack.enter_context(small_maps_by_products(student))
+        if is_fast(fidelity.precision):
+            number = number_of(fidelity.precision)
+            stack.enter_context(small_maps_by_products(student, number))
             if fidelity.kernels == "compiled":
-                stack.enter_context(norms_compiled(student, train.images[:1]))
+                stack.enter_context(norms_compiled(student, train.images[:1], number))
         yield
