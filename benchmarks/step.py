@@ -10,7 +10,7 @@ Every round runs, one after the other,
             torchvision's transforms; the teacher asked for every batch; float32; evaluate; count
     loop    the arithmetic alone, as a careful user writes it: a network that is equally slim already, images in
             memory, the teacher's answers known, AdamW fused; in float32 or bfloat16, with channels first or last,
-            whichever was the fastest of these on this machine in a short trial
+            whichever was the fastest of these on this machine in a short trial (float32 if the step is exact)
     step    env.step
     short   env.step without distillation
     torch   env.step with Fidelity(kernels="torch"), without the compiled kernel
@@ -278,7 +278,7 @@ def fastest_style(work: Work) -> Style:
     short = work._replace(task=replace(work.task, validation=validation), transfer_set=transfer_set)
     styles = [
         Style(number, layout)
-        for number in (torch.float32, torch.bfloat16)
+        for number in (torch.float32, *([torch.bfloat16] if work.fidelity.precision != "float32" else []))
         for layout in (torch.contiguous_format, torch.channels_last)
     ]
     return min(styles, key=lambda style: min(seconds(ready_loop(short, style)) for _ in range(3)))

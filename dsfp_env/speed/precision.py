@@ -1,8 +1,8 @@
 """How precisely a network computes: exactly as torch does, in float32 by faster ways, or in bfloat16.
 
 The fast ways change the last digits, and nothing else: channels lie last in memory, batch normalisation is a
-kernel of our own in training, and folded into the convolution before it in evaluation. bfloat16, by autocast, is for
-processors with units for it.
+kernel of our own in training, and folded into the convolution before it in evaluation. bfloat16, by autocast, is
+for processors with units for it.
 """
 
 from __future__ import annotations
