@@ -34,6 +34,13 @@ def is_fast(precision: str) -> bool:
     return precision in ("bfloat16", "fast_float32")
 
 
+def fastest(device: torch.device) -> str:
+    """What ``"auto"`` means for a network that is worth it and bears it."""
+    if has_bfloat16(device):
+        return "bfloat16"
+    return "fast_float32" if device.type == "cpu" else "float32"
+
+
 def number_of(precision: str) -> torch.dtype:
     """What activations are."""
     return torch.bfloat16 if precision == "bfloat16" else torch.float32

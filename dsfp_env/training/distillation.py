@@ -17,8 +17,6 @@ defaults here differ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,10 +39,9 @@ from dsfp_env.common.ranges import (
 )
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.compiled_norms import norms_compiled
+from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.norm_kernel import KERNELS
-from dsfp_env.speed.precision import PRECISIONS, computing, is_fast, laid_out, number_of
-from dsfp_env.speed.weight_gradients import small_maps_by_products
+from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
 from dsfp_env.training.objectives import Objective
 
 
@@ -189,7 +186,10 @@ def fine_tune(
         fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
     ).tolist()
     student.train()
-    with own_random_numbers(device, seed), _fast(student, fidelity, train):
+    with (
+        own_random_numbers(device, seed),
+        hastened(student, train.images[:1], fidelity.precision, fidelity.kernels),
+    ):
         images = batches_of(train.images, transfer_set.indices)
         for batch, indices, teacher_logits, weight in zip(images, *transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
@@ -219,15 +219,3 @@ def unfreeze(student: nn.Module) -> None:
     """
     for parameter in student.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-
-
-@contextmanager
-def _fast(student: nn.Module, fidelity: Fidelity, train: LabelledImages) -> Iterator[None]:
-    """A student whose layers take the fastest way that there is, unless it is to be exact."""
-    with ExitStack() as stack:
-        if is_fast(fidelity.precision):
-            number = number_of(fidelity.precision)
-            stack.enter_context(small_maps_by_products(student, number))
-            if fidelity.kernels == "compiled":
-                stack.enter_context(norms_compiled(student, train.images[:1], number))
-        yield
