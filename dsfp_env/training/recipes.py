@@ -42,9 +42,7 @@ class Recipe:
     label_smoothing: ShareBelowOne = 0.1
     mixup: NotNegative = 0.0  # parameter of the Beta distribution; 0: none
     accumulate: Count = 1  # batches to an update
-    precision: str = (
-        "float32"  # "bfloat16": mixed, by autocast; "fast_float32"; "auto": what is fastest on the device
-    )
+    precision: str = "float32"  # one of `precision.PRECISIONS`; "auto" is what is fastest on the device
     channels_last: bool = False
     shift: WholeNumber | None = 0  # pixels, in every direction; None: an eighth of the width, but 4 at most
     flip: bool | None = False  # mirror images; None: where they are like the images
