@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsfp_env.evaluation.executors.options import ExecutorSettings
+from dsfp_env.evaluation.options import EvaluationOptions, WidthOptions
 from dsfp_env.tasks.options import TaskOptions
 
 
@@ -40,7 +41,7 @@ class FinishOptions:
 
 
 @dataclass(frozen=True)
-class RunSettings(ExecutorSettings, TaskOptions, BudgetOptions, FinishOptions):
+class RunSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions, FinishOptions):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -74,21 +75,6 @@ class RunSettings(ExecutorSettings, TaskOptions, BudgetOptions, FinishOptions):
     evaluation for every agent and step)."""
     observation: str = "layers"
     """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
-    criterion: str = "dsfp"
-    """Which filters go first: dsfp, taylor, taylor_activation, fisher, l1, random, ... (docs/criteria.md has
-    them all), with options as in 'dsfp(kl=fisher, end=highest)', or package.module:function."""
-    kd_batches: int | None = None
-    """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
-    precision: str | None = None
-    """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
-    task's own unless given."""
-    kernels: str | None = None
-    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there
-    is a C compiler)."""
-    min_filters: int = 1
-    """Filters that every layer keeps at least."""
-    round_to: int = 1
-    """Layers that lose filters keep a multiple of this, for hardware."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1

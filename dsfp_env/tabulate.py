@@ -20,17 +20,22 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from dsfp_env.common import command_line
+from dsfp_env.tables.settings import TableSettings
+
+if __name__ == "__main__":  # help, and an option that is wrong, before torch is imported, which takes seconds
+    command_line.answer_early(TableSettings, __doc__)
 
 import numpy as np
 import safetensors.torch
 import torch
 
 import dsfp_env
-from dsfp_env.common import command_line
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.files import write_whole
@@ -40,43 +45,19 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import say
 from dsfp_env.common.versions import check_versions, versions_of
-from dsfp_env.criteria.scoring import parse_criterion
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import ExecutorSettings
-from dsfp_env.evaluation.plans import HIGHEST, LEVELS, LOWEST
+from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.tables import files as table_files
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
-from dsfp_env.tasks.options import TaskOptions
 from dsfp_env.tasks.task import Task
+from dsfp_env.training.distillation import Fidelity
 
 _DIGITS = 9  # of a number of parts
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
-
-
-@dataclass(frozen=True)
-class TableSettings(ExecutorSettings, TaskOptions):
-    """What is measured, and where it is kept."""
-
-    out: str
-    """The folder of the table; one that was begun with the same settings goes on."""
-    levels: tuple[int, ...] = tuple(int(level) for level in LEVELS)
-    """Ratios in percent that every agent chooses from, rising."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the fine-tuning."""
-    criterion: str = "dsfp"
-    """Which filters go first, as for train_agents.py."""
-    validation_images: int | None = None
-    """So many of the validation images, drawn at random; all unless given."""
-    test_images: int | None = None
-    """So many of the test images, drawn at random; all unless given."""
-    part: str = "1/1"
-    """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
-    merge: tuple[str, ...] = ()
-    """Folders of parts to put together, in place of measuring."""
 
 
 class Measured(NamedTuple):
@@ -93,10 +74,12 @@ class Surveyor:
         task: The task.
         criterion: Which filters go first.
         seeds: Of the fine-tuning.
+        fidelity: With the short distillation; that of the task unless given.
     """
 
-    def __init__(self, task: Task, criterion: str, seeds: Sequence[int]) -> None:
-        distilled = replace(task.fidelity, threads=task.fidelity.threads or 1)
+    def __init__(self, task: Task, criterion: str, seeds: Sequence[int], fidelity: Fidelity | None = None) -> None:
+        usual = fidelity or task.fidelity
+        distilled = replace(usual, threads=usual.threads or 1)
         fidelities = replace(distilled, batches=0), distilled  # as FIDELITIES
         self.task, self.seeds = task, tuple(seeds)
         self.evaluators = [Evaluator(task, criterion, fidelity, store=False) for fidelity in fidelities]
@@ -136,7 +119,8 @@ def tabulate(settings: TableSettings) -> None:
         return
     part, parts = check(settings)
     torch.set_num_threads(1)
-    surveyor = Surveyor(_task(settings), settings.criterion, settings.seeds)
+    task = _task(settings)
+    surveyor = Surveyor(task, settings.criterion, settings.seeds, settings.fidelity(task.fidelity))
     if (rows := len(settings.levels) ** len(surveyor.task.agents)) > MOST_ROWS:
         raise InputError(
             f"{settings.task} has {len(surveyor.task.agents)} agents, which with {len(settings.levels)} levels "
@@ -294,7 +278,11 @@ def check(settings: TableSettings) -> tuple[int, int]:
     settings.place().check(torch.device("cpu"))
     for seed in settings.seeds:
         check_seed(seed, "One of the seeds")
-    parse_criterion(settings.criterion)
+    settings.check_evaluation()
+    if settings.kd_batches == 0:
+        raise InputError(
+            "--kd-batches is 0: expected 1 or more. A table holds what recalibration alone gives beside it."
+        )
     settings.check()
     _check_folder(named(settings.out), settings)
     return part
@@ -351,7 +339,7 @@ def _task(settings: TableSettings) -> Task:
         _some(split, count) for split, count in zip((task.validation, task.test), wanted, strict=True)
     )
     task = replace(task, validation=validation, test=test)
-    return task.with_layers(**settings.controls()) if settings.controls() else task
+    return settings.controlled(task)
 
 
 def _some(split: LabelledImages, count: int | None) -> LabelledImages:

@@ -11,7 +11,7 @@ wherever it is made.
 """
 
 import argparse
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,8 @@ from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.chosen import executor_from
 
 
-@cache
-def environment() -> dsfp_env.LayerPruningEnv:
-    """One for all trials of a worker."""
-    evaluator = dsfp_env.TableEvaluator(dsfp_env.load_table("digits"))
-    return dsfp_env.parallel_env(evaluator=evaluator, actions="levels")
-
-
-def regrets(options: dict[str, Any], seeds: int, evaluations: int) -> list[float]:
+def regrets(options: dict[str, Any], env: dsfp_env.LayerPruningEnv, seeds: int, evaluations: int) -> list[float]:
     """How far Q-learning with these options ends from the optimum, for each seed."""
-    env = environment()
     table = env.evaluator.table
     scores = table.scores("accuracy_x_saving")
     text = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -59,7 +51,8 @@ def main() -> None:
     where = f"ray(address='{args.address}')" if args.address else args.executor
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, multivariate=True))
-    work = partial(regrets, seeds=args.seeds, evaluations=args.evaluations)
+    env = dsfp_env.parallel_env(backend="table", actions="levels")  # travels with the work
+    work = partial(regrets, env=env, seeds=args.seeds, evaluations=args.evaluations)
     executor = executor_from(where)
     keeping = executor.begin(len)  # the cluster stays from one round to the next
     while len(study.trials) < args.trials:

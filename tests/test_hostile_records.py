@@ -104,7 +104,9 @@ def test_run_folders(finished, stopped, tmp_path, whole, count):
 def test_comparisons(tmp_path, count):
     task = tiny(None, "cpu", 0)
     evaluator = dsfp_env.Evaluator(task, "l1", dsfp_env.Fidelity(batches=0), store=False)
-    asked = compare.ComparisonSettings(("random_search",), (2,), "0", "tiny_tasks:tiny", out=str(tmp_path / "out"))
+    asked = compare.ComparisonSettings(
+        ("random_search",), (2,), "0", task="tiny_tasks:tiny", out=str(tmp_path / "out")
+    )
     run = compare.make_run(evaluator, asked, "random_search", 2, 0)
     file = compare.piece(tmp_path / "out", "random_search", 2, 0)
     file.parent.mkdir(parents=True)

@@ -16,8 +16,11 @@ from torch import nn
 import agents
 import dsfp_env
 import train_agents
+from agents.compare.runs import ComparisonSettings, compare
+from agents.leaderboard.runs import LeaderboardSettings, leaderboard
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.baselines import random_plans, random_plans_of, uniform_plans
+from agents.reproduce.study import StudySettings, reproduce
 from dsfp_env import InputError
 from dsfp_env.environment.credit import default_plan
 from dsfp_env.tabulate import TableSettings, tabulate
@@ -96,7 +99,8 @@ def test_what_is_said_of_a_layer_holds_for_those_it_is_tied_to():
         ({"layers": {"conv_9": None}}, "Unknown layer 'conv_9'. Did you mean 'conv_"),
         ({"layers": {"stages.*": None}}, r"Unknown layer 'stages.\*'"),
         ({"layers": {"stem": 30}}, "'stem' cannot be pruned: it is grouped"),
-        ({"layers": {"stage.*": None}}, "leave nothing to decide"),
+        ({"layers": {"stage.*": None}}, "leave nothing to decide: expected at least one layer free, with all"),
+        ({"layers": {"stage.0": None}, "tie": [["stage.*"]]}, "leave nothing to decide"),
         ({"layers": {"conv_0": (60, 20)}}, r"Of the layer 'conv_0' is said \(60, 20\): expected None"),
         ({"layers": {"conv_0": (0.2, 0.6)}}, r"within \[10, 90\]"),
         ({"layers": {"conv_0": 95}}, r"within \[10, 90\]"),
@@ -111,6 +115,12 @@ def test_what_is_said_of_a_layer_holds_for_those_it_is_tied_to():
         ({"layers": {"conv_1": (10, 30), "conv_3": (40, 80)}}, "expected bounds that have more than one ratio"),
         ({"tie": {"conv_0": 1}}, "expected groups of layers"),
         ({"tie": 3}, "tie is 3: expected groups"),
+        ({"tie": np.ma.masked}, "tie is masked: expected groups"),
+        ({"tie": np.array(3)}, r"tie is array\(3\): expected groups"),
+        ({"tie": np.ma.array(["conv_0", "conv_1"])}, "tie holds .*: expected a group"),
+        ({"tie": [np.ma.masked_array(["conv_0", "conv_1"], [1, 0])]}, "A layer is called masked"),
+        ({"layers": np.ma.array([20, 60])}, "layers is masked_array"),
+        ({"layers": {"conv_0": np.ma.masked}}, "Of the layer 'conv_0' is said masked"),
         ({"tie": [["conv_0", ["conv_1"]]]}, r"A layer is called \['conv_1'\]"),
         ({"tie": ["conv_0"]}, "tie holds 'conv_0': expected a group"),
         ({"tie": [["conv_0", "nothing"]]}, "Unknown layer 'nothing'"),
@@ -245,6 +255,25 @@ def test_levels_are_those_within_the_bounds(residual):
     assert dsfp_env.parallel_env(task=residual, layers={"inner": (41, 49)}).reset()
 
 
+@pytest.mark.parametrize("macs_budget", [0.5, 0.35])
+def test_masks_reach_all_that_is_within_the_budget_and_nothing_else(residual, macs_budget):
+    said = {"layers": {"stem": (20, 60), "head": 70}, "tie": [["inner", "outer"]]}
+    env = dsfp_env.parallel_env(task=residual, actions="levels", macs_budget=macs_budget, **said)
+    together = [np.flatnonzero(info["action_mask"]) for info in env.reset(seed=0)[1].values()]
+    costs = env.evaluator.costs
+    most = macs_budget * env.evaluator.original.macs
+    within = {  # levels of both are 20, 30, ... 60 %: outer is coupled with stem
+        (one, other)
+        for one, other in itertools.product(range(5), repeat=2)
+        if costs({"conv_0": 20 + 10 * one, "conv_1": 20 + 10 * other}).macs <= most
+    }
+    firsts, seconds = (np.flatnonzero(env.action_mask(agent, {})) for agent in ("conv_0", "conv_1"))
+    in_turn = {(i, j) for i in firsts for j in np.flatnonzero(env.action_mask("conv_1", {"conv_0": i}))}
+    turned = {(i, j) for j in seconds for i in np.flatnonzero(env.action_mask("conv_0", {"conv_1": j}))}
+    assert 0 < len(within) < 25
+    assert in_turn == turned == within >= set(itertools.product(*together))
+
+
 def test_a_budget_that_bounds_forbid_gets_a_sentence(residual):
     with pytest.raises(InputError, match="with every layer pruned by 20 or 90 % the network still has"):
         dsfp_env.parallel_env(task=residual, layers={"inner": (10, 20)}, macs_budget=0.05)
@@ -259,6 +288,8 @@ def test_an_evaluator_beside_layers(residual):
     ]
     with pytest.raises(InputError, match="layers={'head': None} came beside an evaluator"):
         dsfp_env.parallel_env(evaluator=evaluator, layers={"head": None})
+    with pytest.raises(InputError, match="layers=.*array.* came beside an evaluator"):
+        dsfp_env.parallel_env(evaluator=evaluator, layers=np.array([20, 60]))
     with pytest.raises(
         InputError, match=r"The pruning ratio of conv_1 is 70: expected a percentage in \[20, 60\]"
     ):
@@ -411,10 +442,89 @@ def test_a_table_of_what_is_left(tmp_path):
     fidelity = dsfp_env.Fidelity(recalibration_images=32, batches=2, batch_size=16, threads=1)
     live = dsfp_env.Evaluator(make_tiny_task().with_layers({"first": None}), fidelity=fidelity, store=False)
     assert table.outcome(1, 0) == live.evaluate({"conv_1": 60})
+    board = {"table": str(tmp_path / "table"), "seeds": "0", "evaluations": 2, "workers": 1}
+    forms = ("accuracy_x_saving", "budget(macs_budget=0.01)")
+    leaderboard(LeaderboardSettings(("coordinate_search",), rewards=forms, out=str(tmp_path / "board"), **board))
+    assert "| coordinate_search | 0.0000 | 100% |" in (text := (tmp_path / "board" / "leaderboard.md").read_text())
+    assert text.count("No learner could be run with this reward") == 1
+    with pytest.raises(InputError, match="--layers is 'first=keep', which --backend table cannot do"):
+        train_agents.judge(train_agents.RunSettings(backend="table", layers="first=keep"))
+    with pytest.raises(InputError, match="--kd-batches is 0: expected 1 or more"):
+        tabulate(TableSettings(out=str(tmp_path / "other"), **said, kd_batches=0))
+    with pytest.raises(InputError, match="not of one table: fidelities is"):
+        tabulate(TableSettings(out=str(tmp_path / "table"), **said, kd_batches=1))
     with pytest.raises(InputError, match="--layers bounds conv_0, but all agents of a table have the same levels"):
         tabulate(TableSettings(out=str(tmp_path / "other"), **said | {"layers": "conv_0=20-60"}))
     with pytest.raises(InputError, match="is not of one table|not of one table"):
         tabulate(TableSettings(out=str(tmp_path / "table"), **said | {"layers": None, "tie": "conv_0+conv_1"}))
+
+
+def test_a_comparison_takes_what_the_main_job_takes(tmp_path):
+    asked = ComparisonSettings(
+        agents=("random_search", "q_learning"),
+        budgets=(3,),
+        seeds="0",
+        task="tiny_tasks:tiny",
+        layers="first=keep, conv_1=20-60",
+        criterion="l1",
+        kd_batches=0,
+        round_to=2,
+        params_budget=0.8,
+        reward="budget",
+        workers=1,
+        out=str(tmp_path / "out"),
+    )
+    compare(asked)
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").iterdir()]
+    assert {run["agent"] for run in runs} == {"random_search", "q_learning"}
+    fidelity = dsfp_env.Fidelity(recalibration_images=32, batches=0, batch_size=16, threads=1)
+    task = make_tiny_task().with_layers("first=keep, conv_1=20-60")
+    evaluator = dsfp_env.Evaluator(task, "l1", fidelity, round_to=2, store=False)
+    for run in runs:
+        best = run["best"]
+        outcome = evaluator.evaluate(best["ratios"])
+        assert best["filters_kept"] == outcome.filters_kept
+        assert best["filters_kept"]["conv_1"] in (2, 4)  # of 6
+        assert best["validation_accuracy"] == pytest.approx(outcome.accuracy)
+        assert best["params"] <= 0.8 * evaluator.original.params
+        assert 20 <= best["ratios"]["conv_1"] <= 60
+    with pytest.raises(InputError, match="'layers': 'first=keep, conv_1=20-60'.*choose another with --out"):
+        compare(dataclasses.replace(asked, layers="first=keep"))
+    for change, sentence in (
+        ({"layers": "conv_7=keep"}, "Unknown layer 'conv_7'"),
+        ({"layers": "conv_1"}, "cannot be read at 'conv_1'"),
+        ({"layers": "*=keep"}, "leave nothing to decide"),
+        ({"image_size": 0}, "takes no option 'image_size'"),
+        ({"round_to": 99}, "round_to is 99: expected a whole number from 1 to 6"),
+        ({"macs_budget": 0.5}, "macs_budget and params_budget were given"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            compare(dataclasses.replace(asked, **change, out=str(tmp_path / "other")))
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_study_of_what_is_left(tmp_path, image_files):
+    asked = StudySettings(
+        network="test_reproduce:make_small",
+        data=f"imagefolder:{image_files}",
+        rates=(50,),
+        evaluations=2,
+        criterion="l1",
+        layers="first=keep, conv_1=10-40",
+        kd_batches=0,
+        pretraining="fast(epochs=1, batch_size=16)",
+        fine_tuning="short(epochs=1, batch_size=16)",
+        device="cpu",
+        out=str(tmp_path),
+    )
+    reproduce(asked)
+    rows = [json.loads((tmp_path / f"{kind}-50-seed0.json").read_text()) for kind in ("uniform", "q_learning")]
+    assert rows[0]["ratios"] == {"conv_1": 40}  # the nearest within the bounds
+    for row in rows:
+        assert row["filters_kept"]["features.conv1"] == 8
+        assert 10 <= row["filters_kept"]["features.conv2"] <= 15  # of 16
+    with pytest.raises(InputError, match="is of other settings .*layers first=keep, conv_1=10-40"):
+        reproduce(dataclasses.replace(asked, layers=None))
 
 
 def test_the_main_job(tmp_path):

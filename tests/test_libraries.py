@@ -7,8 +7,10 @@ import ast
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,15 +28,15 @@ def needs(*libraries):
 RLLIB = needs("ray", "tree")  # Ray without [rllib] has no tree
 
 
+def settings(folder):
+    """As a user would. RLlib writes below HOME, and repeats itself if hashes do."""
+    own = {"HOME": str(folder), "PYTHONHASHSEED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {"cwd": folder, "env": {**os.environ, **own}, "text": True}
+
+
 def run(folder, *command):
-    """What a command prints, run as a user would. RLlib writes below HOME, and repeats itself if hashes do."""
-    process = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=folder,
-        env={**os.environ, "HOME": str(folder), "PYTHONHASHSEED": "0"},
-        capture_output=True,
-        text=True,
-    )
+    """What a command prints."""
+    process = subprocess.run([sys.executable, *map(str, command)], **settings(folder), capture_output=True)
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout
 
@@ -54,6 +56,7 @@ def found(printed):
         pytest.param("sb3_shared.py --macs-budget 0.2", 0.2, 1, marks=needs("sb3_contrib")),
         pytest.param("rllib_ppo.py --shared", 1, 2, marks=RLLIB),
         pytest.param("rllib_ppo.py", 1, 1, marks=RLLIB),
+        pytest.param("rllib_ppo.py --runners 2", 1, 2, marks=RLLIB),
         pytest.param("torchrl_ippo.py", 0.2, 2, marks=needs("torchrl")),
         pytest.param("benchmarl_qmix.py qmix", 0.2, 2, marks=needs("benchmarl")),
         pytest.param("benchmarl_qmix.py vdn", 0.2, 1, marks=needs("benchmarl")),
@@ -100,6 +103,66 @@ def test_rllib_sees_whole_episodes(tiny, horizon):
         observations, rewards, terminations, truncations, _ = env.step(env.action_space.sample())
         assert set(rewards) == {"conv_0", "conv_1"}
         assert (terminations["__all__"], truncations["__all__"]) == (step == horizon, False)
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+node = {"include_dashboard": False, "object_store_memory": 10**8}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **node})
+for _ in range(2):
+    cluster.add_node(num_cpus=1, **node)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def cluster_of_two(folder):
+    """The address of a cluster, where each of two nodes has room for a runner, and the head for none."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", NODES], **settings(folder), **pipes) as nodes:
+        yield nodes.stdout.readline().strip()  # it ends when its input does
+
+
+def runners_of(folder):
+    """RLlib's processes that make steps, of a cluster that was started with this folder as HOME."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            ours = f"HOME={folder}\0".encode() in (process / "environ").read_bytes()
+            if ours and (process / "cmdline").read_bytes().startswith(b"ray::MultiAgentEnvRunner"):
+                yield int(process.name)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@RLLIB
+def test_rllib_measures_on_the_nodes_of_a_cluster_and_survives_the_loss_of_all_runners(digits, tmp_path):
+    example = [sys.executable, EXAMPLES / "rllib_ppo.py", "--runners", "2", "--evaluations", "32", "--shared"]
+    with (
+        cluster_of_two(tmp_path) as address,
+        subprocess.Popen(
+            [*example, "--address", address], **settings(tmp_path), stdout=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stdout.readline().startswith("16 evaluations, ")
+        killed = set(runners_of(tmp_path))
+        for runner in killed:
+            os.kill(runner, signal.SIGKILL)
+        printed = process.stdout.read()
+    assert process.returncode == 0
+    parts = re.findall(r"(\d+) evaluations by process (\d+) on node (\w+)", printed)
+    made = {int(number): int(count) for count, number, _ in parts}
+    assert len(killed) == len({node for *_, node in parts}) == 2
+    assert killed < set(made)  # what they had measured is kept; others have gone on
+    assert all(8 <= made[runner] <= 16 for runner in killed)
+    assert sum(made.values()) >= 32
+    ratios, accuracy, relative_macs = found(printed)
+    evaluator = dsfp_env.Evaluator(digits)
+    assert evaluator.costs(ratios).macs / evaluator.original.macs == pytest.approx(relative_macs, abs=0.005)
+    assert 0.1 < accuracy <= 1
 
 
 def torchrl_env(tiny, **kwargs):

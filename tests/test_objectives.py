@@ -382,8 +382,8 @@ def test_regression_is_searched_by_the_command(tmp_path, capsys):
     assert best["test_accuracy"] == pytest.approx(scaled)  # 0: always the mean of the centres
     assert original["test_metric"] < best["test_metric"] < metric["worst"] / 2
     table = capsys.readouterr().out
-    assert f"mse {'test':>32}" in table
-    assert f"{best['test_metric']:.3g}" in table
+    assert f"MSE {'test':>32}" in table
+    assert f"{best['test_metric']:#.3g}" in table
 
 
 def test_a_table_counts_right_images(tmp_path):

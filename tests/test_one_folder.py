@@ -47,7 +47,7 @@ def studies(table):
     def comparing(out, more=False):
         seeds = "0-1" if more else "0"
         compare.compare(
-            compare.ComparisonSettings(("uniform",), (2,), seeds, "tiny_tasks:tiny", workers=1, out=out)
+            compare.ComparisonSettings(("uniform",), (2,), seeds, task="tiny_tasks:tiny", workers=1, out=out)
         )
 
     def tabulating(out, more=False):

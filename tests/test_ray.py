@@ -259,7 +259,7 @@ def test_commands_leave_the_same_bytes_as_alone(cluster, tmp_path, monkeypatch):
         )  # fmt: skip
         compare.compare(
             compare.ComparisonSettings(
-                ("random_search", "q_learning"), (3, 5), "0", "tiny_tasks:tiny",
+                ("random_search", "q_learning"), (3, 5), "0", task="tiny_tasks:tiny",
                 out=str(tmp_path / name / "compared"), **where_to,
             )
         )  # fmt: skip

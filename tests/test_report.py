@@ -13,7 +13,7 @@ from torch import nn
 
 import dsfp_env
 from agents.reporting import figures
-from agents.reporting.html_report import answer, asked, finish_tables, layers_table, notes, write_run
+from agents.reporting.html_report import answer, asked, finish_tables, layers_table, notes, page_of, write_run
 from agents.reporting.remaking import ReportSettings, remake
 from agents.reporting.report_data import RunRecord, layers_of, read_run
 from dsfp_env.common.errors import InputError
@@ -157,6 +157,30 @@ def test_a_budget_of_parameters_and_the_finish_are_on_the_page():
     cells = ["random search, equal params", "91.0%", "90.0%", f"{drawn['relative_macs']:.1%}", "3 of 9"]
     assert (table.caption, table.rows[0].cells) == ("After the long fine-tune, plain(epochs=9).", cells)
     assert notes(told) == ["Onnx: there is no ONNX."]
+    written = {"file": "pruned.onnx", "agrees": True, "test_accuracy": 0.9, "largest_difference": 0}
+    told["exported"] = {"onnx": written}
+    assert notes(told)[0].startswith("pruned.onnx: 90.0% of the test split")
+
+
+def test_predicted_times_are_beside_measured_ones():
+    told = {**result(), "latency_budget": "0.5", "deployed": "batch_size=8"}
+    told["baselines"]["random_search_equal_latency"] = told["baselines"].pop("random_search_equal_macs")
+    for one in (told["best"], told["greedy"], *told["baselines"].values()):
+        one |= {"predicted_latency": 2e-3, "measured_latency": 2.5e-3, "latency_spread": 1e-4}
+    told["original"] |= {"predicted_latency": 4e-3, "measured_latency": 4e-3, "latency_spread": 1e-4}
+    told["latency_model"] = {"measurements": 61, "median_error": 0.014, "error_90": 0.05}
+    assert "within 50% of the time of a forward pass" in asked(told)
+    assert "within 2.5 ms of a forward pass" in asked({**told, "latency_budget": "2500us"})
+    assert answer(told).startswith(
+        "1.6 times as fast by measured times, 2.0 by predicted ones, with 2.0 times fewer"
+    )
+    (table,) = finish_tables(told)
+    assert table.rows[1].cells == ["best joint action", "2.000", "2.500", "+25.0%", "0.100"]
+    assert "batch_size=8. Budgets are of predicted times: the model, from 61 networks" in table.caption
+    assert "by 1.4% at most for half of those left out, by 5.0% for nine tenths." in table.caption
+    assert ("2.500 ms", "measured; predicted 2.000, original 4.000") in [
+        (number.value, number.what) for number in page_of(RunRecord("run", told), []).numbers
+    ]
 
 
 def test_sensitivity_by_hand():

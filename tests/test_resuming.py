@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -533,6 +533,11 @@ def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path
         (compare.compare, compare.ComparisonSettings(agents=("ucb1",), task="digit")),
         (compare.compare, compare.ComparisonSettings(agents=("ucb1",), budgets=(0,))),
         (compare.compare, compare.ComparisonSettings(agents=("ucb1",), seeds="4-0")),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), layers="first")),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), criterion="taylr")),
+        (compare.compare, compare.ComparisonSettings(agents=("ucb1",), precision="float8")),
+        (study.reproduce, study.StudySettings(tie="conv_0+")),
+        (tabulate.tabulate, tabulate.TableSettings(out="out", kd_batches=-1)),
         (leaderboard.leaderboard, leaderboard.LeaderboardSettings(agents=("q_learning(step_size=abc)",))),
         (study.reproduce, study.StudySettings(agents=("q_learning(step_size=abc)",))),
         (study.reproduce, study.StudySettings(seeds=())),
@@ -541,9 +546,8 @@ def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path
 )
 def test_bad_settings_are_refused_before_anything_is_loaded_or_written(tmp_path, monkeypatch, work, asked):
     monkeypatch.chdir(tmp_path)
-    for module in (train_agents.RunSettings, tabulate.TableSettings):
+    for module in (train_agents.RunSettings, tabulate.TableSettings, compare.ComparisonSettings):
         monkeypatch.setattr(module, "load", None)
-    monkeypatch.setattr(dsfp_env, "load_task", None)
     with pytest.raises(InputError):
         work(asked)
     assert not list(tmp_path.iterdir())
@@ -551,9 +555,8 @@ def test_bad_settings_are_refused_before_anything_is_loaded_or_written(tmp_path,
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
-    for module in (train_agents.RunSettings, tabulate.TableSettings):
+    for module in (train_agents.RunSettings, tabulate.TableSettings, compare.ComparisonSettings):
         monkeypatch.setattr(module, "load", None)
-    monkeypatch.setattr(dsfp_env, "load_task", None)
     monkeypatch.setattr(dsfp_env, "load_table", None)
     for out in (str(tmp_path / "file"), str(tmp_path / "file" / "below")):
         for work in (
@@ -610,10 +613,36 @@ def test_files_of_others_are_no_leftovers(tmp_path):
         train_agents.train(settings(tmp_path))
 
 
+def test_what_an_earlier_release_began_goes_on(tmp_path, image_files):
+    """It knew fewer settings: those that it had not are as they were then."""
+    asked = compare.ComparisonSettings(
+        ("uniform",), (2,), "0", task="tiny_tasks:tiny", workers=1, out=str(tmp_path / "compare")
+    )
+    compare.compare(asked)
+    written = json.loads((tmp_path / "compare" / "settings.json").read_text())
+    assert written["same"] == {"task": "tiny_tasks:tiny", "reward": "accuracy_x_saving", "macs_budget": None}
+    compare.compare(replace(asked, seeds="0-1", data_root=str(tmp_path)))
+    with pytest.raises(InputError, match="'agents_per': 'set'.* was asked for"):
+        compare.compare(replace(asked, agents_per="set"))
+
+    begun = study.StudySettings(
+        "digits_net", f"imagefolder:{image_files}", device="cpu", out=str(tmp_path / "study")
+    )
+    study.Study(begun).check()
+    file = tmp_path / "study" / "settings.json"
+    written = json.loads(file.read_text())
+    for name in ("layers", "tie", "agents_per", "kd_batches", "precision", "kernels", "min_filters", "round_to"):
+        del written[name]
+    file.write_text(json.dumps(written))
+    study.Study(begun).check()
+    with pytest.raises(InputError, match="is of other settings .agents_per layer"):
+        study.Study(replace(begun, agents_per="set")).check()
+
+
 def test_a_comparison_that_is_killed_ends_in_the_same_bytes(tmp_path):
     def asked(out):
         agents = ("random_search", "q_learning")
-        return compare.ComparisonSettings(agents, (3, 5), "0-1", "tiny_tasks:tiny", workers=1, out=str(out))
+        return compare.ComparisonSettings(agents, (3, 5), "0-1", task="tiny_tasks:tiny", workers=1, out=str(out))
 
     def killed(moment, out):
         def work():

@@ -1,21 +1,9 @@
-"""Learners side by side: every one with every budget of evaluations and every seed, on real evaluations.
-
-    python -m agents.compare --agents all --budgets 50 150 300 --seeds 0-4 --out runs/compare
-
-Each run, one learner with one budget and one seed, leaves a file; stopped and started again, the command goes on
-where it was. A seed is a split of the data, an original network, a fine-tuning seed and a learner's seed, the same
-for all learners, who share what is measured. At the end of a run its best joint action (the highest reward seen)
-and its greedy one (what the learner believes best) are measured again with fine-tuning seeds that no search has
-seen: the highest reward of a search is partly luck.
-
-The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``.
-"""
+"""The runs of a comparison: made here or by workers, each kept in a file, then compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +11,9 @@ from typing import Any, NamedTuple
 import agents
 import dsfp_env
 from agents.compare.report import draw, draw_fronts, table
+from agents.compare.settings import DESCRIPTION, ComparisonSettings
 from agents.registry import choose_agent, contestant, expanded
+from agents.reporting.budget_options import budget_of, kept_in, measured_as
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
 from agents.reporting.records import Entry, RelativeMacs
@@ -38,7 +28,7 @@ from agents.reporting.run_folder import (
 from agents.reporting.seeds import parse_seeds
 from agents.trial import check_learners
 from dsfp_env.common import command_line
-from dsfp_env.common.devices import threads_set
+from dsfp_env.common.devices import choose_device, threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.folders import named
@@ -47,29 +37,11 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.evaluation.rewards import reward_function
-from dsfp_env.tasks.loading import check_task
 
-
-@dataclass(frozen=True)
-class ComparisonSettings(ExecutorSettings):
-    """Who is compared, on what, and for how long."""
-
-    agents: tuple[str, ...] = ("all",)
-    """Learners by name; all stands for every one in agents.registry."""
-    budgets: tuple[int, ...] = (50, 150, 300)
-    """Evaluations that a run may make."""
-    seeds: str = "0-4"
-    """For example 0-4 or 0,3,7."""
-    task: str = "digits"
-    """Network and data, as for train_agents.py."""
-    reward: str = "accuracy_x_saving"
-    """As for train_agents.py."""
-    macs_budget: float | None = None
-    """As for train_agents.py."""
-    out: str = "runs/compare"
-    """The folder; a comparison in it with the same settings goes on."""
+ALWAYS = ("task", "reward", "macs_budget")  # of a folder, what must be the same; with all else that is unusual
+MORE = ("agents", "budgets", "seeds", "data_root", "download", "out", *WHERE)  # what may change between starts
 
 
 class Run(Strict):
@@ -97,7 +69,7 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(ComparisonSettings, compare, __doc__)
+    return command_line.run(ComparisonSettings, compare, DESCRIPTION)
 
 
 def compare(settings: ComparisonSettings) -> None:
@@ -122,11 +94,13 @@ def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
     """
     if not settings.budgets or min(settings.budgets) < 1:
         raise InputError(f"--budgets are {settings.budgets}: expected one or more, each 1 or more.")
-    settings.place()
+    settings.place().check(choose_device(settings.device))
     contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), named(settings.out)
     check_learners(contestants, max(settings.budgets))
-    reward_function(settings.reward, settings.macs_budget)
-    check_task(settings.task, {})
+    reward_function(settings.reward, budget_of(settings))
+    settings.check()
+    settings.check_evaluation()
+    settings.check_widths()
     check_claim(folder, "a comparison", same(settings))
     read_runs(settings, contestants, seeds, folder)
     return contestants, seeds, folder
@@ -134,7 +108,12 @@ def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
 
 def same(settings: ComparisonSettings) -> dict[str, Any]:
     """What must be equal for work in a folder to go on."""
-    return {name: getattr(settings, name) for name in ("task", "reward", "macs_budget")}
+    said = {field.name: (getattr(settings, field.name), field.default) for field in fields(settings)}
+    return {
+        name: value
+        for name, (value, usual) in said.items()
+        if name in ALWAYS or (name not in MORE and value != usual)
+    }
 
 
 def _fill(settings: ComparisonSettings, contestants: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
@@ -185,11 +164,14 @@ def read_runs(
 def _run(settings: ComparisonSettings, jobs: Sequence[Job], folder: Path) -> None:
     """Make runs, and write each into its file; say who cannot be run here, and why."""
     # Trained here once, not by every worker; and nobody else needs the data.
-    tasks = {seed: dsfp_env.load_task(settings.task, seed=seed) for seed in sorted({job.seed for job in jobs})}
+    tasks = {seed: settings.load(settings.device, seed) for seed in sorted({job.seed for job in jobs})}
     for task in tasks.values():
         settings.place().check(task.device)
+        asked = dsfp_env.Evaluator(task, **measured_as(settings, task, folder), executor="serial")
+        kept_in(folder, asked)  # the model of times, which is fitted once for all
+    measured = {seed: measured_as(settings, task, folder) for seed, task in tasks.items()}
     progress, refused = Progress("runs", len(jobs)), set[tuple[str, str]]()
-    for job, run in as_done(Runner(settings, tasks).make, {job: job for job in jobs}, settings.place()):
+    for job, run in as_done(Runner(settings, tasks, measured).make, {job: job for job in jobs}, settings.place()):
         if not isinstance(run, str):
             write_json(piece(folder, job.agent, job.budget, job.seed), run)
         elif (job.agent, run) not in refused:
@@ -205,10 +187,16 @@ class Runner:
     Args:
         settings: What is compared.
         tasks: By seed.
+        measured: By seed, the arguments of the evaluator of its task.
     """
 
-    def __init__(self, settings: ComparisonSettings, tasks: Mapping[int, dsfp_env.Task]) -> None:
-        self._settings, self._tasks = settings, tasks
+    def __init__(
+        self,
+        settings: ComparisonSettings,
+        tasks: Mapping[int, dsfp_env.Task],
+        measured: Mapping[int, Mapping[str, Any]],
+    ) -> None:
+        self._settings, self._tasks, self._measured = settings, tasks, measured
         self._evaluators: dict[int, dsfp_env.Evaluator] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,7 +205,9 @@ class Runner:
     def make(self, job: Job) -> dict[str, Any] | str:
         """A run, or why it cannot be made."""
         if job.seed not in self._evaluators:
-            self._evaluators[job.seed] = dsfp_env.Evaluator(self._tasks[job.seed], executor="serial")
+            self._evaluators[job.seed] = dsfp_env.Evaluator(
+                self._tasks[job.seed], **self._measured[job.seed], executor="serial"
+            )
         try:
             with threads_set(1):
                 return make_run(self._evaluators[job.seed], self._settings, job.agent, job.budget, job.seed)
@@ -235,7 +225,7 @@ def make_run(
         evaluator=evaluator,
         actions=entry.actions,
         reward=settings.reward,
-        macs_budget=settings.macs_budget,
+        macs_budget=budget_of(settings),
         credit=credit,
     )
     team = entry.make(env, seed, budget)
@@ -244,7 +234,7 @@ def make_run(
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]
     accuracies, macs = [info["accuracy"] for info in infos], [info["relative_macs"] for info in infos]
     measured = {
-        which: measure(evaluator, evaluation.ratios, env.score, measuring_seeds(seed))
+        which: measure(evaluator, evaluation.ratios, env.score, measuring_seeds(seed), idle=False)
         for which, evaluation in (("best", agents.best(history)), ("greedy", greedy))
     }
     return {

@@ -44,10 +44,12 @@ def tables(results: Mapping[str, Any]) -> str:
 
 def _table(form: Mapping[str, Any]) -> str:
     """One reward: its optima, and a row for every learner."""
-    count = len(form["learners"][0]["best"]["mean"]) if form["learners"] else 0
-    after = _columns(count)
+    heading = [f"## {form['reward']}", "", *_optima(form), ""]
+    if not form["learners"]:
+        return "\n".join([*heading, "No learner could be run with this reward."])
+    after = _columns(len(form["learners"][0]["best"]["mean"]))
     names = [f"best, {k}" for k in after] + ["optimum found", "greedy", "best, test", "seeds"]
-    lines = [f"## {form['reward']}", "", *_optima(form), "", _row("", names), "|---|" + "---|" * len(names)]
+    lines = [*heading, _row("", names), "|---|" + "---|" * len(names)]
     for learner in form["learners"]:
         best = learner["best"]
         cells = [_cell(*(best[name][k - 1] for name in ("mean", "low", "high"))) for k in after]

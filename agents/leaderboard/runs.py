@@ -1,26 +1,11 @@
-"""Learners on a table: how far each is from the optimum, exactly.
-
-    python -m agents.leaderboard --agents all --table digits --seeds 0-99 --evaluations 300 --out runs/leaderboard
-
-A table knows what every joint action is worth, so a run costs what its learner costs, and the **regret** of
-whatever it tries is known: the score of the optimum less its own, over what that is on average for a joint action
-drawn at random. 0 is the optimum, 1 is chance.
-
-A run leaves the joint actions that its learner tried and the one it plays in the end; what they are worth is
-computed from the table. There is one file for each learner and reward, and a run that is in it is not made again:
-stopped and started again, or asked for more seeds, learners or rewards, the command goes on where it was.
-
-The learners are those of `agents.registry`, with options as in ``q_learning(step_size=0.5)``, and with difference
-credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch=4``. With a budget of MACs, those
-who choose levels choose under masks.
-"""
+"""The runs of a leaderboard: made here or by workers, kept in files, then judged."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -32,6 +17,8 @@ import agents
 import dsfp_env
 from agents.leaderboard.regret import Form, Run, judged, live_seconds, parse_form
 from agents.leaderboard.report import draw, tables
+from agents.leaderboard.settings import DESCRIPTION, LeaderboardSettings
+from agents.leaderboard.settings import FORMS as FORMS
 from agents.registry import choose_agent, contestant, expanded
 from agents.reporting.run_folder import (
     RUNS,
@@ -56,32 +43,11 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Natural, Positive, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import WHERE, ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.tables.travelling import TravellingTable
 
-FORMS = ("accuracy_x_saving", "budget(macs_budget=0.1)")
 BOARD = "leaderboard.json"
 CHUNK = 25  # seeds that a process takes at a time
-
-
-@dataclass(frozen=True)
-class LeaderboardSettings(ExecutorSettings):
-    """Who is judged, on what, and for how long."""
-
-    agents: tuple[str, ...] = ("all",)
-    """Learners by name; all stands for every one in agents.registry."""
-    table: str = "digits"
-    """One that comes with the package, or the folder of another."""
-    rewards: tuple[str, ...] = FORMS
-    """What a joint action is worth, as for train_agents.py, with its budget of MACs, if any, in brackets."""
-    seeds: str = "0-99"
-    """For example 0-99 or 0,3,7. One that the table was not measured with is answered by one that it was."""
-    evaluations: int = 300
-    """Joint actions that a run may try."""
-    slow_seeds: int = 3
-    """Learners that are slow themselves take only so many of the seeds; 0: all."""
-    out: str = "runs/leaderboard"
-    """The folder; a leaderboard in it of the same table and number of evaluations goes on."""
 
 
 class Line(Strict):
@@ -103,7 +69,7 @@ class Job(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(LeaderboardSettings, leaderboard, __doc__)
+    return command_line.run(LeaderboardSettings, leaderboard, DESCRIPTION)
 
 
 def leaderboard(settings: LeaderboardSettings) -> None:

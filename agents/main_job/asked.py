@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import agents
 import dsfp_env
 from agents.registry import choose_agent, in_batches
-from agents.reporting.budget_options import budget_of, predictor_for
+from agents.reporting.budget_options import budget_of, measured_as
 from agents.reporting.default_folder import default_folder
 from agents.reporting.finish_options import check_finish, left_of
 from agents.reporting.run_folder import check_same, goes_on_in
@@ -18,11 +17,11 @@ from agents.reporting.seeds import parse_seeds
 from agents.reporting.trackers import check_tracker
 from agents.run_settings import RunSettings
 from agents.trial import check_learners
-from dsfp_env.common.devices import MOST_THREADS, choose_device
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
 from dsfp_env.common.random_numbers import check_seed
-from dsfp_env.criteria.scoring import parse_criterion
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.environment.rules import Rules
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
@@ -40,7 +39,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    for name in ("evaluations", "batch", "horizon", "threads", "min_filters", "round_to"):
+    for name in ("evaluations", "batch", "horizon", "threads"):
         if (value := getattr(settings, name)) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected 1 or more.")
     if settings.horizon > settings.evaluations:
@@ -57,7 +56,8 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         )
     check_tracker(settings.track)
     settings.check()
-    parse_criterion(settings.criterion)
+    settings.check_evaluation()
+    settings.check_widths()
     check_learners([in_batches(settings.agent, settings.batch)], left_of(settings))
     Rules(
         choose_agent(settings.agent).actions,
@@ -69,7 +69,6 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         LOWEST,
         settings.credit,
     )
-    fidelity_of(settings, dsfp_env.Fidelity())
     check_finish(settings)
     _check_place(settings)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
@@ -97,24 +96,13 @@ def make_env(
         actions=choose_agent(settings.agent).actions,
         reward=reward_name(settings),
         macs_budget=budget_of(settings),
-        latency=None if settings.latency_budget is None else predictor_for(settings, folder),
         horizon=settings.horizon,
         credit=settings.credit,
         observation=settings.observation,
-        criterion=settings.criterion,
-        fidelity=fidelity_of(settings, task.fidelity),
-        min_filters=settings.min_filters,
-        round_to=settings.round_to,
+        **measured_as(settings, task, folder),
         store=settings.store,
         executor=executor or place(settings),
     )
-
-
-def fidelity_of(settings: RunSettings, usual: dsfp_env.Fidelity) -> dsfp_env.Fidelity:
-    """The work of an evaluation: as usual, but for what the settings say."""
-    said = {"batches": settings.kd_batches, "precision": settings.precision, "kernels": settings.kernels}
-    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-    return dataclasses.replace(usual, **changes)
 
 
 def place(settings: RunSettings) -> Executor:

@@ -25,7 +25,7 @@ def uniform_plans(evaluator: Evaluator, step: float = 5.0) -> list[Plan]:
     """The same ratio for every layer, from 10 to 90 %; where a layer is bounded, the nearest within its bounds."""
     agents = evaluator.task.control.agents
     ratios = [dict.fromkeys(agents, float(ratio)) for ratio in np.arange(LOWEST, HIGHEST + 1e-9, step)]
-    return list({tuple(plan.values()): plan for plan in (_within(agents, ratio) for ratio in ratios)}.values())
+    return list({tuple(plan.values()): plan for plan in (within(agents, ratio) for ratio in ratios)}.values())
 
 
 def uniform_plan_of(evaluator: Evaluator, cost: float, of: str = MACS) -> Plan:
@@ -90,13 +90,13 @@ def _shifted(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], fl
     too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
     for _ in range(10):  # halves the interval to less than a fifth of a percent
         middle = (too_little + enough) / 2
-        if cost_of_plan(_within(agents, plan, middle)) <= cost:
+        if cost_of_plan(within(agents, plan, middle)) <= cost:
             enough = middle
         else:
             too_little = middle
-    return _within(agents, plan, enough)
+    return within(agents, plan, enough)
 
 
-def _within(agents: Mapping[str, Decider], plan: Plan, shift: float = 0.0) -> Plan:
+def within(agents: Mapping[str, Decider], plan: Plan, shift: float = 0.0) -> Plan:
     """A plan with this added to all ratios, each brought back within its bounds."""
     return {agent: min(max(plan[agent] + shift, one.lowest), one.highest) for agent, one in agents.items()}

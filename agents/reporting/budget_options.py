@@ -1,4 +1,4 @@
-"""What the settings of a command mean for its budget, and for how times are predicted."""
+"""What the settings of a command mean for its budget, for how times are predicted, and for what is measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.latency import parse_meter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor, read_model, write_model
+from dsfp_env.tasks.task import Task
 
 LATENCY_MODEL = "latency.json"  # of a run folder: the model that it predicts with
 
@@ -37,6 +38,23 @@ def predictor_for(settings: Any, folder: Path | None = None) -> LatencyPredictor
     """
     model = None if folder is None else read_model(folder / LATENCY_MODEL)
     return LatencyPredictor(parse_meter(settings.deployed or ""), settings.latency_networks, model=model)
+
+
+def measured_as(settings: Any, task: Task, folder: Path | None = None) -> dict[str, Any]:
+    """The arguments of an evaluator, or of an environment, about how a task is measured.
+
+    Args:
+        settings: Of a command, with `EvaluationOptions`, `WidthOptions` and a budget.
+        task: The task.
+        folder: Of the run, which may hold the model that times are predicted with.
+    """
+    return {
+        "criterion": settings.criterion,
+        "fidelity": settings.fidelity(task.fidelity),
+        "min_filters": settings.min_filters,
+        "round_to": settings.round_to,
+        "latency": None if settings.latency_budget is None else predictor_for(settings, folder),
+    }
 
 
 def kept_in(folder: Path, evaluator: Evaluator) -> None:

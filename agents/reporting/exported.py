@@ -41,7 +41,7 @@ def export_all(
         formats: Some of those in `FILES`.
         network: In evaluation mode; it is left as it is.
         test: The split to check with.
-        metric: What accuracy means there; scaled to [0, 1].
+        metric: What accuracy means there: scaled to [0, 1], and where it is another, in its own units too.
 
     Returns:
         By format: the file, the test accuracy of file and network, the largest difference of logits, and whether
@@ -67,7 +67,8 @@ def _compared(
 ) -> dict[str, Any]:
     expected = compute_logits(network, test.images).cpu()
     came = torch.cat([answers(batch).detach().cpu() for batch in test.images.split(_BATCH)])
-    accuracy, theirs = (_worth(metric, given, test.labels.cpu()) for given in (expected, came))
+    values = [_value(metric, given, test.labels.cpu()) for given in (expected, came)]
+    accuracy, theirs = map(metric.scaled, values)
     close = theirs == accuracy if metric.is_accuracy else abs(theirs - accuracy) <= CLOSE
     apart = float((came - expected).abs().max())
     return {
@@ -76,14 +77,15 @@ def _compared(
         "test_accuracy": theirs,
         "test_accuracy_of_network": accuracy,
         "largest_difference": apart,
+        **({} if metric.is_accuracy else {"test_metric": values[1]}),
         "agrees": close and apart <= CLOSE * max(1.0, float(expected.abs().max())),
     }
 
 
-def _worth(metric: Metric, answers: torch.Tensor, targets: torch.Tensor) -> float:
+def _value(metric: Metric, answers: torch.Tensor, targets: torch.Tensor) -> float:
     running = metric.begin()
     running.update(answers, targets)
-    return metric.scaled(running.value())
+    return running.value()
 
 
 def _write_torch(path: Path, network: nn.Module, test: LabelledImages) -> tuple[Answers, int]:

@@ -1,4 +1,4 @@
-"""The pictures of a run: what was kept, how the reward grew, and what accuracy costs.
+"""The pictures of a run: what was kept, how the reward grew, and what accuracy, or another metric, costs.
 
 Each is a figure of matplotlib, narrow enough for a telephone; None where a run does not hold what it shows. Lines
 and texts are in `INK`, so that they can be made to suit any background.
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.reporting.metric_units import MetricUnits, common_units, units_of
 from agents.reporting.report_data import RunRecord
+from agents.reporting.run_report import labels_of
 
 INK = "#24292f"
 BEST, GREEDY, UNIFORM, RANDOM, TRIED = "#d1495b", "#e39aa3", "#2f7fbf", "#8a6fb3", "#9aa1a9"
@@ -56,7 +58,7 @@ def filters_kept(run: RunRecord) -> Any:
     agents = list(result["original"]["filters_kept"])
     whole = np.array([result["original"]["filters_kept"][agent] for agent in agents])
     shown = {"best": (result["best"], BEST), "greedy": (result["greedy"], GREEDY)}
-    shown["uniform, equal MACs"] = (result["baselines"]["uniform"], UNIFORM)
+    shown[labels_of(result)["uniform"].strip()] = (result["baselines"]["uniform"], UNIFORM)
     if len(agents) > MANY:
         shown = {"best": shown["best"]}
     height = (0.55 if len(shown) > 1 else 0.2) * len(agents) + 1.0
@@ -97,39 +99,42 @@ def rewards(run: RunRecord) -> Any:
 
 
 def front(run: RunRecord) -> Any:
-    """Validation accuracy against multiply-adds: what was tried, its front, and the networks of the table."""
+    """The validation metric against multiply-adds: what was tried, its front, and the networks of the table."""
     figure, axes = _figure()
+    units = units_of(run.result)
     if run.evaluations:
-        tried = [(line["relative_macs"], line["validation_accuracy"]) for line in run.evaluations]
+        tried = [(line["relative_macs"], units.value(line, "validation")) for line in run.evaluations]
         axes.plot(*zip(*tried, strict=True), ".", color=TRIED, markersize=4, label="evaluated")
     if line := run.result.get("pareto"):
-        best = [(one["relative_macs"], one["validation_accuracy"]) for one in line]
+        best = [(one["relative_macs"], units.value(one, "validation")) for one in line]
         axes.step(*zip(*best, strict=True), where="post", color=BEST, linewidth=1, label="Pareto front")
     _uniform_line(axes, run, "relative_macs")
     _marks(axes, run, "relative_macs")
-    axes.set(xlabel="multiply-adds, of the original's", ylabel="validation accuracy", xscale="log")
-    _log_percent(axes)
+    axes.set(xlabel="multiply-adds, of the original's", ylabel=f"validation {units.axis}", xscale="log")
+    _log_percent(axes, units)
     _legend_above(figure, axes)
     return figure
 
 
-def accuracy_by_rate(run: RunRecord) -> Any:
-    """Validation accuracy against the share of filters that are gone."""
+def metric_by_rate(run: RunRecord) -> Any:
+    """The validation metric against the share of filters that are gone."""
     figure, axes = _figure()
+    units = units_of(run.result)
     _uniform_line(axes, run, "filters")
     _marks(axes, run, "filters")
-    axes.set(xlabel="filters that are gone", ylabel="validation accuracy")
+    axes.set(xlabel="filters that are gone", ylabel=f"validation {units.axis}")
     _percent(axes.xaxis)
-    _percent(axes.yaxis)
+    _of_metric(axes.yaxis, units)
     _legend_above(figure, axes)
     return figure
 
 
 def sensitivity(run: RunRecord) -> Any:
-    """Mean validation accuracy by a layer's own pruning ratio, all other layers being at random."""
-    found = sensitivities(run)
+    """The mean validation metric by a layer's own pruning ratio, all other layers being at random."""
+    found, units = sensitivities(run), units_of(run.result)
     if not found:
         return None
+    label = f"mean validation {units.axis}"
     centres = (BINS[:-1] + BINS[1:]) / 2
     if len(found) <= MANY:
         figure, axes = _figure()
@@ -138,9 +143,9 @@ def sensitivity(run: RunRecord) -> Any:
             colour = SEVERAL[number % len(SEVERAL)]
             line = "-" if number < len(SEVERAL) else "--"
             axes.plot(centres[seen], means[seen], line, marker="o", markersize=3, color=colour, label=agent)
-        axes.set(xlabel="filters of the layer that are gone", ylabel="mean validation accuracy")
+        axes.set(xlabel="filters of the layer that are gone", ylabel=label)
         _percent(axes.xaxis, 100)
-        _percent(axes.yaxis)
+        _of_metric(axes.yaxis, units)
         _legend_above(figure, axes)
         return figure
     figure, axes = _figure(0.17 * len(found) + 1.2)
@@ -150,33 +155,33 @@ def sensitivity(run: RunRecord) -> Any:
     axes.set(xlabel="filters of the layer that are gone", ylim=(len(found), 0))
     axes.grid(False)
     _percent(axes.xaxis, 100)
-    bar = figure.colorbar(shading, ax=axes, label="mean validation accuracy")
-    _percent(bar.ax.yaxis)
+    bar = figure.colorbar(shading, ax=axes, label=label)
+    _of_metric(bar.ax.yaxis, units)
     return figure
 
 
 def sensitivities(run: RunRecord) -> dict[str, np.ndarray]:
-    """Agent -> mean validation accuracy in each of `BINS`, NaN where nothing was tried, ``[10]``.
+    """Agent -> mean of the validation metric in each of `BINS`, NaN where nothing was tried, ``[10]``.
 
     Random search tells it best, as it prunes all other layers at random; runs that did not note what that tried
     tell it from what the agents tried.
     """
-    whole = run.result["original"]["filters_kept"]
+    whole, units = run.result["original"]["filters_kept"], units_of(run.result)
     points = run.more.get("random_search", ())
     if points:
         kept = np.array([point["filters_kept"] for point in points], float)
         gone = 100 * (1 - kept / np.array(list(whole.values())))  # [points, agents]
-        accuracies = np.array([point["validation_accuracy"] for point in points])
+        worths = np.array([units.value(point, "validation") for point in points])
     elif run.evaluations:
         gone = np.array([[line["ratios"][agent] for agent in whole] for line in run.evaluations], float)
-        accuracies = np.array([line["validation_accuracy"] for line in run.evaluations])
+        worths = np.array([units.value(line, "validation") for line in run.evaluations])
     else:
         return {}
     places = np.clip(np.digitize(gone, BINS) - 1, 0, len(BINS) - 2)
     return {
         agent: np.array(
             [
-                accuracies[inside].mean() if (inside := places[:, number] == place).any() else np.nan
+                worths[inside].mean() if (inside := places[:, number] == place).any() else np.nan
                 for place in range(len(BINS) - 1)
             ]
         )
@@ -187,13 +192,19 @@ def sensitivities(run: RunRecord) -> dict[str, np.ndarray]:
 FIGURES: dict[str, tuple[Callable[[RunRecord], Any], str]] = {
     "filters": (filters_kept, "Filters kept in each layer."),
     "rewards": (rewards, "The reward over evaluations, beside the yardsticks."),
-    "front": (front, "Accuracy against multiply-adds. Marked networks are means over fresh fine-tuning seeds."),
-    "rate": (accuracy_by_rate, "Accuracy against the share of all filters that is gone."),
+    "front": (front, "{Metric} against multiply-adds. Marked networks are means over fresh fine-tuning seeds."),
+    "rate": (metric_by_rate, "{Metric} against the share of all filters that is gone."),
     "sensitivity": (
         sensitivity,
-        "How much each layer matters: mean accuracy of what was tried, by the layer's own pruning.",
+        "How much each layer matters: mean {metric} of what was tried, by the layer's own pruning.",
     ),
 }
+
+
+def caption(name: str, run: RunRecord) -> str:
+    """What one of `FIGURES` shows of a run."""
+    units = units_of(run.result)
+    return FIGURES[name][1].format(metric=units.name, Metric=units.capitalised)
 
 
 def compared_rewards(runs: Mapping[str, RunRecord]) -> Any:
@@ -209,16 +220,24 @@ def compared_rewards(runs: Mapping[str, RunRecord]) -> Any:
 
 
 def compared_networks(runs: Mapping[str, RunRecord]) -> Any:
-    """Test accuracy against multiply-adds of the best networks of several runs, and of their yardsticks."""
+    """The test metric against multiply-adds of the best networks of several runs, and of their yardsticks.
+
+    Where metrics differ, each is scaled to [0, 1].
+    """
     figure, axes = _figure()
+    common = common_units(run.result for run in runs.values())
     for number, (name, run) in enumerate(runs.items()):
-        colour = SEVERAL[number % len(SEVERAL)]
-        entry, uniform = run.result["best"], run.result["baselines"]["uniform"]
-        axes.plot(entry["relative_macs"], entry["test_accuracy"], "*", color=colour, markersize=12, label=name)
-        axes.plot(uniform["relative_macs"], uniform["test_accuracy"], "o", color=colour, fillstyle="none")
-    axes.set(xlabel="multiply-adds, of the original's", ylabel="test accuracy")
+        colour, units = SEVERAL[number % len(SEVERAL)], units_of(run.result)
+        entry, uniform = (
+            (one["relative_macs"], units.value(one, "test") if common else one["test_accuracy"])
+            for one in (run.result["best"], run.result["baselines"]["uniform"])
+        )
+        axes.plot(*entry, "*", color=colour, markersize=12, label=name)
+        axes.plot(*uniform, "o", color=colour, fillstyle="none")
+    shown = common or MetricUnits("metric, scaled to 0 to 100 %")
+    axes.set(xlabel="multiply-adds, of the original's", ylabel=f"test {shown.axis}")
     _percent(axes.xaxis)
-    _percent(axes.yaxis)
+    _of_metric(axes.yaxis, shown)
     _legend_above(figure, axes, columns=1)
     return figure
 
@@ -240,8 +259,8 @@ def _uniform_line(axes: Any, run: RunRecord, against: str) -> None:
     if points := run.more.get("uniform"):
         whole = run.result["original"]["filters"]
         places = [1 - one["filters"] / whole if against == "filters" else one[against] for one in points]
-        accuracies = [point["validation_accuracy"] for point in points]
-        axes.plot(places, accuracies, "o-", color=UNIFORM, markersize=3, linewidth=1, label="uniform")
+        values = [units_of(run.result).value(point, "validation") for point in points]
+        axes.plot(places, values, "o-", color=UNIFORM, markersize=3, linewidth=1, label="uniform")
 
 
 def _marks(axes: Any, run: RunRecord, against: str) -> None:
@@ -258,7 +277,7 @@ def _marks(axes: Any, run: RunRecord, against: str) -> None:
         place = 1 - entry["filters"] / whole if against == "filters" else entry[against]
         axes.plot(
             place,
-            entry["validation_accuracy"],
+            units_of(result).value(entry, "validation"),
             marker,
             color=colour,
             markersize=size,
@@ -275,10 +294,17 @@ def _percent(axis: Any, whole: float = 1) -> None:
     axis.set_major_formatter(PercentFormatter(whole))
 
 
-def _log_percent(axes: Any) -> None:
+def _of_metric(axis: Any, units: MetricUnits) -> None:
+    """Accuracy in percent, and what else in its own units."""
+    if units.is_accuracy:
+        _percent(axis)
+
+
+def _log_percent(axes: Any, units: MetricUnits) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if units.is_accuracy:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))

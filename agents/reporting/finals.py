@@ -130,13 +130,18 @@ def measuring_seeds(seed: int) -> list[int]:
     return _fresh_seeds(seed)[CHOOSING_SEEDS:]
 
 
-def measure(evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int]) -> dict[str, Any]:
-    """An entry of `result.json`: means over networks fine-tuned with these seeds."""
+def measure(
+    evaluator: Evaluator, plan: Plan, score: Worth, seeds: Iterable[int], idle: bool = True
+) -> dict[str, Any]:
+    """An entry of `result.json`: means over networks fine-tuned with these seeds.
+
+    Where times are predicted and the machine is idle, the network is timed, too.
+    """
     values = [evaluator.measure_values(plan, seed) for seed in seeds]
     validation, test = _scaled(evaluator, values)
     keep = evaluator.keep(plan)
     entry = _entry(plan, evaluator.outcome(keep, validation), test, score)
-    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, keep)}
+    return {**entry, **in_own_units(evaluator, values), **_times(evaluator, keep, idle)}
 
 
 def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def measure_original(evaluator: Evaluator, score: Worth) -> dict[str, Any]:
     values = [evaluator.measure_values()]
     _, test = _scaled(evaluator, values)
     entry = _entry(dict.fromkeys(evaluator.task.agents, 0.0), evaluator.original, test, score)
-    return {**entry, **_in_own_units(evaluator, values), **_times(evaluator, {})}
+    return {**entry, **in_own_units(evaluator, values), **_times(evaluator, {})}
 
 
 def metric_of(evaluator: Evaluator) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _scaled(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> list
     return np.mean([[scaled(value) for value in of_splits] for of_splits in values], axis=0).tolist()
 
 
-def _in_own_units(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> dict[str, float]:
+def in_own_units(evaluator: Evaluator, values: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The same in the metric's own units, if it is not accuracy."""
     if evaluator.task.metric.is_accuracy:
         return {}
@@ -174,15 +179,18 @@ def _fresh_seeds(seed: int) -> list[int]:
     return np.random.SeedSequence([seed, 3]).generate_state(CHOOSING_SEEDS + MEASURING_SEEDS).tolist()
 
 
-def _times(evaluator: Evaluator, keep: Keep) -> dict[str, float]:
+def _times(evaluator: Evaluator, keep: Keep, idle: bool = True) -> dict[str, float]:
     """Where times are predicted: what was, and what this network takes in fact, with its noise; in seconds."""
     predicted, task = evaluator.measurement.predicted, evaluator.task
     if predicted is None:
         return {}
+    times = {"predicted_latency": predicted.seconds(task.graph.alive(keep))}
+    if not idle:
+        return times
     measured = evaluator.measurement.measure_latency(task.graph.slim(task.network, keep))
     assert measured is not None
     return {
-        "predicted_latency": predicted.seconds(task.graph.alive(keep)),
+        **times,
         "measured_latency": measured.seconds,
         "latency_spread": measured.spread,
     }

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from agents.reporting.finals import in_own_units
 from agents.reporting.journal import Journal
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import Plan
@@ -74,12 +75,13 @@ class LongFineTune:
         def work() -> dict[str, Any]:
             network, history = self.network(plan, name)
             task = self._evaluator.task
-            validation, test = self._evaluator.measurement.accuracies(network, task.validation, task.test)
+            validation, test = self._evaluator.measurement.values(network, task.validation, task.test)
             return {
-                "validation_accuracy": validation,
-                "test_accuracy": test,
+                "validation_accuracy": task.metric.scaled(validation),
+                "test_accuracy": task.metric.scaled(test),
                 "best_epoch": max(history, key=lambda epoch: epoch.accuracy or 0).number,
                 "epochs": self._recipe.epochs,
+                **in_own_units(self._evaluator, [(validation, test)]),
             }
 
         return dict(journal.once(["fine_tuned", plan, self._text, self._seed], work))

@@ -66,6 +66,8 @@ class FineTuned(Strict):
     test_accuracy: Share
     best_epoch: Positive
     epochs: Positive
+    validation_metric: float | None = None  # as of an entry
+    test_metric: float | None = None
 
 
 class Noted(Strict):

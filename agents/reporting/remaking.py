@@ -7,8 +7,6 @@ from pathlib import Path
 
 import tyro
 
-from agents.reporting.html_report import HTML, write_comparison, write_run
-from agents.reporting.report_data import read_run
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.saying import say
@@ -36,6 +34,9 @@ def remake(settings: ReportSettings) -> None:
     Raises:
         InputError: If no run is named, or one cannot be read.
     """
+    from agents.reporting.html_report import HTML, write_comparison, write_run  # imports torch
+    from agents.reporting.report_data import read_run
+
     folders = [Path(run) for run in dict.fromkeys(settings.runs)]
     if not folders:
         raise InputError("No run was named: expected folders that train_agents.py has written.")

@@ -107,16 +107,22 @@ def claimed(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[
         settings: What was asked.
 
     Raises:
-        InputError: If it is for something else, is used by another process, or cannot be written.
+        InputError: If it is for something else, is used by another process, or cannot be written. One that is
+            raised within, before anything was done, leaves no trace of the claim.
     """
     check_claim(folder, what, same)
+    made = _missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder), _without_parts(folder, folder / RUNS):
         check_claim(folder, what, same)  # another process may have been faster
         if not (folder / SETTINGS).exists():
             content = {"same": dict(same), "settings": dict(settings), "versions": versions()}
             write_json(folder / SETTINGS, content)
-        yield
+        try:
+            yield
+        except InputError:
+            _withdraw(folder, made)
+            raise
 
 
 @contextmanager
@@ -261,11 +267,7 @@ class RunFolder:
 
     def withdraw(self) -> None:
         """Leave no trace, if nothing was done."""
-        if [path.name for path in contents(self.folder)] == [SETTINGS]:
-            (self.folder / SETTINGS).unlink()
-            with suppress(OSError):  # somebody else has put something there
-                for made in self._made:
-                    made.rmdir()
+        _withdraw(self.folder, self._made)
 
     def _refusal(self, place: int, why: str) -> NotThisRun:
         return NotThisRun(
@@ -273,6 +275,15 @@ class RunFolder:
             "changed, or other code made it, or the learner does not repeat itself: choose another folder "
             "with --out, or remove this one."
         )
+
+
+def _withdraw(folder: Path, made: Sequence[Path]) -> None:
+    """Leave no trace of runs, if nothing was done; of the folders that were made for them the innermost first."""
+    if [path.name for path in contents(folder)] == [SETTINGS]:
+        (folder / SETTINGS).unlink()
+        with suppress(OSError):  # somebody else has put something there
+            for one in made:
+                one.rmdir()
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.reporting.metric_units import units_of
 from dsfp_env.evaluation.outcome import Outcome
 
 LABELS = {
@@ -25,6 +26,7 @@ LABELS = {
 _EQUAL = {"params": "params", "latency": "time"}  # kind of cost -> word
 RED, PINK, BLUE, GREY = "#d62728", "#ff9896", "#1f77b4", "#cccccc"
 COLUMNS = ("test_accuracy", "validation_accuracy", "relative_macs", "params", "filters", "reward")
+IN_OWN_UNITS = ("test_metric", "validation_metric")
 
 
 def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -35,8 +37,13 @@ def entries_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def labels_of(result: Mapping[str, Any]) -> dict[str, str]:
     """What the entries are called, equal in what the budget is of."""
-    of = _EQUAL.get(of_budget(result), "MACs")
+    of = equal_in(result)
     return {name: label.replace("equal MACs", f"equal {of}") for name, label in LABELS.items()}
+
+
+def equal_in(result: Mapping[str, Any]) -> str:
+    """The kind of cost in which yardsticks are equal, as tables have it."""
+    return _EQUAL.get(of_budget(result), "MACs")
 
 
 def of_budget(result: Mapping[str, Any]) -> str:
@@ -55,12 +62,16 @@ def times(result: Mapping[str, Any]) -> str:
             1e3 * entry[key] for key in ("predicted_latency", "measured_latency", "latency_spread")
         )
         lines.append(f"{labels[name]:<30}{predicted:>10.3f}{measured:>10.3f}{noise:>8.3f}")
+    return "\n".join([*lines, error_of_times(result)])
+
+
+def error_of_times(result: Mapping[str, Any]) -> str:
+    """How good predicted times are, as the model itself says."""
     about = result["latency_model"]
-    lines.append(
+    return (
         f"the model, from {about['measurements']} networks, was off by {about['median_error']:.1%} at most for "
         f"half of those left out, by {about['error_90']:.1%} for nine tenths"
     )
-    return "\n".join(lines)
 
 
 def tables(result: Mapping[str, Any]) -> str:
@@ -70,21 +81,21 @@ def tables(result: Mapping[str, Any]) -> str:
 
 def table(result: Mapping[str, Any]) -> str:
     """One row per network."""
-    entries, labels = entries_of(result), labels_of(result)
-    metric = result.get("metric", {}).get("name", "")
+    entries, labels, units = entries_of(result), labels_of(result), units_of(result)
+    metric = "" if units.is_accuracy else units.name
     lines = [
         f"{metric:<28}{'test':>8}{'valid.':>8}{'MACs':>8}{'params':>10}{'filters':>9}{'reward':>9}  pruned, %"
     ]
     for name, entry in entries.items():
         ratios = " ".join(f"{ratio:3.0f}" for ratio in entry["ratios"].values())
         lines.append(
-            f"{labels[name]:<28}{shown_metric(entry, 'test'):>8}{shown_metric(entry, 'validation'):>8}"
+            f"{labels[name]:<28}{units.text(entry, 'test'):>8}{units.text(entry, 'validation'):>8}"
             f"{entry['relative_macs']:>8.1%}{entry['params']:>10,}{entry['filters']:>9}{entry['reward']:>9.4f}  "
             f"{ratios}"
         )
     if volume := result.get("hypervolume"):
         lines.append(
-            f"hypervolume of accuracy and saved MACs: {volume['tried']:.3f} of what was tried, "
+            f"hypervolume of {units.scaled_name} and saved MACs: {volume['tried']:.3f} of what was tried, "
             f"{volume['random_search']:.3f} of random search"
         )
     return "\n".join(lines)
@@ -95,13 +106,14 @@ def fine_tuned(result: Mapping[str, Any]) -> str:
     if "fine_tuned" not in result:
         return ""
     told, labels, entries = result["fine_tuned"], labels_of(result), entries_of(result)
+    units = units_of(result)
     lines = [
         f"after the long fine-tune, {told['recipe']}",
         f"{'':<30}{'test':>8}{'valid.':>8}{'MACs':>8}{'epoch':>8}",
     ]
     for name, one in told["networks"].items():
         lines.append(
-            f"{labels[name]:<30}{one['test_accuracy']:>8.1%}{one['validation_accuracy']:>8.1%}"
+            f"{labels[name]:<30}{units.text(one, 'test'):>8}{units.text(one, 'validation'):>8}"
             f"{entries[name]['relative_macs']:>8.1%}{one['best_epoch']:>8}"
         )
     return "\n".join(lines)
@@ -109,7 +121,7 @@ def fine_tuned(result: Mapping[str, Any]) -> str:
 
 def others(result: Mapping[str, Any]) -> str:
     """Criteria that were compared, and files that were exported, a line for each."""
-    lines = []
+    lines, units = [], units_of(result)
     if compared := result.get("criteria"):
         rewards = sorted(compared["mean_reward"].items(), key=lambda one: -one[1])
         lines.append(
@@ -118,8 +130,10 @@ def others(result: Mapping[str, Any]) -> str:
         )
     for name, told in result.get("exported", {}).items():
         if told.get("agrees"):
+            value = units.text(told, "test")
+            found = f"{value} of" if units.is_accuracy else f"{units.name} {value} on"
             lines.append(
-                f"{told['file']}: {told['test_accuracy']:.1%} of the test split, as the network; logits differ by "
+                f"{told['file']}: {found} the test split, as the network; logits differ by "
                 f"{told['largest_difference']:.1e} at most"
             )
         else:
@@ -127,22 +141,20 @@ def others(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def shown_metric(entry: Mapping[str, Any], split: str) -> str:
-    """Accuracy, or the metric in its own units."""
-    value = entry.get(f"{split}_metric")
-    return f"{entry[f'{split}_accuracy']:.1%}" if value is None else f"{value:.3g}"
-
-
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean and standard deviation over seeds: entry -> column -> ``mean``, ``std``."""
+    """Mean and standard deviation over seeds: entry -> column -> ``mean``, ``std``.
+
+    Where the metric is not accuracy, there are also columns in its own units.
+    """
     entries = [entries_of(result) for result in results]
+    own = all(column in entry for of_one in entries for entry in of_one.values() for column in IN_OWN_UNITS)
     return {
         name: {
             column: {
                 "mean": float(np.mean(values)),
                 "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
             }
-            for column in COLUMNS
+            for column in (*COLUMNS, *(IN_OWN_UNITS if own else ()))
             for values in [[entry[name][column] for entry in entries]]
         }
         for name in entries[0]
@@ -151,12 +163,15 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[st
 
 def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Mean and standard deviation over seeds, one row per network."""
-    lines = [f"{len(results)} seeds, mean ± std {'':<5}{'test':>15}{'MACs':>15}{'reward':>18}"]
-    labels = labels_of(results[0])
+    labels, units = labels_of(results[0]), units_of(results[0])
+    column, kind = ("test_accuracy", ".1%") if units.is_accuracy else ("test_metric", "#.3g")
+    lines = [] if units.is_accuracy else [f"test: {units.name}"]
+    lines.append(f"{len(results)} seeds, mean ± std {'':<5}{'test':>15}{'MACs':>15}{'reward':>18}")
     for name, columns in summary(results).items():
-        test, macs, reward = (columns[column] for column in ("test_accuracy", "relative_macs", "reward"))
+        test, macs, reward = (columns[column] for column in (column, "relative_macs", "reward"))
+        found = f"{format(test['mean'], kind):>7} ± {format(test['std'], kind):>5}"
         lines.append(
-            f"{labels[name]:<28}{test['mean']:>7.1%} ± {test['std']:5.1%}{macs['mean']:>7.1%} ± {macs['std']:5.1%}"
+            f"{labels[name]:<28}{found}{macs['mean']:>7.1%} ± {macs['std']:5.1%}"
             f"{reward['mean']:>9.4f} ± {reward['std']:.4f}"
         )
     return "\n".join(lines)
@@ -169,7 +184,7 @@ def draw(
     random_scores: Sequence[float],
     uniform_outcomes: Sequence[Outcome],
 ) -> None:
-    """Draw kept filters, rewards over evaluations, and accuracy against MACs.
+    """Draw kept filters, rewards over evaluations, and the metric against MACs.
 
     Args:
         path: A PNG file.
@@ -184,10 +199,12 @@ def draw(
     figure = Figure(figsize=(16, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     filters, rewards, tradeoff = figure.subplots(1, 3)
-    best, original = result["best"], result["original"]
+    best, original, units = result["best"], result["original"], units_of(result)
+    value = units.text(best, "test")
+    found = f"{value} test accuracy" if units.is_accuracy else f"test {units.name} {value}"
     figure.suptitle(
-        f"{result['task']}, {result['agent']}, seed {result['seed']}: {best['test_accuracy']:.1%} test accuracy "
-        f"with {best['relative_macs']:.1%} of the MACs (original {original['test_accuracy']:.1%})"
+        f"{result['task']}, {result['agent']}, seed {result['seed']}: {found} "
+        f"with {best['relative_macs']:.1%} of the MACs (original {units.text(original, 'test')})"
     )
     _draw_filters(filters, result)
     _draw_rewards(rewards, result["agent"], [line["reward"] for line in evaluations], random_scores)
@@ -203,7 +220,7 @@ def _draw_filters(axes: Any, result: Mapping[str, Any]) -> None:
     width = 0.8 / len(shown)
     for offset, (name, colour) in enumerate(shown.items()):
         kept = [entries[name]["filters_kept"][agent] for agent in agents]
-        label = "uniform at the MACs of best" if name == "uniform" else name
+        label = f"uniform at the {equal_in(result)} of best" if name == "uniform" else name
         axes.bar(places + offset * width, kept, width, color=colour, label=label)
     axes.set_xticks(places + (len(shown) - 1) / 2 * width, agents, rotation=90 if len(agents) > 8 else 0)
     axes.set(title="filters kept")
@@ -226,21 +243,23 @@ def _draw_tradeoff(
 ) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    evaluated = [(line["relative_macs"], line["validation_accuracy"]) for line in evaluations]
-    uniform = [(outcome.relative_macs, outcome.accuracy) for outcome in uniform_outcomes]
+    units = units_of(result)
+    evaluated = [(line["relative_macs"], units.value(line, "validation")) for line in evaluations]
+    uniform = [(outcome.relative_macs, units.of_scaled(outcome.accuracy)) for outcome in uniform_outcomes]
     axes.plot(*zip(*evaluated, strict=True), ".", color=GREY, label="evaluated")
-    front = [(line["relative_macs"], line["validation_accuracy"]) for line in result["pareto"]]
+    front = [(line["relative_macs"], units.value(line, "validation")) for line in result["pareto"]]
     axes.step(*zip(*front, strict=True), where="post", color=PINK, label="Pareto front of these")
     axes.plot(*zip(*uniform, strict=True), "o-", color=BLUE, markersize=4, label="uniform")
     marks = {"original": ("s", "black", 8), "greedy": ("P", PINK, 12), "best": ("*", RED, 18)}
     for name, (marker, colour, size) in marks.items():
         entry = result[name]
         label = name if name == "original" else f"{name}, mean of fresh seeds"
-        place = entry["relative_macs"], entry["validation_accuracy"]
+        place = entry["relative_macs"], units.value(entry, "validation")
         axes.plot(*place, marker, color=colour, markersize=size, markeredgecolor="black", label=label)
-    axes.set(title="validation accuracy", xlabel="MACs of the original's", xscale="log")
+    axes.set(title=f"validation {units.axis}", xlabel="MACs of the original's", xscale="log")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if units.is_accuracy:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(frameon=False)
 
 

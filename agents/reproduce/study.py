@@ -1,15 +1,4 @@
-"""The tables of the DSFP paper (arXiv 2509.05446, tables I and II), run for real and beside its numbers.
-
-    python -m agents.reproduce --network vgg16 --download
-
-trains the original network, scores its filters, prunes it by 50, 60 and 70 % uniformly and with ratios that agents
-learn for the same multiply-adds, and fine-tunes every pruned network for long. It is cut into pieces that leave a
-file each; stopped and started again it goes on where it was, also within a piece. Several processes may work in
-one folder on different pieces (``--only``).
-
-The validation split chooses ratios and epochs; the test split gives the accuracies of the table, and chooses
-nothing.
-"""
+"""A study: pieces that leave a file each, done in turn or by workers, and the table of what is there."""
 
 from __future__ import annotations
 
@@ -17,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +16,17 @@ import torch
 import agents
 import dsfp_env
 from agents.registry import choose_agent
+from agents.reporting.baselines import within
 from agents.reporting.finals import choose_best
 from agents.reporting.journal import ANOTHER
 from agents.reporting.run_folder import check_free, versions, write_json
 from agents.reproduce import records
 from agents.reproduce.paper_table import paper_table
+from agents.reproduce.settings import DESCRIPTION, StudySettings
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
-from dsfp_env.common.devices import MOST_THREADS, choose_device
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line
 from dsfp_env.common.folders import check_writable, named, shared
@@ -43,13 +34,15 @@ from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.progress import shown as shown_one_by_one
 from dsfp_env.common.random_numbers import check_seed
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.saying import say
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
-from dsfp_env.criteria.scoring import Evidence, parse_criterion
+from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.criteria.scoring import Evidence
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.evaluation.executors.options import WHERE, ExecutorSettings
+from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
@@ -59,48 +52,6 @@ from dsfp_env.training.epochs import shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
-
-@dataclass(frozen=True)
-class StudySettings(ExecutorSettings):
-    """What is run, and for how long."""
-
-    network: str = "vgg16"
-    """vgg16 (table II), alexnet (table I), or any other network."""
-    data: str = "cifar10"
-    """cifar10, cifar100, or imagefolder:PATH (train/CLASS/*, test/CLASS/*)."""
-    rates: tuple[int, ...] = (50, 60, 70)
-    """Percent of the filters that uniform pruning takes; the agents get the same multiply-adds."""
-    seeds: tuple[int, ...] = (0,)
-    """Of the agents and of the fine-tuning. The original network is one for all."""
-    agents: tuple[str, ...] = ("q_learning",)
-    """Who learns ratios; random_search is a sobering neighbour."""
-    evaluations: int = 300
-    """Joint actions that each agent may try for each rate."""
-    criterion: str = "dsfp"
-    """Which filters go first."""
-    pretraining: str = "paper"
-    """How the original network is trained: paper (350 epochs), fast (20), or with changes: 'fast(epochs=10)'."""
-    fine_tuning: str = "paper"
-    """The fine-tune at the end: paper (300 epochs), short (10), or with changes: 'short(epochs=5)'."""
-    weights: str | None = None
-    """A file with the trained original network, in place of training it."""
-    only: tuple[str, ...] = ()
-    """Pieces to work on, by name or by the beginning of a name; all unless given."""
-    data_root: str | None = None
-    """Where the downloaded data lies."""
-    download: bool = False
-    """Download the data if it is not there."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, ..."""
-    threads: int = 1
-    """CPU threads."""
-    out: str | None = None
-    """The folder; runs/reproduce-NETWORK unless given."""
-    executor: str = field(default="serial", kw_only=True)
-    """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
-    They leave files, and go on from them, so all nodes of a cluster must see the folder."""
-
-
 FIRST, SEARCH = ("base", "scores"), "search-"  # names of pieces, and how one begins
 # Settings that may change from one start in a folder to the next.
 HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *WHERE)
@@ -108,7 +59,7 @@ HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(StudySettings, reproduce, __doc__)
+    return command_line.run(StudySettings, reproduce, DESCRIPTION)
 
 
 def reproduce(settings: StudySettings) -> None:
@@ -228,7 +179,9 @@ class Study:
         settings = self.settings
         check_task(self._task_name, self._task_options())
         recipe_from(settings.fine_tuning, FINE_TUNING)
-        parse_criterion(settings.criterion)
+        settings.check_layers()
+        settings.check_evaluation()
+        settings.check_widths()
         check_learners(settings.agents, settings.evaluations)
         settings.place().check(choose_device(settings.device))
         if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
@@ -247,12 +200,13 @@ class Study:
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
         wanted = json.loads(json.dumps({k: v for k, v in asdict(self.settings).items() if k not in HOW}))
+        usual = {one.name: one.default for one in fields(self.settings) if one.name in wanted}
         check_writable(self.folder)
         file = self.folder / "settings.json"
         if not file.exists():
             check_free(self.folder)
             write_json(file, {**wanted, "versions": versions()})
-        there = read_file(file, records.Settings, ANOTHER)
+        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
         begun_with = there.pop("versions", None)
         if differ := [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]:
             those = ", ".join(f"{name} {there.get(name)}" for name in sorted(differ))
@@ -280,13 +234,16 @@ class Study:
         settings, base = self.settings, self.folder / "base.safetensors"
         weights = str(base) if base.exists() else settings.weights
         named = {"network": settings.network} if ":" in settings.data else {"download": settings.download or None}
-        options = {**named, "weights": weights, "recipe": None if weights else settings.pretraining}
+        recipe = None if weights else settings.pretraining
+        options = {**named, "image_size": settings.image_size, "weights": weights, "recipe": recipe}
         return {name: value for name, value in options.items() if value is not None}
 
     @cached_property
     def task(self) -> Task:
         """The original network and its data."""
-        return load_task(self._task_name, self.settings.data_root, self.settings.device, **self._task_options())
+        settings = self.settings
+        task = load_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        return settings.controlled(task)
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -303,7 +260,12 @@ class Study:
         def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
             return scores
 
-        return Evaluator(self.task, stored)
+        return self._evaluator_by(stored)
+
+    def _evaluator_by(self, criterion: str | Criterion) -> Evaluator:
+        settings, task = self.settings, self.task
+        widths = settings.min_filters, settings.round_to
+        return Evaluator(task, criterion, settings.fidelity(task.fidelity), *widths)
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors that a piece left; those of earlier releases have no checksum."""
@@ -316,7 +278,7 @@ class Study:
             ) from error
 
     def _uniform(self, rate: int) -> Plan:
-        return dict.fromkeys(self.task.agents, float(rate))
+        return within(self.task.control.agents, dict.fromkeys(self.task.agents, float(rate)))
 
     def _need(self, name: str) -> dict[str, Any]:
         """What a piece found; it is worked on first if it is not there."""
@@ -353,7 +315,7 @@ class Study:
         """Let an agent learn ratios for the multiply-adds of uniform pruning."""
         entry, evaluations = choose_agent(agent), self.settings.evaluations
         budget = self.evaluator.costs(self._uniform(rate)).macs / self.task.graph.costs().macs
-        evaluator = Evaluator(self.task, self.evaluator.criterion)
+        evaluator = self._evaluator_by(self.evaluator.criterion)
         env = dsfp_env.parallel_env(
             evaluator=evaluator, actions=entry.actions, reward="budget", macs_budget=budget
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
@@ -15,7 +14,6 @@ from torch import nn
 from dsfp_env.common.errors import InputError, first_line, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
-MOST_THREADS = max(256, os.cpu_count() or 1)  # of the CPU, in one process; with very many, torch crashes
 _FUSED = {"cpu", "cuda"}  # devices whose optimisers have such kernels in every torch that is supported
 
 

@@ -27,6 +27,11 @@ def cache_directory() -> Path:
         return _temporary_cache()
 
 
+def data_directory() -> Path:
+    """Where downloaded data sets lie unless told otherwise."""
+    return cache_directory() / "datasets"
+
+
 @cache
 def _temporary_cache() -> Path:
     directory = Path(tempfile.gettempdir()) / f"dsfp_env-{os.getuid() if hasattr(os, 'getuid') else 'user'}"

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from numbers import Integral, Real
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from dsfp_env.common.devices import MOST_THREADS
 from dsfp_env.common.errors import InputError, shortened
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+MOST_THREADS = max(256, os.cpu_count() or 1)  # of the CPU, in one process; with very many, torch crashes
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Literal
 from tyro.conf import Positional
 
 from dsfp_env.common import command_line
+from dsfp_env.common.files import data_directory
 from dsfp_env.common.saying import say
-from dsfp_env.datasets.on_disk import cifar, default_root
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Download:
 
     name: Positional[Literal["cifar10", "cifar100"]]
     """The data set."""
-    data_root: Path = field(default_factory=default_root)
+    data_root: Path = field(default_factory=data_directory)
     """The directory it is put in."""
 
 
@@ -39,6 +39,8 @@ def download(settings: Download) -> None:
     Raises:
         InputError: If it cannot be downloaded.
     """
+    from dsfp_env.datasets.on_disk import cifar  # imports torchvision, which takes seconds
+
     splits = cifar(settings.name, settings.data_root, download=True)
     counts = [len(split.labels) for split in splits]
     what = "{} training, {} validation and {} test images".format(*counts)

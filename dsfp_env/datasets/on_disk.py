@@ -17,18 +17,12 @@ from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.transforms import v2
 
 from dsfp_env.common.errors import InputError, first_line
-from dsfp_env.common.files import cache_directory
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.datasets.decoding import decode_image
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red green blue, pixels in [0, 1]
 CIFAR_VALIDATION = 5000  # of the 50,000 training images
-
-
-def default_root() -> Path:
-    """Where downloaded sets lie unless told otherwise."""
-    return cache_directory() / "datasets"
 
 
 def cifar(name: str, root: Path, seed: int = 0, download: bool = False) -> Splits:

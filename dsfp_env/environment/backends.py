@@ -145,7 +145,10 @@ def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     if name == "fidelity":
         return value is None or evaluator.measures_with(value)
     if name in CONTROLS:
-        return bool(value == control_of(evaluator.task).said.get(name, CONTROLS[name]))
+        try:
+            return bool(value == control_of(evaluator.task).said.get(name, CONTROLS[name]))
+        except (TypeError, ValueError, RuntimeError):  # of arrays, which have no truth value
+            return False
     made_with = getattr(evaluator, name, None)
     return value is made_with or (
         isinstance(value, (int, str, LatencyMeter, LatencyPredictor)) and bool(value == made_with)

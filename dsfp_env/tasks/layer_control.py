@@ -38,6 +38,7 @@ KEEP = "keep"  # in text: a layer is left alone
 
 _EXPECTED = "expected None (left alone), a ratio in percent, or bounds such as (20, 60)"
 _FREE = (LOWEST, HIGHEST)
+_LASTING = (list, tuple, set, frozenset)
 
 
 class Decider(NamedTuple):
@@ -93,7 +94,10 @@ def controlled(network: Layers, layers: Any = None, tie: Any = None, agents_per:
     free = {path: bounds for path, bounds in bound.items() if not isinstance(bounds, float)}
     agents = {agent_of[group[0]]: Decider(tuple(group), *free[group[0]]) for group in groups if group[0] in free}
     if not agents:
-        raise InputError(f"The layers {layers!r} leave nothing to decide: expected at least one layer free.")
+        raise InputError(
+            f"The layers {shortened(layers)} leave nothing to decide: expected at least one layer free, with all "
+            "that are coupled with it or tied to it."
+        )
     in_order = {agent: agents[agent] for agent in network.names if agent in agents}
     fixed = {path: bounds for path, bounds in bound.items() if isinstance(bounds, float)}
     given = {"layers": (layers, None), "tie": (tie, None), "agents_per": (agents_per, "layer")}
@@ -173,22 +177,32 @@ def _wanted(network: Layers, layers: Any) -> dict[str, float | tuple[float, floa
 
 def _kept(tie: Any) -> Any:
     """As it was given, for it is compared and copied later; what can be read once only, and arrays, as lists."""
-    if isinstance(tie, (str, Mapping)) or not isinstance(tie, Iterable):
+    tie = _listed(tie)
+    if not isinstance(tie, _LASTING):
         return tie
-    lasting = (str, list, tuple, set, frozenset)
-    groups = [list(one) if isinstance(one, Iterable) and not isinstance(one, lasting) else one for one in tie]
+    groups = [_listed(group) for group in tie]
     return tuple(groups) if isinstance(tie, tuple) else groups
+
+
+def _listed(value: Any) -> Any:
+    """What somebody may have given for a list, as one; all else as it came."""
+    if isinstance(value, (str, Mapping, *_LASTING)) or not isinstance(value, Iterable):
+        return value
+    try:
+        return list(value)
+    except TypeError:  # an array of no dimensions
+        return value
 
 
 def _ties(network: Layers, tie: Any) -> list[list[str]]:
     """The module paths of each group."""
     if isinstance(tie, str):
         tie = parse_tie(tie)
-    if isinstance(tie, Mapping) or not isinstance(tie, (Iterable, type(None))):
+    if not isinstance(tie, (*_LASTING, type(None))):
         raise InputError(f"tie is {shortened(tie)}: expected groups of layers, such as [['conv_1', 'conv_2']].")
     groups = []
     for group in tie or ():
-        if isinstance(group, str) or not isinstance(group, Iterable):
+        if not isinstance(group, _LASTING):
             raise InputError(
                 f"tie holds {shortened(group)}: expected a group of layers, such as ['conv_1', 'conv_2']."
             )

@@ -14,7 +14,7 @@ import torch
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError, first_line, shortened
-from dsfp_env.common.files import check_regular
+from dsfp_env.common.files import check_regular, data_directory
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import check_seed, own_random_numbers
 from dsfp_env.datasets.labelled_images import Splits, digits
@@ -221,9 +221,9 @@ def _read_digits(data_root: Path | None, seed: int) -> Data:
 
 
 def _read_cifar(kind: str, download: bool, data_root: Path | None, seed: int) -> Data:
-    from dsfp_env.datasets.on_disk import cifar, default_root  # imports torchvision, which takes seconds
+    from dsfp_env.datasets.on_disk import cifar  # imports torchvision, which takes seconds
 
-    return cifar(kind, data_root or default_root(), seed, download), int(kind.removeprefix("cifar"))
+    return cifar(kind, data_root or data_directory(), seed, download), int(kind.removeprefix("cifar"))
 
 
 def _read_tree(path: Path, image_size: int | None, data_root: Path | None, seed: int) -> Data:

@@ -12,7 +12,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions:
+class LayerOptions:
+    """What a command says about who decides for which layers; the settings of a command inherit it."""
+
+    layers: str | None = None
+    """Layers that are left alone, bounded or of one ratio, by agent, module path or pattern, for example
+    'first=keep, conv_2=20-60, features.*=30'; first and last are words."""
+    tie: str | None = None
+    """Layers with one agent, for example 'conv_1+conv_2, blocks.*'."""
+    agents_per: str = "layer"
+    """layer, or set: one agent for layers that are coupled, as the sides of a residual sum are."""
+
+    def check_layers(self) -> None:
+        """Refuse what cannot be read, whatever the network.
+
+        Raises:
+            InputError: If something cannot.
+        """
+        from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers, parse_tie
+
+        if self.layers is not None:
+            parse_layers(self.layers)
+        if self.tie is not None:
+            parse_tie(self.tie)
+        choose("agents_per", self.agents_per, dict.fromkeys(AGENTS_PER))
+
+    def controlled(self, task: Task) -> Task:
+        """A task with the agents that were asked for; raises as its `with_layers`."""
+        return task.with_layers(**self.controls()) if self.controls() else task
+
+    def controls(self) -> dict[str, Any]:
+        """What was said of layers and their agents."""
+        said = {"layers": self.layers, "tie": self.tie, "agents_per": self.agents_per}
+        return {name: value for name, value in said.items() if value != getattr(type(self), name)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(LayerOptions):
     """What a command says about its task; the settings of a command inherit it."""
 
     task: str = "digits"
@@ -34,18 +70,11 @@ class TaskOptions:
     recipe: str | None = None
     """How the original network is trained: fast, paper, or with changes: 'fast(epochs=10)'. With --weights,
     training goes on from them, and there is none unless this is given."""
-    layers: str | None = None
-    """Layers that are left alone, bounded or of one ratio, by agent, module path or pattern, for example
-    'first=keep, conv_2=20-60, features.*=30'; first and last are words."""
-    tie: str | None = None
-    """Layers with one agent, for example 'conv_1+conv_2, blocks.*'."""
-    agents_per: str = "layer"
-    """layer, or set: one agent for layers that are coupled, as the sides of a residual sum are."""
 
     def given(self) -> dict[str, Any]:
         """Those options of `load_task` that were said."""
         names = ("network", "image_size", "weights", "recipe", "download")
-        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
+        return {name: value for name in names if (value := getattr(self, name)) is not None and value is not False}
 
     def seed_of_task(self, seed: int = 0) -> int:
         """The seed of the task that was said, or else that of the run."""
@@ -57,24 +86,14 @@ class TaskOptions:
         Raises:
             InputError: If something is.
         """
-        from dsfp_env.tasks.layer_control import AGENTS_PER, parse_layers, parse_tie
         from dsfp_env.tasks.loading import check_task  # imports torch
 
         check_task(self.task, self.given())
-        if self.layers is not None:
-            parse_layers(self.layers)
-        if self.tie is not None:
-            parse_tie(self.tie)
-        choose("agents_per", self.agents_per, dict.fromkeys(AGENTS_PER))
+        self.check_layers()
 
     def load(self, device: str = "auto", seed: int = 0) -> Task:
         """The task. For the arguments and what is raised see `load_task`."""
         from dsfp_env.tasks.loading import load_task
 
         task = load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
-        return task.with_layers(self.layers, self.tie, self.agents_per) if self.controls() else task
-
-    def controls(self) -> dict[str, Any]:
-        """What was said of layers and their agents."""
-        said = {"layers": self.layers, "tie": self.tie, "agents_per": self.agents_per}
-        return {name: value for name, value in said.items() if value not in (None, "layer")}
+        return self.controlled(task)
