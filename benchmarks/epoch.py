@@ -3,9 +3,9 @@
     python benchmarks/epoch.py [--networks vgg16-bn resnet20] [--quick]
 
 The recipe ``fast`` (batches of 128, shifts and mirror images) on random images of CIFAR's size and an untrained
-network, which does not matter for times. ``plain`` is autocast to bfloat16 and channels last, as recipes were before
-they took the fast ways. Each way's time for 45,000 images, and how many times as fast as ``plain`` it is in the same
-round: least, median and greatest.
+network, which does not matter for times. ``plain`` is autocast to bfloat16 and channels last, as recipes were
+before they took the fast ways. Each way's time for 45,000 images, and how many times as fast as ``plain`` it is in
+the same round: least, median and greatest.
 """
 
 from __future__ import annotations
