@@ -8,8 +8,9 @@ Every round runs, one after the other,
 
     peer    the step as one would write it with Torch-Pruning: deepcopy, dependency graph, prune; DataLoader and
             torchvision's transforms; the teacher asked for every batch; float32; evaluate; count
-    loop    the arithmetic alone, as a careful user writes it: a network that is equally slim already, bfloat16,
-            channels last, images in memory, the teacher's answers known, AdamW fused
+    loop    the arithmetic alone, as a careful user writes it: a network that is equally slim already, images in
+            memory, the teacher's answers known, AdamW fused; in float32 or bfloat16, with channels first or last,
+            whichever was the fastest of these on this machine in a short trial (float32 if the step is exact)
     step    env.step
     short   env.step without distillation
     torch   env.step with Fidelity(kernels="torch"), without the compiled kernel
@@ -17,7 +18,9 @@ Every round runs, one after the other,
 and compares their times within the round. All do the same work: equal filters, the same 256 images to recalibrate,
 the same batches in the same order, the same loss and schedule, the same validation images. Without --task the
 images are random and the networks untrained, which does not matter for times. With --joint-actions the peer's and
-the step's validation accuracies are compared over random joint actions.
+the step's validation accuracies are compared over random joint actions. Then it is said how far the step is from
+the time of its multiply-adds alone, at the rate that this machine reaches on a large matrix product. Rounds end
+after --minutes for each network, but not before the third.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from dsfp_env.channels.graph import ChannelGraph, Keep
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation import measurement
 from dsfp_env.networks import make_network
+from dsfp_env.speed.precision import number_of
 from dsfp_env.tasks.task import Task
 from dsfp_env.training import distillation
 from dsfp_env.training.distillation import Fidelity, TransferSet
@@ -73,7 +77,9 @@ class Settings:
     validation: int = 2000
     """Images."""
     rounds: int = 7
-    """After one that is not counted."""
+    """At most, after one that is not counted."""
+    minutes: float = 4.5
+    """For the rounds of a network."""
     threads: int = 0
     """Of the CPU; 0: all."""
     joint_actions: int = 0
@@ -137,9 +143,10 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
     """Time the four ways round by round, and print the ratios."""
     work = prepare(task, fidelity, dict.fromkeys(task.agents, settings.ratio))
     fidelity = work.fidelity
+    style = fastest_style(work)
     ways: dict[str, Callable[[], Callable[[], object]]] = {
         "peer": lambda: lambda: peer_step(work),
-        "loop": lambda: ready_loop(work),
+        "loop": lambda: ready_loop(work, style),
         "step": lambda: ready_step(task, fidelity, work.ratios),
         "short": lambda: ready_step(task, replace(fidelity, batches=0), work.ratios),
     }
@@ -147,7 +154,10 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
         ways["torch"] = lambda: ready_step(task, replace(fidelity, kernels="torch"), work.ratios)
     times: dict[str, list[float]] = {name: [] for name in ways}
     parts: list[dict[str, float]] = []
+    end = time.perf_counter() + 60 * settings.minutes
     for number in range(settings.rounds + 1):
+        if number > 3 and time.perf_counter() > end:
+            break
         for name, ready in ways.items():
             run = ready()
             with stopwatch() as watch:
@@ -156,8 +166,9 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
                 times[name].append(spent)
                 if name == "step":
                     parts.append(shares(watch, spent))
-    how = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {settings.rounds} rounds"
+    how = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(times['step'])} rounds"
     print(f"{task.name}, {type(task.network).__name__}, {fidelity.precision}, ratio {settings.ratio:g} %, {how}\n")
+    print(f"The loop computes in {style}.\n")
     print("| | s, median | ratio to the step: min / median / max |\n|---|---|---|")
     for name, column in times.items():
         ratios = sorted(a / b for a, b in zip(column, times["step"], strict=True))
@@ -166,7 +177,27 @@ def compare_times(task: Task, fidelity: Fidelity, settings: Settings) -> None:
     print("\n| part of the step | share, median |\n|---|---|")
     for part in parts[0]:
         print(f"| {part} | {100 * statistics.median(share[part] for share in parts):.1f} % |")
-    print(flush=True)
+    rate, work_done = product_rate(fidelity.precision), multiply_adds(work)
+    times_over = statistics.median(times["step"]) * rate / work_done
+    print(
+        f"\n{work_done / 1e9:.0f} billion multiply-adds; a matrix product does {rate / 1e9:.0f} billion a second "
+        f"here; so the step takes {times_over:.2f} times as long as its arithmetic.\n",
+        flush=True,
+    )
+
+
+def multiply_adds(work: Work) -> float:
+    """Of a step: a backward pass takes twice those of a forward pass."""
+    fidelity, macs = work.fidelity, work.task.graph.costs(work.keep).macs
+    trained = fidelity.batches * fidelity.batch_size
+    return macs * (fidelity.recalibration_images + 3 * trained + len(work.task.validation.labels))
+
+
+def product_rate(precision: str) -> float:
+    """Multiply-adds a second of a product of two large matrices, as numbers of a precision."""
+    size = 2048
+    matrix = torch.randn(size, size).to(number_of(precision))
+    return size**3 / min(seconds(lambda: matrix @ matrix) for _ in range(5))
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -226,19 +257,46 @@ def ready_step(task: Task, fidelity: Fidelity, ratios: Ratios) -> Callable[[], o
     return lambda: env.step(actions)
 
 
-def ready_loop(work: Work) -> Callable[[], object]:
+class Style(NamedTuple):
+    """How a careful user's loop computes."""
+
+    number: torch.dtype
+    layout: torch.memory_format
+
+    def __str__(self) -> str:
+        return f"{self.number} with {self.layout}".replace("torch.", "")
+
+    def of(self, images: torch.Tensor) -> torch.Tensor:
+        """Images as it likes them."""
+        return images.to(self.number, memory_format=self.layout)
+
+
+def fastest_style(work: Work) -> Style:
+    """The style whose short loop, two batches and 256 validation images, is the fastest here."""
+    validation = LabelledImages(*(part[:256] for part in work.task.validation))
+    transfer_set = TransferSet(*(part[:2] for part in work.transfer_set))
+    short = work._replace(task=replace(work.task, validation=validation), transfer_set=transfer_set)
+    styles = [
+        Style(number, layout)
+        for number in (torch.float32, *([torch.bfloat16] if work.fidelity.precision != "float32" else []))
+        for layout in (torch.contiguous_format, torch.channels_last)
+    ]
+    return min(styles, key=lambda style: min(seconds(ready_loop(short, style)) for _ in range(3)))
+
+
+def ready_loop(work: Work, style: Style) -> Callable[[], object]:
     """The arithmetic on a network that is slim already, and images that are where and what they should be."""
     student = work.task.graph.slim(work.task.network, work.keep)
-    student = student.to(memory_format=torch.channels_last)
-    images = as_the_loop_likes(work.task.train.images[: len(work.transfer_set.indices) * 200])
+    student = student.to(memory_format=style.layout)
+    images = style.of(work.task.train.images[: len(work.transfer_set.indices) * 200])
     # the same number of batches of the same size, of images that need not be the same ones
     order = torch.arange(work.transfer_set.indices.numel()).view_as(work.transfer_set.indices) % len(images)
     labels = work.task.train.labels
-    calibration = as_the_loop_likes(work.task.train.images[: work.fidelity.recalibration_images])
-    validation = as_the_loop_likes(work.task.validation.images)
+    calibration = style.of(work.task.train.images[: work.fidelity.recalibration_images])
+    validation = style.of(work.task.validation.images)
 
     def loop() -> None:
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=style.number is torch.bfloat16):
             recalibrate(student, calibration)
             batches = ((images[batch], labels[batch]) for batch in order)
             distil(student, batches, iter(work.transfer_set.teacher_logits), work.fidelity, fused=True)
@@ -247,10 +305,6 @@ def ready_loop(work: Work) -> Callable[[], object]:
         (logits.argmax(1) == work.task.validation.labels).float().mean().item()
 
     return loop
-
-
-def as_the_loop_likes(images: torch.Tensor) -> torch.Tensor:
-    return images.to(torch.bfloat16, memory_format=torch.channels_last)
 
 
 def peer_step(work: Work) -> float:

@@ -42,6 +42,8 @@ def test_growth(tmp_path, own_cache):
         ("scoring.py", "Spearman"),
         ("ranking.py", "ceiling"),
         ("latency.py", "digits, batch size=1"),
+        ("epoch.py", "s an epoch"),
+        ("batch_time.py", "ms an evaluation"),
     ],
 )
 def test_others(name, word, tmp_path, own_cache):

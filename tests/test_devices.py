@@ -33,7 +33,7 @@ from dsfp_env.export import export_onnx, export_program
 from dsfp_env.networks import make_network
 from dsfp_env.speed import folding
 from dsfp_env.speed.layout import bears_channels_last
-from dsfp_env.speed.precision import suits_bfloat16
+from dsfp_env.speed.precision import has_bfloat16
 from dsfp_env.tasks import task as tasks
 from dsfp_env.tasks.loading import load_task
 from dsfp_env.toy import ToyEnv
@@ -129,7 +129,8 @@ def test_folding_lacks_memory(monkeypatch, error, tiny):
 
 def test_trying_bfloat16_lacks_memory(monkeypatch, error):
     task = make_tiny_task("short")
-    monkeypatch.setattr(tasks, "suits_bfloat16", lambda device, macs: True)
+    monkeypatch.setattr(tasks, "is_worth_hastening", lambda macs: True)
+    monkeypatch.setattr(tasks, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(tasks, "compute_logits", fail(error, 1)(tasks.compute_logits))
     with pytest.raises(type(error), match="while trying bfloat16"):
         _ = task.precision
@@ -544,8 +545,7 @@ def test_what_is_named_cuda(monkeypatch):
     assert devices.fused(device)
     for capability, suits in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert suits_bfloat16(device, macs=1_000_000) == suits
-        assert not suits_bfloat16(device, macs=1_000)
+        assert has_bfloat16(device) == suits
     current = devices.made_current(torch.device("cuda", 1))
     assert isinstance(current, torch.cuda.device)
     assert current.idx == 1

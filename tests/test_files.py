@@ -145,7 +145,7 @@ def kernel(cache):
 
     def load():
         norm_kernel.kernel.cache_clear()
-        return norm_kernel.kernel()
+        return norm_kernel.kernel(torch.bfloat16)
 
     yield load
     norm_kernel.kernel.cache_clear()
@@ -197,7 +197,7 @@ def test_a_kernel_of_somebody_else_is_not_run(kernel, monkeypatch, who):
     (file if who == "writers" else file.parent).chmod(0o777)
     loaded = []
     monkeypatch.setattr(norm_kernel.ctypes, "CDLL", lambda path: loaded.append(path) or pytest.fail("loaded"))
-    assert norm_kernel._from_cache(file) is None
+    assert norm_kernel._from_cache(file, torch.bfloat16) is None
     assert not loaded
 
 

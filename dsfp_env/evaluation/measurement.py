@@ -171,7 +171,7 @@ class Measurement:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """As the fidelity says, and always alike."""
-        with threads_set(self.fidelity.threads), repeatable(exact=self.fidelity.precision == "float32"):
+        with threads_set(self.fidelity.threads), repeatable(exact=self.fidelity.precision != "bfloat16"):
             yield
 
     def _measured(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> Outcome:

@@ -21,11 +21,11 @@ class EvaluationOptions:
     kd_batches: int | None = None
     """Batches of knowledge distillation in an evaluation; the task's own number unless given."""
     precision: str | None = None
-    """Of an evaluation: float32 (exact), bfloat16 (fast), or auto (bfloat16 where device and network suit it); the
-    task's own unless given."""
+    """Of an evaluation: float32 (exactly as torch does), fast_float32 (other last digits), bfloat16 (where there
+    are units for it), or auto (what is fastest and suits the network); the task's own unless given."""
     kernels: str | None = None
-    """Of batch normalisation in bfloat16 on the CPU: compiled (on first use), torch, or auto (compiled where there
-    is a C compiler)."""
+    """Of batch normalisation on the CPU, unless exact: compiled (on first use), torch, or auto (compiled where
+    there is a C compiler)."""
 
     def fidelity(self, usual: Fidelity) -> Fidelity:
         """The work of an evaluation: as usual, but for what was said.

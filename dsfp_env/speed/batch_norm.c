@@ -1,5 +1,5 @@
-/* Batch normalisation in training mode of bfloat16 activations, channels last; alone, with the ReLU behind it, or with
-   the ReLU and 2x2 max pooling behind that.
+/* Batch normalisation in training mode of activations, channels last; alone, with the ReLU behind it, or with the ReLU
+   and 2x2 max pooling behind that. Activations are float32 if FLOAT32 is defined, else bfloat16.
 
    Activations are one array in which the channel of element i is i % channels. Where there is no pooling, it is gone
    through in strips of whole rows, at least STRIP numbers long, so that few channels use the whole width of the
@@ -19,25 +19,35 @@ typedef struct {
   int relu, pool; /* pool: height and width are even */
 } Shape;
 
-static inline float widen(uint16_t bits) {
+#ifdef FLOAT32
+typedef float number;
+
+static inline float widen(number value) { return value; }
+
+static inline number narrow(float value) { return value; }
+#else
+typedef uint16_t number;
+
+static inline float widen(number bits) {
   uint32_t word = (uint32_t)bits << 16;
   float value;
   memcpy(&value, &word, 4);
   return value;
 }
 
-static inline uint16_t narrow(float value) { /* to the nearest, ties to even */
+static inline number narrow(float value) { /* to the nearest, ties to even */
   uint32_t word;
   memcpy(&word, &value, 4);
-  return (uint16_t)((word + 0x7fff + ((word >> 16) & 1)) >> 16);
+  return (number)((word + 0x7fff + ((word >> 16) & 1)) >> 16);
 }
+#endif
 
-static inline uint16_t rectified(uint16_t bits, float scale, float shift) {
-  float value = widen(bits) * scale + shift;
+static inline number rectified(number one, float scale, float shift) {
+  float value = widen(one) * scale + shift;
   return narrow(value > 0 ? value : 0);
 }
 
-static inline uint16_t larger(uint16_t a, uint16_t b) { return a > b ? a : b; } /* of numbers that are not negative */
+static inline number larger(number a, number b) { return a > b ? a : b; } /* of numbers that are not negative */
 
 static int64_t size_of(const Shape *s) { return s->images * s->height * s->width * s->channels; }
 
@@ -81,7 +91,7 @@ static float *zeros(int64_t count) { return memset(numbers(count), 0, count * si
 
 /* x: activations; y: what is behind them, a quarter of the size if pooled; weight, bias, mean, variance (biased):
    channels float32. */
-void forward(const Shape *s, const uint16_t *restrict x, uint16_t *restrict y, const float *weight, const float *bias,
+void forward(const Shape *s, const number *restrict x, number *restrict y, const float *weight, const float *bias,
              double eps, float *mean, float *variance) {
   int64_t channels = s->channels, size = size_of(s), length = strip_length(channels), row = s->width * channels;
   int threads = omp_get_max_threads();
@@ -118,8 +128,8 @@ void forward(const Shape *s, const uint16_t *restrict x, uint16_t *restrict y, c
       part(s->images * s->height / 2, threads, t, &begin, &end);
       for (int64_t i = begin; i < end; ++i)
         for (int64_t k = 0; k < s->width / 2; ++k) {
-          const uint16_t *p = x + 2 * i * row + 2 * k * channels, *q = p + row;
-          uint16_t *restrict out = y + (i * s->width / 2 + k) * channels;
+          const number *p = x + 2 * i * row + 2 * k * channels, *q = p + row;
+          number *restrict out = y + (i * s->width / 2 + k) * channels;
           for (int64_t c = 0; c < channels; ++c)
             out[c] = larger(larger(rectified(p[c], a[c], b[c]), rectified(p[channels + c], a[c], b[c])),
                             larger(rectified(q[c], a[c], b[c]), rectified(q[channels + c], a[c], b[c])));
@@ -137,7 +147,7 @@ void forward(const Shape *s, const uint16_t *restrict x, uint16_t *restrict y, c
 }
 
 /* g: gradient of y; of_x: what it is of x; of_weight, of_bias: channels float32. */
-void backward(const Shape *s, const uint16_t *restrict g, const uint16_t *restrict x, uint16_t *restrict of_x,
+void backward(const Shape *s, const number *restrict g, const number *restrict x, number *restrict of_x,
               const float *weight, const float *bias, const float *mean, const float *variance, double eps,
               float *of_weight, float *of_bias) {
   int64_t channels = s->channels, size = size_of(s), length = strip_length(channels), row = s->width * channels;
@@ -158,13 +168,13 @@ void backward(const Shape *s, const uint16_t *restrict g, const uint16_t *restri
       part(s->images * s->height / 2, threads, t, &begin, &end);
       for (int64_t i = begin; i < end; ++i)
         for (int64_t k = 0; k < s->width / 2; ++k) {
-          const uint16_t *p = x + 2 * i * row + 2 * k * channels, *q = p + row;
-          const uint16_t *in = g + (i * s->width / 2 + k) * channels;
+          const number *p = x + 2 * i * row + 2 * k * channels, *q = p + row;
+          const number *in = g + (i * s->width / 2 + k) * channels;
           for (int64_t c = 0; c < channels; ++c) {
-            uint16_t r0 = rectified(p[c], a[c], b[c]), r1 = rectified(p[channels + c], a[c], b[c]);
-            uint16_t r2 = rectified(q[c], a[c], b[c]), r3 = rectified(q[channels + c], a[c], b[c]);
-            uint16_t most = larger(larger(r0, r1), larger(r2, r3)); /* the first that is as large has won */
-            uint16_t won = r0 == most ? p[c] : r1 == most ? p[channels + c] : r2 == most ? q[c] : q[channels + c];
+            number r0 = rectified(p[c], a[c], b[c]), r1 = rectified(p[channels + c], a[c], b[c]);
+            number r2 = rectified(q[c], a[c], b[c]), r3 = rectified(q[channels + c], a[c], b[c]);
+            number most = larger(larger(r0, r1), larger(r2, r3)); /* the first that is as large has won */
+            number won = r0 == most ? p[c] : r1 == most ? p[channels + c] : r2 == most ? q[c] : q[channels + c];
             float one = most > 0 ? widen(in[c]) : 0;
             sum[c] += one;
             product[c] += one * (widen(won) - centre[c]);
@@ -199,14 +209,14 @@ void backward(const Shape *s, const uint16_t *restrict g, const uint16_t *restri
       for (int64_t i = begin; i < end; ++i)
         for (int64_t k = 0; k < s->width / 2; ++k) {
           int64_t place = 2 * i * row + 2 * k * channels;
-          const uint16_t *p = x + place, *q = p + row;
-          uint16_t *out = of_x + place, *below = out + row;
-          const uint16_t *in = g + (i * s->width / 2 + k) * channels;
+          const number *p = x + place, *q = p + row;
+          number *out = of_x + place, *below = out + row;
+          const number *in = g + (i * s->width / 2 + k) * channels;
 #pragma omp simd
           for (int64_t c = 0; c < channels; ++c) {
-            uint16_t r0 = rectified(p[c], a[c], b[c]), r1 = rectified(p[channels + c], a[c], b[c]);
-            uint16_t r2 = rectified(q[c], a[c], b[c]), r3 = rectified(q[channels + c], a[c], b[c]);
-            uint16_t most = larger(larger(r0, r1), larger(r2, r3));
+            number r0 = rectified(p[c], a[c], b[c]), r1 = rectified(p[channels + c], a[c], b[c]);
+            number r2 = rectified(q[c], a[c], b[c]), r3 = rectified(q[channels + c], a[c], b[c]);
+            number most = larger(larger(r0, r1), larger(r2, r3));
             int first = r0 == most, second = !first & (r1 == most), third = !first & !second & (r2 == most);
             float one = most > 0 ? widen(in[c]) * d[c] : 0;
             out[c] = narrow((first ? one : 0) + widen(p[c]) * e[c] + f[c]);

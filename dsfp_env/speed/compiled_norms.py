@@ -19,17 +19,18 @@ from dsfp_env.speed.norm_kernel import ALONE, EVENTUALLY, POOLED, RECTIFIED, bat
 
 
 @contextmanager
-def norms_compiled(network: nn.Module, images: torch.Tensor) -> Iterator[None]:
-    """Within this context, the network's plain batch normalisations use the kernel when they train in bfloat16.
+def norms_compiled(network: nn.Module, images: torch.Tensor, number: torch.dtype) -> Iterator[None]:
+    """Within this context, the network's plain batch normalisations use the kernel when they train.
 
     Args:
         network: In training mode.
         images: A few ``[N, C, H, W]``, float32, to see what is behind each normalisation.
+        number: Of the activations that the kernel is for.
 
     Raises:
         InputError: If the kernel cannot be compiled here.
     """
-    kernel()  # it is not too late to say that there is none
+    kernel(number)  # it is not too late to say that there is none
     modules = [module for module in network.modules() if not is_replaced(module)]
     norms: list[nn.Module] = [m for m in modules if isinstance(m, nn.BatchNorm2d) and _is_plain(m)]
     relus: list[nn.Module] = [m for m in modules if type(m) is nn.ReLU]
@@ -37,7 +38,7 @@ def norms_compiled(network: nn.Module, images: torch.Tensor) -> Iterator[None]:
 
     def install(behind: Mapping[nn.Module, int]) -> None:
         for norm in norms:
-            replace_forward(norm, partial(_forward, norm, behind.get(norm, ALONE)))
+            replace_forward(norm, partial(_forward, norm, number, behind.get(norm, ALONE)))
         for done, others in ((RECTIFIED, relus), (POOLED, pools)):
             for module in others:
                 replace_forward(module, partial(_unless_done, done, module))
@@ -53,9 +54,9 @@ def norms_compiled(network: nn.Module, images: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _forward(norm: Any, behind: int, images: torch.Tensor) -> Any:
+def _forward(norm: Any, number: torch.dtype, behind: int, images: torch.Tensor) -> Any:
     """Instead of a normalisation's own forward, and of those of what is behind it."""
-    fits = images.dtype == torch.bfloat16 and images.device.type == "cpu" and images.dim() == 4
+    fits = images.dtype == number and images.device.type == "cpu" and images.dim() == 4
     if images.dim() == 4 and any(size % 2 for size in images.shape[2:]):
         behind = min(behind, RECTIFIED)  # the pool leaves something out
     if not (norm.training and fits and images.is_contiguous(memory_format=torch.channels_last)):

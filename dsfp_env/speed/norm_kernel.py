@@ -1,4 +1,4 @@
-"""Batch normalisation of bfloat16 in training mode by a kernel of our own, ``batch_norm.c`` beside this file.
+"""Batch normalisation in training mode by a kernel of our own, ``batch_norm.c`` beside this file.
 
 On the CPU, torch's takes as long as the convolutions of a slim network do: it goes through eight channels a few
 numbers at a time, and its threads get in each other's way. The kernel computes the same from strips that are wide
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import cache_directory, is_trusted, write_whole
 from dsfp_env.common.signed_bytes import content_of, signed
+from dsfp_env.speed.precision import is_fast, number_of
 
 KERNELS = ("auto", "compiled", "torch")
 ALONE, RECTIFIED, POOLED = 0, 1, 2  # what is behind a normalisation: nothing, a ReLU, a ReLU and a 2x2 max pool
@@ -45,19 +46,19 @@ _FLAGS = {
 def choose_kernels(kernels: str, precision: str, device: torch.device) -> str:
     """``"compiled"`` or ``"torch"``; ``"auto"`` is compiled, if that can be done here.
 
-    The kernel is for bfloat16 on the CPU; all else is torch's.
+    The kernel is for the fast precisions on the CPU; all else is torch's.
 
     Args:
         kernels: One of `KERNELS`.
-        precision: ``"float32"`` or ``"bfloat16"``.
+        precision: One of `precision.PRECISIONS`, chosen.
         device: Where the work is done.
     """
-    if precision != "bfloat16" or device.type != "cpu":
+    if not is_fast(precision) or device.type != "cpu":
         return "torch"
     if kernels != "auto":
         return kernels
     try:
-        kernel()
+        kernel(number_of(precision))
     except InputError:
         return "torch"
     return "compiled"
@@ -69,7 +70,7 @@ def batch_norm(
     """Batch normalisation in training mode, with what is behind it; differentiable.
 
     Args:
-        images: ``[N, C, H, W]``, bfloat16, channels last, on the CPU.
+        images: ``[N, C, H, W]``, bfloat16 or float32, channels last, on the CPU.
         weight: ``[C]``, float32.
         bias: ``[C]``, float32.
         eps: Added to the variance.
@@ -81,22 +82,26 @@ def batch_norm(
     Raises:
         InputError: If the kernel cannot be compiled here.
     """
-    output, mean, variance = _BatchNorm.apply(kernel(), images, weight, bias, eps, behind)
+    output, mean, variance = _BatchNorm.apply(kernel(images.dtype), images, weight, bias, eps, behind)
     return output, mean, variance
 
 
 @cache
-def kernel() -> ctypes.CDLL:
+def kernel(number: torch.dtype) -> ctypes.CDLL:
     """The library with the functions ``forward`` and ``backward``; see ``batch_norm.c``.
+
+    Args:
+        number: Of activations: bfloat16 or float32.
 
     Raises:
         InputError: If it cannot be compiled, or loaded, here.
     """
     flags = ("-O3", "-fPIC", "-fopenmp", *_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
+    flags += ("-DFLOAT32",) if number is torch.float32 else ()
     facts = _SOURCE.read_bytes() + repr(flags).encode()
     file = cache_directory() / "compiled" / f"batch_norm-{hashlib.sha256(facts).hexdigest()[:16]}.so"
     try:
-        return _from_cache(file) or _compiled(flags, file)
+        return _from_cache(file, number) or _compiled(flags, file, number)
     except (OSError, AttributeError, subprocess.SubprocessError, ArithmeticError) as error:
         reason = " ".join((getattr(error, "stderr", None) or str(error)).split())[:300]
         raise InputError(
@@ -105,20 +110,20 @@ def kernel() -> ctypes.CDLL:
         ) from error
 
 
-def _from_cache(file: Path) -> ctypes.CDLL | None:
+def _from_cache(file: Path, number: torch.dtype) -> ctypes.CDLL | None:
     """The library as it was kept, if it is there, whole, and nobody else's; its threads are torch's."""
     if not is_trusted(file):
         return None
     try:
         content_of(file.read_bytes())
         library = ctypes.CDLL(str(file))
-        _check(library)
+        _check(library, number)
     except (OSError, ValueError, AttributeError, ArithmeticError):  # damaged, of another system: compiled anew
         return None
     return library
 
 
-def _compiled(flags: tuple[str, ...], file: Path) -> ctypes.CDLL:
+def _compiled(flags: tuple[str, ...], file: Path, number: torch.dtype) -> ctypes.CDLL:
     """Compile in a directory of its own, so that no process waits for another; keep what computes rightly."""
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("gcc") or shutil.which("cc") or ""]
     if not compiler[0]:
@@ -132,7 +137,7 @@ def _compiled(flags: tuple[str, ...], file: Path) -> ctypes.CDLL:
             subprocess.run([*compiler, *arguments], check=True, capture_output=True, text=True)
         content = (built / "one.so").read_bytes()
         library = ctypes.CDLL(str(built / "one.so"))
-    _check(library)
+    _check(library, number)
     with suppress(OSError):  # of a cache that cannot be written: compiled anew next time
         file.parent.parent.mkdir(parents=True, exist_ok=True)
         file.parent.mkdir(mode=0o700, exist_ok=True)  # nobody else's, whatever this user's files are
@@ -141,13 +146,13 @@ def _compiled(flags: tuple[str, ...], file: Path) -> ctypes.CDLL:
     return library
 
 
-def _check(library: ctypes.CDLL) -> None:
+def _check(library: ctypes.CDLL, number: torch.dtype) -> None:
     """See that it computes what torch does, here and now.
 
     Raises:
         ArithmeticError: If it does not.
     """
-    images = torch.linspace(-3, 5, 2 * 3 * 4 * 4).bfloat16().view(2, 4, 4, 3).permute(0, 3, 1, 2)
+    images = torch.linspace(-3, 5, 2 * 3 * 4 * 4).to(number).view(2, 4, 4, 3).permute(0, 3, 1, 2)
     weight, bias = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.0, 1.0, -1.0])
     output, _, _ = _run_forward(library, images, weight, bias, 1e-5, POOLED)
     expected = EVENTUALLY[POOLED](F.batch_norm(images.float(), None, None, weight, bias, training=True))

@@ -1,4 +1,4 @@
-"""Convolutions of bfloat16 over small maps: the gradient of their weights as matrix products.
+"""Convolutions over small maps: the gradient of their weights as matrix products.
 
 The weight that joins two positions of the kernel's window sees, at one place of the kernel, a rectangle of the
 input and the equal rectangle of the output; its gradient is the product of the two as matrices, ``[positions *
@@ -25,12 +25,12 @@ _CHANNELS_PER_POSITION = 4
 
 
 @contextmanager
-def small_maps_by_products(network: nn.Module) -> Iterator[None]:
+def small_maps_by_products(network: nn.Module, number: torch.dtype) -> Iterator[None]:
     """Within this context, the network's plain convolutions take the short way where it is one, on the CPU."""
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _is_plain(m)]
     with forwards_restored(convolutions):
         for convolution in convolutions:
-            replace_forward(convolution, partial(_forward, convolution))
+            replace_forward(convolution, partial(_forward, convolution, number))
         yield
 
 
@@ -105,17 +105,18 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
     )
 
 
-def _forward(convolution: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+def _forward(convolution: nn.Conv2d, number: torch.dtype, images: torch.Tensor) -> torch.Tensor:
     positions = images.shape[-1] * images.shape[-2]
     few = positions * _CHANNELS_PER_POSITION <= min(convolution.in_channels, convolution.out_channels)
-    if not few or images.dim() != 4 or images.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    computed = torch.bfloat16 if torch.is_autocast_enabled("cpu") else images.dtype
+    if not few or images.dim() != 4 or images.device.type != "cpu" or computed != number:
         return nn.Conv2d.forward(convolution, images)
     weight, bias = convolution.weight, convolution.bias
     how = convolution.stride, convolution.padding, convolution.dilation
     out: torch.Tensor = _SmallMap.apply(
-        images.to(torch.bfloat16),
-        weight.to(torch.bfloat16),
-        None if bias is None else bias.to(torch.bfloat16),
+        images.to(number),
+        weight.to(number),
+        None if bias is None else bias.to(number),
         how,
     )
     return out

@@ -45,6 +45,7 @@ SOURCES = (
     "training/teacher.py",
     "evaluation/measurement.py",
     "speed/folding.py",
+    "speed/hastened.py",
     "speed/layout.py",
     "channels/layers.py",
     "channels/lent.py",

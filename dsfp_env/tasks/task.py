@@ -22,7 +22,7 @@ from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 from dsfp_env.datasets.reading import read_split
 from dsfp_env.speed.layout import settle_layout
-from dsfp_env.speed.precision import suits_bfloat16
+from dsfp_env.speed.precision import has_bfloat16, is_worth_hastening
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
@@ -248,19 +248,23 @@ class Task:
     def precision(self) -> str:
         """What ``Fidelity(precision="auto")`` means here.
 
-        That is bfloat16, if the device and the size of the network suit it, and the network bears it: the largest
-        logit of nearly all of a few images stays the largest; see `Objective.agree`.
+        That is bfloat16, if the device has units for it and the network bears it: the largest logit of nearly all
+        of a few images stays the largest; see `Objective.agree`. Else it is fast float32, on the CPU. A network
+        that is too small to gain by them stays exact.
         """
-        if not suits_bfloat16(self.device, self.graph.costs().macs):
+        if not is_worth_hastening(self.graph.costs().macs):
             return "float32"
+        float32 = "fast_float32" if self.device.type == "cpu" else "float32"
+        if not has_bfloat16(self.device):
+            return float32
         images = self.train.images[:64]
         exact = compute_logits(self.network, images)
         try:
             rounded = compute_logits(self.network, images, precision="bfloat16")
         except RuntimeError as error:  # an operation that there is not
             raise_if_of_the_machine(error, "trying bfloat16")
-            return "float32"
-        return "bfloat16" if self.objective.agree(exact, rounded) else "float32"
+            return float32
+        return "bfloat16" if self.objective.agree(exact, rounded) else float32
 
     def transfer_set(self, fidelity: Fidelity, seed: int) -> TransferSet:
         """The batches of distillation for a seed, with the original network's answers; see `training.teacher`."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from dsfp_env.common.devices import device_of
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.speed.precision import computing, laid_out
+from dsfp_env.speed.precision import computing, is_fast, laid_out
 from dsfp_env.training.metrics import ACCURACY, Metric
 
 _LARGE, _IN_CACHE = 512, 128
@@ -61,4 +61,4 @@ def _batch_size(precision: str, device: torch.device, numbers: int) -> int:
     """
     if numbers > _OF_A_LARGE_IMAGE:
         return max(1, _IN_CACHE * _OF_A_LARGE_IMAGE // numbers)
-    return _IN_CACHE if precision == "bfloat16" and device.type == "cpu" else _LARGE
+    return _IN_CACHE if is_fast(precision) and device.type == "cpu" else _LARGE

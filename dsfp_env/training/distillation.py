@@ -17,8 +17,6 @@ defaults here differ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,10 +39,9 @@ from dsfp_env.common.ranges import (
 )
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.compiled_norms import norms_compiled
+from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.norm_kernel import KERNELS
 from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
-from dsfp_env.speed.weight_gradients import small_maps_by_products
 from dsfp_env.training.objectives import Objective
 
 
@@ -65,9 +62,9 @@ class Fidelity:
     first_distillation_weight: Share = 0.9  # w at the first batch
     last_distillation_weight: Share = 0.1  # w at the last batch
     label_smoothing: ShareBelowOne = 0.1
-    precision: str = "auto"  # "float32", "bfloat16", or what suits the device and the network: `Task.precision`
+    precision: str = "auto"  # one of `precision.PRECISIONS`; auto is `Task.precision`
     threads: ThreadsOrZero = 0  # of the CPU; 0: as many as the process has
-    kernels: str = "auto"  # "compiled" or "torch": who normalises in bfloat16 on the CPU; `choose_kernels`
+    kernels: str = "auto"  # "compiled" or "torch": who normalises fast on the CPU; `choose_kernels`
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -189,7 +186,10 @@ def fine_tune(
         fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
     ).tolist()
     student.train()
-    with own_random_numbers(device, seed), _fast(student, fidelity, train):
+    with (
+        own_random_numbers(device, seed),
+        hastened(student, train.images[:1], fidelity.precision, fidelity.kernels),
+    ):
         images = batches_of(train.images, transfer_set.indices)
         for batch, indices, teacher_logits, weight in zip(images, *transfer_set, weights, strict=True):
             with computing(fidelity.precision, device):
@@ -219,14 +219,3 @@ def unfreeze(student: nn.Module) -> None:
     """
     for parameter in student.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-
-
-@contextmanager
-def _fast(student: nn.Module, fidelity: Fidelity, train: LabelledImages) -> Iterator[None]:
-    """A student whose layers take the fastest way that there is, if it is to train in bfloat16."""
-    with ExitStack() as stack:
-        if fidelity.precision == "bfloat16":
-            stack.enter_context(small_maps_by_products(student))
-            if fidelity.kernels == "compiled":
-                stack.enter_context(norms_compiled(student, train.images[:1]))
-        yield

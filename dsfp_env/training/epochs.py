@@ -12,7 +12,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,10 @@ from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
+from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import bears_channels_last
-from dsfp_env.speed.precision import computing
+from dsfp_env.speed.norm_kernel import choose_kernels
+from dsfp_env.speed.precision import computing, fastest
 from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.augmentation import Augment, augment, augment_as_told, augment_masks, movable
 from dsfp_env.training.objectives import NOT_A_CLASS, Objective
@@ -109,7 +112,7 @@ def train(
     loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
-    with own_random_numbers(run.device, seed):
+    with own_random_numbers(run.device, seed), run.hastened():
         run.resume()
         while len(run.history) < recipe.epochs:
             if before_epoch:
@@ -167,6 +170,8 @@ class _Training:
         images = images.to(self.device)
         width = images.images.shape[-1] if _movable(images.labels, objective) else 0
         recipe = suited(recipe, width, flips=False)
+        if recipe.precision == "auto":
+            recipe = replace(recipe, precision=fastest(self.device))
         _check_targets(recipe, images.labels, objective, vary)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
         self.objective, self.vary = objective, vary
@@ -187,6 +192,12 @@ class _Training:
         self.optimizer = _optimizer(network, recipe, self.device)
         self.schedule = _schedule(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
         self.rng = torch.Generator().manual_seed(seed)  # of order and shifts: they do not depend on the network
+
+    def hastened(self) -> AbstractContextManager[None]:
+        """A context in which the network trains by the fastest ways there are, unless it is to be exact."""
+        precision = self.recipe.precision
+        kernels = choose_kernels("auto", precision, self.device) if self.channels_last else "torch"
+        return hastened(self.network, self.images.images[:1], precision, kernels)
 
     def epoch(self, loss: Loss) -> float:
         """Go over the images once; the mean loss."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, fields, replace
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.ranges import Batch, Count, NotNegative, Positive, ShareBelowOne, WholeNumber, check_fields
+from dsfp_env.speed.precision import PRECISIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "warm_restarts", "steps")
-PRECISIONS = ("float32", "bfloat16")
 _LARGEST_SHIFT = 4  # pixels: what is usual for CIFAR, an eighth of its width
 
 
@@ -42,7 +42,7 @@ class Recipe:
     label_smoothing: ShareBelowOne = 0.1
     mixup: NotNegative = 0.0  # parameter of the Beta distribution; 0: none
     accumulate: Count = 1  # batches to an update
-    precision: str = "float32"  # or "bfloat16": mixed, by autocast
+    precision: str = "float32"  # one of `precision.PRECISIONS`; "auto" is what is fastest on the device
     channels_last: bool = False
     shift: WholeNumber | None = 0  # pixels, in every direction; None: an eighth of the width, but 4 at most
     flip: bool | None = False  # mirror images; None: where they are like the images
@@ -84,7 +84,7 @@ def recipe_from(text: str, named: Mapping[str, Recipe]) -> Recipe:
 
 
 # Batch size, shifts and mirror images are chosen, the paper does not give them; see `suited`.
-VARIED = Recipe(batch_size=128, precision="bfloat16", channels_last=True, shift=None, flip=None)
+VARIED = Recipe(batch_size=128, precision="auto", channels_last=True, shift=None, flip=None)
 
 PRETRAINING: dict[str, Recipe] = {
     "digits": Recipe(),
