@@ -58,6 +58,7 @@ from dsfp_env.training.distillation import Fidelity
 
 _DIGITS = 9  # of a number of parts
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
+FOLLOWING = ("agents", "original")  # of what a table says of itself: differ where something else does
 
 
 class Measured(NamedTuple):
@@ -442,13 +443,22 @@ def _described(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_same(one: Path, meta: Mapping[str, Any], other: Path, other_meta: Mapping[str, Any]) -> None:
     mine, theirs = _described(meta), _described(other_meta)
-    if different := [name for name in mine if mine[name] != theirs.get(name)]:
-        name = different[0]
+    if different := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
+        first = min(different, key=FOLLOWING.__contains__)
+        name, here, there = _where_they_differ(first, mine.get(first), theirs.get(first))
         advice = " Give --weights with the network.safetensors of the first." if name == "task_hash" else ""
         raise InputError(
-            f"{one} and {other} are not of one table: {name} is {_short(mine[name])} and "
-            f"{_short(theirs.get(name))}, expected the same.{advice}"
+            f"{one} and {other} are not of one table: {name} is {_short(here)} and {_short(there)}, "
+            f"expected the same.{advice}"
         )
+
+
+def _where_they_differ(name: str, one: Any, other: Any) -> tuple[str, Any, Any]:
+    """Of two values that differ, the innermost name at which they do, and what is there."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        inner = next(key for key in one if one[key] != other[key])
+        return _where_they_differ(f"{name}.{inner}", one[inner], other[inner])
+    return name, one, other
 
 
 def _short(value: Any) -> str:

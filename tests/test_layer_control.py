@@ -451,11 +451,11 @@ def test_a_table_of_what_is_left(tmp_path):
         train_agents.judge(train_agents.RunSettings(backend="table", layers="first=keep"))
     with pytest.raises(InputError, match="--kd-batches is 0: expected 1 or more"):
         tabulate(TableSettings(out=str(tmp_path / "other"), **said, kd_batches=0))
-    with pytest.raises(InputError, match="not of one table: fidelities is"):
+    with pytest.raises(InputError, match="not of one table: fidelities.distilled.batches is 2 and 1, expected"):
         tabulate(TableSettings(out=str(tmp_path / "table"), **said, kd_batches=1))
     with pytest.raises(InputError, match="--layers bounds conv_0, but all agents of a table have the same levels"):
         tabulate(TableSettings(out=str(tmp_path / "other"), **said | {"layers": "conv_0=20-60"}))
-    with pytest.raises(InputError, match="is not of one table|not of one table"):
+    with pytest.raises(InputError, match="not of one table: control.fixed is"):
         tabulate(TableSettings(out=str(tmp_path / "table"), **said | {"layers": None, "tie": "conv_0+conv_1"}))
 
 
