@@ -166,6 +166,13 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_begun_leaves_no_trace(settings, tmp_path):
+    """So the folder can be used when the typing error is gone."""
+    with pytest.raises(InputError, match="Unknown layer 'conv_9'"):
+        reproduce.reproduce(changed(settings, layers="conv_9=keep", out=str(tmp_path / "of" / "mine")))
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_table_by_hand():
     """Means over seeds, retained accuracy, and the paper's row: 87.40 of 87.76 is 99.59 % (it prints 99.58)."""
     base = {

@@ -111,7 +111,7 @@ def claimed(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[
             raised within, before anything was done, leaves no trace of the claim.
     """
     check_claim(folder, what, same)
-    made = _missing(folder)
+    made = missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder), _without_parts(folder, folder / RUNS):
         check_claim(folder, what, same)  # another process may have been faster
@@ -121,7 +121,7 @@ def claimed(folder: Path, what: str, same: Mapping[str, Any], settings: Mapping[
         try:
             yield
         except InputError:
-            _withdraw(folder, made)
+            withdraw(folder, made)
             raise
 
 
@@ -195,7 +195,7 @@ class RunFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         check_same(folder, settings)
         self.folder, self.repeatable = folder, True
-        self._made = _missing(folder)
+        self._made = missing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(held(folder))
@@ -267,7 +267,7 @@ class RunFolder:
 
     def withdraw(self) -> None:
         """Leave no trace, if nothing was done."""
-        _withdraw(self.folder, self._made)
+        withdraw(self.folder, self._made)
 
     def _refusal(self, place: int, why: str) -> NotThisRun:
         return NotThisRun(
@@ -277,7 +277,7 @@ class RunFolder:
         )
 
 
-def _withdraw(folder: Path, made: Sequence[Path]) -> None:
+def withdraw(folder: Path, made: Sequence[Path]) -> None:
     """Leave no trace of runs, if nothing was done; of the folders that were made for them the innermost first."""
     if [path.name for path in contents(folder)] == [SETTINGS]:
         (folder / SETTINGS).unlink()
@@ -286,7 +286,7 @@ def _withdraw(folder: Path, made: Sequence[Path]) -> None:
                 one.rmdir()
 
 
-def _missing(folder: Path) -> list[Path]:
+def missing(folder: Path) -> list[Path]:
     """The folder and those above it that do not exist, the innermost first."""
     return [one for one in (folder, *folder.parents) if not one.exists()]
 

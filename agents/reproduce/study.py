@@ -19,7 +19,7 @@ from agents.registry import choose_agent
 from agents.reporting.baselines import within
 from agents.reporting.finals import choose_best
 from agents.reporting.journal import ANOTHER
-from agents.reporting.run_folder import check_free, versions, write_json
+from agents.reporting.run_folder import check_free, missing, versions, withdraw, write_json
 from agents.reproduce import records
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.settings import DESCRIPTION, StudySettings
@@ -66,12 +66,18 @@ def reproduce(settings: StudySettings) -> None:
     """Work on the pieces that are left, printing what is left and the table.
 
     Raises:
-        InputError: If a setting cannot be used, or the folder is of other settings.
+        InputError: If a setting cannot be used, or the folder is of other settings. If nothing was done before, no
+            trace is left.
     """
     study = Study(settings)
+    made = missing(study.folder)
     study.check()
     with shared(study.folder):
-        _work(study)
+        try:
+            _work(study)
+        except InputError:
+            withdraw(study.folder, made)
+            raise
 
 
 def _work(study: Study) -> None:

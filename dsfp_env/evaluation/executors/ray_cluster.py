@@ -140,7 +140,8 @@ class Ray:
         except Exception as error:  # whatever Ray raises, if there is no cluster
             raise InputError(
                 f"The Ray cluster at {options['address']} cannot be used ({_first_line(error)}): start one with "
-                "`ray start --head`, or leave the address out for one of this machine alone."
+                "`ray start --head`, or leave the address out for one of this machine alone. One that has a token "
+                "(docs/cluster.md) wants it here, too."
             ) from error
         self._is_connected = True
 
