@@ -130,7 +130,7 @@ def test_what_work_holds_is_on_a_node_once_and_each_worker_may_write_into_it(clu
     executor, work = Ray(address=cluster.address, cpus_per_worker=0.5), Poked()
     answers = [answer for _, answer in as_done(work, dict.fromkeys(range(16), 1.0), executor)]
     times = Counter(answer[0] for answer in answers)
-    assert 2 <= len(times) <= 6
+    assert 2 <= len(times) < 16  # some of them did several, on several nodes
     for process, count in times.items():
         of_one = sorted(answer for answer in answers if answer[0] == process)
         assert [answer[1] for answer in of_one] == list(range(1, count + 1))  # it sees what it wrote, alone
