@@ -22,7 +22,7 @@ from torch import nn
 
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.networks import make_network
-from dsfp_env.speed.precision import fastest
+from dsfp_env.speed.precision import chosen
 from dsfp_env.training import epochs
 from dsfp_env.training.recipes import PRETRAINING
 
@@ -56,7 +56,7 @@ def main() -> None:
         torch.randn(settings.images, 3, 32, 32, generator=rng),
         torch.randint(10, (settings.images,), generator=rng),
     )
-    auto = fastest(torch.device("cpu"))
+    auto = chosen("auto", torch.device("cpu"))
     ways = {"plain": ("bfloat16", False), "fast float32": ("fast_float32", True), f"auto, {auto}": (auto, True)}
     for name in settings.networks:
         network = make_network(name, 10)

@@ -34,11 +34,16 @@ def is_fast(precision: str) -> bool:
     return precision in ("bfloat16", "fast_float32")
 
 
-def fastest(device: torch.device) -> str:
-    """What ``"auto"`` means for a network that is worth it and bears it."""
-    if has_bfloat16(device):
-        return "bfloat16"
+def without_bfloat16(device: torch.device) -> str:
+    """The fastest that a device has besides."""
     return "fast_float32" if device.type == "cpu" else "float32"
+
+
+def chosen(precision: str, device: torch.device) -> str:
+    """A precision that is not ``"auto"``, which means the fastest on a device, for networks that bear it."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_bfloat16(device) else without_bfloat16(device)
 
 
 def number_of(precision: str) -> torch.dtype:

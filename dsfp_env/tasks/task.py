@@ -22,7 +22,7 @@ from dsfp_env.criteria.scoring import Criterion, Scores, score_network
 from dsfp_env.datasets.labelled_images import LabelledImages, Splits
 from dsfp_env.datasets.reading import read_split
 from dsfp_env.speed.layout import settle_layout
-from dsfp_env.speed.precision import has_bfloat16, is_worth_hastening
+from dsfp_env.speed.precision import has_bfloat16, is_worth_hastening, without_bfloat16
 from dsfp_env.tasks.fingerprints import fingerprint
 from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
 from dsfp_env.training.accuracy import compute_logits
@@ -254,7 +254,7 @@ class Task:
         """
         if not is_worth_hastening(self.graph.costs().macs):
             return "float32"
-        float32 = "fast_float32" if self.device.type == "cpu" else "float32"
+        float32 = without_bfloat16(self.device)
         if not has_bfloat16(self.device):
             return float32
         images = self.train.images[:64]

@@ -35,7 +35,7 @@ from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.norm_kernel import choose_kernels
-from dsfp_env.speed.precision import computing, fastest
+from dsfp_env.speed.precision import chosen, computing
 from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.augmentation import Augment, augment, augment_as_told, augment_masks, movable
 from dsfp_env.training.objectives import NOT_A_CLASS, Objective
@@ -170,8 +170,7 @@ class _Training:
         images = images.to(self.device)
         width = images.images.shape[-1] if _movable(images.labels, objective) else 0
         recipe = suited(recipe, width, flips=False)
-        if recipe.precision == "auto":
-            recipe = replace(recipe, precision=fastest(self.device))
+        recipe = replace(recipe, precision=chosen(recipe.precision, self.device))
         _check_targets(recipe, images.labels, objective, vary)
         self.network, self.images, self.recipe, self.checkpoint = network, images, recipe, checkpoint
         self.objective, self.vary = objective, vary

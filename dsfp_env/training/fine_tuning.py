@@ -18,7 +18,7 @@ from dsfp_env.common.devices import device_of
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.speed.layout import layout_of
-from dsfp_env.speed.precision import computing, fastest
+from dsfp_env.speed.precision import chosen, computing
 from dsfp_env.training import epochs
 from dsfp_env.training.augmentation import Augment
 from dsfp_env.training.distillation import distillation_loss, unfreeze
@@ -128,7 +128,7 @@ class TeacherMemory:
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
         if device_of(self._teacher, images.device) != images.device:
             self._teacher.to(images.device)
-        precision = fastest(images.device) if self._recipe.precision == "auto" else self._recipe.precision
+        precision = chosen(self._recipe.precision, images.device)
         with torch.no_grad(), computing(precision, images.device):
             return self._teacher(images).float()
 
