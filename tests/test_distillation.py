@@ -11,6 +11,7 @@ from torch import nn
 from dsfp_env import Fidelity, InputError, Task
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.training.accuracy import compute_logits, measure_accuracy
+from dsfp_env.training.adamw import AdamW
 from dsfp_env.training.distillation import default_fidelity, distillation_loss, fine_tune, recalibrate
 
 
@@ -106,3 +107,28 @@ def test_networks_without_normalisation_are_fine_tuned_more_gently(tiny):
 def test_a_bad_fidelity_gets_a_sentence(wrong):
     with pytest.raises(InputError, match=f"Fidelity.{next(iter(wrong))} is .*expected"):
         Fidelity(**wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adamw_takes_the_steps_of_torch_to_the_last_bit(dtype):
+    """Sizes that fill no vector; a parameter that learns late, one that never does."""
+    weights = [torch.randn(size, dtype=dtype) for size in ((17, 3, 3, 3), (10, 7), (5,), (2,))]
+    found = []
+    for ours in (False, True):
+        late, *others = parameters = [nn.Parameter(weight.clone()) for weight in weights]
+        if ours:
+            optimizer = AdamW(parameters, 6e-3, 0.01, 9)
+        else:
+            optimizer = torch.optim.AdamW(parameters, 6e-3, weight_decay=0.01, fused=True)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
+        for step in range(9):
+            optimizer.zero_grad()
+            learning = others[:2] if step < 3 else [late, *others[:2]]
+            sum((one - step).pow(3).sum() for one in learning).backward()
+            optimizer.step()
+            if not ours:
+                schedule.step()
+        found.append(parameters)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert torch.equal(found[1][3], weights[3])
+    assert not torch.equal(found[1][0], weights[0])

@@ -27,6 +27,7 @@ from dsfp_env.training.objectives import Objective
 # The files that an evaluation runs through; a test follows one and compares.
 SOURCES = (
     "training/accuracy.py",
+    "training/adamw.py",
     "training/metrics.py",
     "training/objectives.py",
     "tasks/sources.py",

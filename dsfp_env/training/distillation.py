@@ -24,7 +24,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dsfp_env.common.devices import fused
 from dsfp_env.common.errors import InputError, check_differentiable, shortened
 from dsfp_env.common.random_numbers import own_random_numbers
 from dsfp_env.common.ranges import (
@@ -42,6 +41,7 @@ from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.norm_kernel import KERNELS
 from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
+from dsfp_env.training.adamw import AdamW
 from dsfp_env.training.objectives import Objective
 
 
@@ -175,13 +175,7 @@ def fine_tune(
     unfreeze(student)
     batches = len(transfer_set.indices)
     device = train.images.device
-    optimizer = torch.optim.AdamW(
-        student.parameters(),
-        lr=fidelity.learning_rate,
-        weight_decay=fidelity.weight_decay,
-        fused=fused(device),
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
+    optimizer = AdamW(student.parameters(), fidelity.learning_rate, fidelity.weight_decay, batches)
     weights = torch.linspace(
         fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
     ).tolist()
@@ -207,7 +201,6 @@ def fine_tune(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
     student.eval()
 
 
