@@ -17,7 +17,7 @@ from dsfp_env.toy import ToyEnv
 
 SHARED = [(name, "shared") for name in ALGORITHMS]
 JOINT = [(name, "joint") for name in ALGORITHMS if name != "dqn"]  # which knows Discrete only
-IN_TURN = [(name, "in_turn") for name in ALGORITHMS]
+IN_TURN = [(name, "in_turn") for name in ("ppo", "sac", "dqn", "maskable_ppo")]
 
 
 def make_team(name, view, evaluations, seed=0, macs_budget=None, **hyperparameters):

@@ -328,8 +328,9 @@ def test_algorithms_of_sb3_contrib_on_long_episodes(name):
     sb3_contrib = pytest.importorskip("sb3_contrib")
     masked, horizon = name == "MaskablePPO", 5
     env = LayerByLayerEnv(ToyEnv(horizon=horizon, macs_budget=0.4, best_ratios={"conv_0": 40.0, "conv_1": 80.0}))
-    policy = "MlpPolicy" if masked else "MlpLstmPolicy"
-    model = getattr(sb3_contrib, name)(policy, env, n_steps=20, batch_size=20, seed=0, device="cpu")
+    policy, size = ("MlpPolicy", {}) if masked else ("MlpLstmPolicy", {"policy_kwargs": {"lstm_hidden_size": 8}})
+    how = {"n_steps": 20, "batch_size": 20, "n_epochs": 2, "seed": 0, "device": "cpu"}
+    model = getattr(sb3_contrib, name)(policy, env, **how, **size)
     seen = []
     model.learn(100, callback=lambda local, _: seen.extend(local["infos"]) or True)
     assert len(seen) == 100
