@@ -214,11 +214,28 @@ def test_any_order():
     parallel.reset(seed=1)
     (joint,) = drawn(parallel, 4, 1)
     assert back.step(joint)[1] == parallel.step(joint)[1]
-    for wrong in ("backwards", order[:3], (*order[:3], "conv_2"), 3, dict.fromkeys(order)):
+    for wrong in (
+        "backwards",
+        order[:3],
+        (*order[:3], "conv_2"),
+        3,
+        np.array(3),
+        [1, 2, 3, 4],
+        dict.fromkeys(order),
+    ):
         with pytest.raises(
             InputError, match="expected 'execution', 'reverse', or all agents, each once, of conv_0"
         ):
             dsfp_env.env(**TABLE, order=wrong)
+
+
+def test_a_choice_stays_when_its_array_is_used_again():
+    turns, action = dsfp_env.raw_env(**TABLE), np.zeros(1, np.float32)
+    turns.reset()
+    for ratio in (20, 40, 60, 80):
+        action[:] = ratio
+        turns.step(action)
+    assert [info["ratio"] for info in turns.infos.values()] == [20, 40, 60, 80]
 
 
 def test_one_agent_alone():

@@ -109,7 +109,7 @@ class Turns:
         agent = self.agent
         assert agent is not None
         ratio = self._env.ratios_of({agent: action})[agent]
-        self.chosen[agent] = int(np.asarray(action).item()) if self.levels else action
+        self.chosen[agent] = int(np.asarray(action).item()) if self.levels else np.array(action)  # a copy
         self._ratios.append(ratio)
         place = self._agents.index(agent)
         self._each[:, place] = 1, ratio / 100, 0
@@ -164,8 +164,11 @@ def order_of(agents: list[str], order: str | Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(order, str) and order in ORDERS:
         return tuple(agents if order == "execution" else reversed(agents))
-    listed = tuple(order) if isinstance(order, Iterable) and not isinstance(order, (str, Mapping)) else ()
-    if sorted(map(str, listed)) != sorted(agents):
+    try:
+        listed = () if isinstance(order, (str, Mapping)) else tuple(order)
+    except TypeError:  # also of an array without dimensions
+        listed = ()
+    if not all(isinstance(agent, str) for agent in listed) or sorted(listed) != sorted(agents):
         raise InputError(
             f"The order is {shortened(order)}: expected 'execution', 'reverse', or all agents, each once, of "
             f"{', '.join(agents)}."
