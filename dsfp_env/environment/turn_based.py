@@ -90,12 +90,8 @@ class TurnBasedEnv(AECEnv[str, np.ndarray, Any]):
         elif self._turns.is_last:
             told = self.parallel_env.step(self._turns.with_last(action))
             self._cumulative_rewards[agent] = 0.0
-            observations, rewards, terminations, truncations, infos = told
-            self.rewards, self.terminations, self.truncations = (
-                dict(rewards),
-                dict(terminations),
-                dict(truncations),
-            )
+            observations, *by_agent, infos = told
+            self.rewards, self.terminations, self.truncations = map(dict, by_agent)
             self._accumulate_rewards()
             self._begin(observations, infos)
         else:
