@@ -133,10 +133,11 @@ def rates_of(game: dict[str, Any], rounds: int) -> dict[str, float]:
     in_turn, at_once = dsfp_env.raw_env(**game), parallel_to_aec(dsfp_env.parallel_env(**game))
     gymnasium_env = LayerByLayerEnv(**game)
     levels = game["actions"] == "levels"
+    ratio, centred = (7 if levels else np.array([one], np.float32) for one in (70, 0.5))
     ways: dict[str, Callable[[], None]] = {
-        "`raw_env`": lambda: play(in_turn, 7 if levels else np.float32([70])),
-        "`parallel_to_aec`": lambda: play(at_once, 7 if levels else np.float32([70])),
-        "`LayerByLayerEnv`": lambda: play_gymnasium(gymnasium_env, 7 if levels else np.float32([0.5])),
+        "`raw_env`": lambda: play(in_turn, ratio),
+        "`parallel_to_aec`": lambda: play(at_once, ratio),
+        "`LayerByLayerEnv`": lambda: play_gymnasium(gymnasium_env, centred),
     }
     shortest = dict.fromkeys(ways, float("inf"))
     for number in range(rounds + 1):
