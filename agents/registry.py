@@ -322,8 +322,8 @@ def describe(text: str) -> str:
     options = options_of(made, names, entry.fitted)
     first = f"{name}: {first_sentence(made)}\nActions: {entry.actions}. "
     if entry.find_made is not None:
-        shared = "view=shared is one policy for all agents, view=joint one controller."
-        first += f"{shared} Defaults of the library; those of agents/libraries/sb3.py come before them. "
+        views = "Views: shared, one policy for all agents; joint, one controller; in_turn, one for a layer a step."
+        first += f"{views} Defaults of the library; those of agents/libraries/sb3.py come before them. "
     if not options:
         return f"{first}It has no options."
     return f"{first}Options, as in '{name}({options[0].name}=...)':\n\n{as_text(options)}"

@@ -1,8 +1,9 @@
 """Learn how many filters each convolution of a network can lose.
 
 Importing this package registers the environment with PettingZoo (``dsfp/layer_pruning-v0``, parallel and AEC)
-and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action); and either with vector rewards
-(``dsfp/multi_objective_layer_pruning-v0``, ``dsfp/MultiObjectiveLayerPruning-v0``).
+and with Gymnasium (``dsfp/LayerPruning-v0``, one controller with a joint action; ``dsfp/LayerByLayer-v0``, one
+that decides layer by layer); and with vector rewards (``dsfp/multi_objective_layer_pruning-v0``,
+``dsfp/MultiObjectiveLayerPruning-v0``).
 
 The public names are those of `dsfp_env.public_names`. They come with torch, which takes seconds to import, so they
 are fetched when the first of them is used.
@@ -34,6 +35,7 @@ gymnasium.register(
     "dsfp_env.wrappers.joint_action:JointActionEnv",
     vector_entry_point="dsfp_env.wrappers.vector:vector_env",
 )
+gymnasium.register("dsfp/LayerByLayer-v0", "dsfp_env.wrappers.layer_by_layer:LayerByLayerEnv")
 gymnasium.register(
     "dsfp/MultiObjectiveLayerPruning-v0",
     "dsfp_env.wrappers.multi_objective:VectorRewardJointActionEnv",

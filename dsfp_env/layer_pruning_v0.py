@@ -12,7 +12,6 @@ from typing import Any
 
 from gymnasium.spaces import Discrete
 from pettingzoo import AECEnv
-from pettingzoo.utils import parallel_to_aec
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, ClipOutOfBoundsWrapper, OrderEnforcingWrapper
 
 from dsfp_env.common.choices import names_checked
@@ -20,6 +19,7 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.environment.turn_based import TurnBasedEnv
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
@@ -147,20 +147,30 @@ def parallel_env(
     )
 
 
-def raw_env(*args: Any, **kwargs: Any) -> AECEnv:
-    """Make the environment turn by turn (AEC), with no wrapper: an action outside its space is refused."""
-    return parallel_to_aec(parallel_env(*args, **kwargs))
+def raw_env(*args: Any, order: str | Iterable[str] = "execution", **kwargs: Any) -> AECEnv:
+    """Make the environment turn by turn (AEC), with no wrapper: an action outside its space is refused.
+
+    Args:
+        *args: As for `parallel_env`.
+        order: In which agents choose: ``"execution"``, ``"reverse"``, or all agents, each once.
+        **kwargs: As for `parallel_env`.
+
+    Raises:
+        InputError: If an argument is unknown, or not what was expected.
+    """
+    return TurnBasedEnv(parallel_env(*args, **kwargs), order)
 
 
-def env(*args: Any, **kwargs: Any) -> AECEnv:
-    """Make the environment turn by turn (AEC), in PettingZoo's usual wrappers: ratios are clipped to [10, 90]."""
-    parallel = parallel_env(*args, **kwargs)
-    levels = isinstance(parallel.action_space(parallel.possible_agents[0]), Discrete)
-    check = AssertOutOfBoundsWrapper if levels else ClipOutOfBoundsWrapper
-    return OrderEnforcingWrapper(check(parallel_to_aec(parallel)))
+def env(*args: Any, order: str | Iterable[str] = "execution", **kwargs: Any) -> AECEnv:
+    """As `raw_env`, in PettingZoo's usual wrappers: ratios are clipped to [10, 90]."""
+    turns = raw_env(*args, order=order, **kwargs)
+    levels = isinstance(turns.action_space(turns.possible_agents[0]), Discrete)
+    return OrderEnforcingWrapper((AssertOutOfBoundsWrapper if levels else ClipOutOfBoundsWrapper)(turns))
 
 
-for _made in (raw_env, env):  # they take what parallel_env takes, and show it
-    _made.__signature__ = inspect.signature(parallel_env).replace(  # type: ignore[attr-defined]
-        return_annotation=AECEnv
+for _made in (raw_env, env):  # they take what parallel_env takes and the order, and show it
+    _taken = inspect.signature(parallel_env)
+    _made.__signature__ = _taken.replace(  # type: ignore[attr-defined]
+        parameters=[*_taken.parameters.values(), inspect.signature(_made).parameters["order"]],
+        return_annotation=AECEnv,
     )

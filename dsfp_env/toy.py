@@ -41,6 +41,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
     """
 
     metadata = {"name": "toy_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo reads it from the class
+    features = ("place", "ratio", "score", "time")
 
     def __init__(
         self,
@@ -123,6 +124,17 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         if self._budget_masks is None:
             return np.ones(len(self._choices[agent].levels), np.int8)
         return self._budget_masks.of(agent, chosen)
+
+    def ratios_of(self, actions: Mapping[str, Any]) -> dict[str, float]:
+        """As `LayerPruningEnv.ratios_of`."""
+        acting = {agent: choice for agent, choice in self._choices.items() if agent in actions}
+        return decode(actions, acting, self._actions)
+
+    def cost_range(self, ratios: Mapping[str, float]) -> tuple[float, float]:
+        """As `LayerPruningEnv.cost_range`."""
+        highest = {agent: choice.highest for agent, choice in self._choices.items()}
+        lowest = {agent: choice.lowest for agent, choice in self._choices.items()}
+        return _relative_macs({**highest, **ratios}), _relative_macs({**lowest, **ratios})
 
     def _observe(self) -> dict[str, np.ndarray]:
         shared = self._score, self._time / self._horizon

@@ -20,7 +20,9 @@ GAME = ("actions", "reward", "macs_budget", "horizon", "seed", "render_mode", "o
 def test_all_arguments_are_in_sight():
     for made in (dsfp_env.parallel_env, dsfp_env.env, dsfp_env.raw_env):
         parameters = inspect.signature(made).parameters
-        assert set(parameters) == {*MEASURING, *GAME, "params_budget", "latency_budget", "evaluator", "max_cycles"}
+        budgets = {"params_budget", "latency_budget"}
+        turns = set() if made is dsfp_env.parallel_env else {"order"}
+        assert set(parameters) == {*MEASURING, *GAME, *budgets, *turns, "evaluator", "max_cycles"}
         assert not [p for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     assert tuple(inspect.signature(LayerPruningEnv).parameters) == ("evaluator", *GAME)
     made = inspect.signature(dsfp_env.parallel_env).parameters
@@ -35,6 +37,7 @@ def test_all_arguments_are_in_sight():
         dsfp_env.parallel_env,
         dsfp_env.env,
         lambda **kwargs: gymnasium.make("dsfp/LayerPruning-v0", **kwargs),
+        lambda **kwargs: gymnasium.make("dsfp/LayerByLayer-v0", **kwargs),
         lambda **kwargs: gymnasium.make_vec("dsfp/LayerPruning-v0", **kwargs),
     ],
 )

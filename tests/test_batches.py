@@ -149,7 +149,12 @@ def test_a_batch_of_ucb1_tries_different_levels():
     assert bandit.counts.sum() == 0
 
 
-@pytest.mark.parametrize("name", ["ppo(n_steps=2)", "ppo(n_steps=2, view=joint)", "maskable_ppo(n_steps=2)"])
+IN_TURN = ("ppo(n_steps=4, view=in_turn)", "maskable_ppo(n_steps=4, view=in_turn)")
+
+
+@pytest.mark.parametrize(
+    "name", ["ppo(n_steps=2)", "ppo(n_steps=2, view=joint)", "maskable_ppo(n_steps=2)", *IN_TURN]
+)
 def test_stable_baselines3_through_copies(name, tiny, built):
     pytest.importorskip("sb3_contrib" if "maskable" in name else "stable_baselines3")
     entry = choose_agent(name)
@@ -160,7 +165,7 @@ def test_stable_baselines3_through_copies(name, tiny, built):
     assert len(seen) == 10
     assert len(built) <= 10  # nothing is measured that is not in the history
     assert team.model.num_timesteps > 0
-    assert team.model.n_envs == 4 * team._slots
+    assert team.model.n_envs == 4 * team._width
     if entry.actions == "levels":
         assert max(evaluation.infos["conv_0"]["relative_macs"] for evaluation in history) <= 0.5
     again, _ = played(name, env, 10, 4, workers=1)

@@ -1,6 +1,7 @@
 """The benchmarks run, on little work; nothing is asserted about times."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def test_growth(tmp_path, own_cache):
 )
 def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
+
+
+def test_turns(tmp_path):
+    asked = ["--at-once", "q_learning", "--seeds", "0-2", "--evaluations", "30", "--rounds", "1", "--out", "out"]
+    command = [sys.executable, str(BENCHMARKS / "turns.py"), "--workers", "1", *asked]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("### budget(macs_budget=0.1)")[1]
+    assert "| in turn, less at once | best, 30 | greedy | seeds |" in printed
+    assert re.search(r"\| sequential_q_learning, q_learning \| [+-]0.* \[.*\] \| 3 \|", printed)
+    assert re.search(r"\| `raw_env` \| [\d,]+ \| [\d,]+ \| [\d,]+ \|", printed)
 
 
 def test_batches(tmp_path):

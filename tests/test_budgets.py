@@ -132,6 +132,26 @@ def test_predicted_times_never_rise_with_a_ratio(tiny, timed):
     assert evaluator.evaluate({"conv_0": 50.0, "conv_1": 50.0}).latency == times[4, 4]
 
 
+def test_turns_within_a_time(tiny, timed):
+    turns = dsfp_env.raw_env(
+        task=tiny, actions="levels", latency_budget=0.6, latency=LatencyPredictor(networks=20), store=False
+    )
+    evaluator, costs = turns.parallel_env.evaluator, []
+    turns.reset(seed=0)
+    for _ in turns.order:
+        seen, _, _, _, info = turns.last()
+        costs.append(seen[-2:].tolist())  # at least, at most
+        turns.step(int(np.flatnonzero(info["action_mask"])[0]))
+    ratios = {agent: info["ratio"] for agent, info in turns.infos.items()}
+    assert turns.infos["conv_0"]["relative_latency"] <= 0.6
+    of_one = [
+        evaluator.predicted_latency({"conv_0": ratios["conv_0"], "conv_1": other}) / evaluator.original.latency
+        for other in (90.0, 10.0)
+    ]
+    assert costs[1] == pytest.approx(of_one)
+    assert costs[1][0] <= 0.6 < costs[1][1]
+
+
 def test_a_model_is_fitted_once_for_a_structure_and_a_deployment(tiny, timed):
     twin = make_tiny_task("of the same structure")
     with torch.no_grad():

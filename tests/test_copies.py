@@ -111,9 +111,12 @@ def test_turn_by_turn(tiny, make, copier):
 
 
 @pytest.mark.parametrize("copier", [COPIERS["deepcopy"], COPIERS["pickle"]], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("kind", ["joint", "vector", "slots", "table"])
+@pytest.mark.parametrize("kind", ["joint", "layer by layer", "vector", "slots", "table"])
 def test_other_clothes(tiny, kind, copier):
-    if kind == "joint":
+    if kind == "layer by layer":
+        env = gymnasium.make("dsfp/LayerByLayer-v0", task=tiny, horizon=3)
+        actions = np.float32([-0.5])
+    elif kind == "joint":
         env = gymnasium.make("dsfp/LayerPruning-v0", task=tiny, horizon=3)
         actions = np.float32([-0.5, 0.5])
     elif kind == "slots":

@@ -59,9 +59,10 @@ class TestOfficial:
 
     @EVERY_KIND
     def test_gymnasium_and_stable_baselines3(self, kwargs):
-        env = gymnasium.make("dsfp/LayerPruning-v0", task="digits", **kwargs)
-        gymnasium_check_env(env.unwrapped)
-        sb3_check_env(env.unwrapped)
+        for name in ("dsfp/LayerPruning-v0", "dsfp/LayerByLayer-v0"):
+            env = gymnasium.make(name, task="digits", **kwargs)
+            gymnasium_check_env(env.unwrapped)
+            sb3_check_env(env.unwrapped)
 
     def test_registries(self):
         parallel = pettingzoo.make("parallel", "dsfp/layer_pruning-v0", task="digits", horizon=2)

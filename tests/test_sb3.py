@@ -10,14 +10,14 @@ import agents
 import dsfp_env
 import train_agents
 from agents.libraries.recording import BudgetSpent, Ledger, Recorded
-from agents.libraries.sb3 import ALGORITHMS, StableBaselines3, from_sb3
+from agents.libraries.sb3 import ALGORITHMS, VIEWS, StableBaselines3, as_seen, from_sb3
 from agents.registry import choose_agent
 from dsfp_env import InputError
 from dsfp_env.toy import ToyEnv
-from dsfp_env.wrappers import JointActionEnv, ParallelVecEnv
 
 SHARED = [(name, "shared") for name in ALGORITHMS]
 JOINT = [(name, "joint") for name in ALGORITHMS if name != "dqn"]  # which knows Discrete only
+IN_TURN = [(name, "in_turn") for name in ("ppo", "sac", "dqn", "maskable_ppo")]
 
 
 def make_team(name, view, evaluations, seed=0, macs_budget=None, **hyperparameters):
@@ -31,7 +31,7 @@ def parameters(team):
     return torch.cat([tensor.flatten() for tensor in team.model.policy.state_dict().values()])
 
 
-@pytest.mark.parametrize(("name", "view"), SHARED + JOINT)
+@pytest.mark.parametrize(("name", "view"), SHARED + JOINT + IN_TURN)
 def test_every_algorithm_spends_its_budget_and_equal_seeds_agree(name, view):
     def learn(seed):
         env, team = make_team(name, view, 12, seed)
@@ -46,7 +46,16 @@ def test_every_algorithm_spends_its_budget_and_equal_seeds_agree(name, view):
     assert torch.equal(weights, same)
 
 
-@pytest.mark.parametrize(("name", "view"), [("ppo", "shared"), ("ppo", "joint"), ("maskable_ppo", "shared")])
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("ppo", "shared"),
+        ("ppo", "joint"),
+        ("ppo", "in_turn"),
+        ("maskable_ppo", "shared"),
+        ("maskable_ppo", "in_turn"),
+    ],
+)
 def test_it_learns_the_known_optimum(name, view):
     """The middle of the range, where a policy starts, is worth 0.865; the optimum 1."""
     env, team = make_team(name, view, 300)
@@ -59,36 +68,43 @@ def test_a_rollout_that_ends_with_the_budget_is_learned_from():
     env, team = make_team("ppo", "shared", 16, n_steps=8)
     agents.train(env, team, 16)
     assert team.model._n_updates == 2 * team.model.n_epochs
+    env, team = make_team("ppo", "in_turn", 16, n_steps=24)
+    agents.train(env, team, 16)
+    assert team.model._n_updates == 2 * team.model.n_epochs
     env, team = make_team("ppo", "shared", 15, n_steps=8)
     assert len(agents.train(env, team, 15)) == 15
     assert team.model._n_updates == team.model.n_epochs
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "needed"), [("ppo", {"n_steps": 32}, 32), ("sac", {"learning_starts": 60}, 21)]
+    ("name", "view", "options", "needed"),
+    [
+        ("ppo", "shared", {"n_steps": 32}, 32),
+        ("ppo", "in_turn", {"n_steps": 64}, 22),  # of three turns
+        ("sac", "shared", {"learning_starts": 60}, 21),
+        ("sac", "in_turn", {"learning_starts": 60}, 21),
+    ],
 )
-def test_a_budget_that_allows_no_update_is_warned_of(name, options, needed):
-    env, team = make_team(name, "shared", 20, **options)
+def test_a_budget_that_allows_no_update_is_warned_of(name, view, options, needed):
+    env, team = make_team(name, view, 20, **options)
     with pytest.warns(UserWarning, match=f"learns nothing in 20 .* first update comes after {needed}"):
         agents.train(env, team, 20)
 
 
 def test_masks_are_respected():
-    for view in ("shared", "joint"):
+    for view in VIEWS:
         env, team = make_team("maskable_ppo", view, 60, macs_budget=0.3)
         history = agents.train(env, team, 60, seed=0)
         history.append(agents.play(env, team))
         assert max(e.infos["conv_0"]["relative_macs"] for e in history) <= 0.3
 
 
-@pytest.mark.parametrize("view", ["shared", "joint"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_trained_model_plays(tmp_path, view):
     from stable_baselines3 import PPO
 
     env = ToyEnv("box", horizon=2)
-    model = PPO(
-        "MlpPolicy", ParallelVecEnv(env) if view == "shared" else JointActionEnv(env), n_steps=8, batch_size=8
-    )
+    model = PPO("MlpPolicy", as_seen(env, view), n_steps=8, batch_size=8)
     model.save(tmp_path / "model.zip")
     team = from_sb3(PPO.load(tmp_path / "model.zip"), env)
     played = agents.play(env, team)
@@ -97,7 +113,7 @@ def test_a_trained_model_plays(tmp_path, view):
     assert set(joint) == set(env.agents)
     assert env.action_space("conv_0").contains(joint["conv_0"])
     assert played.score > 0.8
-    with pytest.raises(InputError, match=r"expected the spaces of ParallelVecEnv.env. or of JointActionEnv"):
+    with pytest.raises(InputError, match=r"expected the spaces of ParallelVecEnv.env., of JointActionEnv"):
         from_sb3(model, ToyEnv("levels"))
 
 

@@ -1,7 +1,9 @@
 """Stable-Baselines3's algorithms as teams, and its trained models as players.
 
-Two views of the environment: ``"shared"``, one policy for all agents, each of which is a slot of a
-`dsfp_env.wrappers.ParallelVecEnv`; and ``"joint"``, one controller of the joint action (`JointActionEnv`).
+Three views of the environment: ``"shared"``, one policy for all agents, each of which is a slot of a
+`dsfp_env.wrappers.ParallelVecEnv`; ``"joint"``, one controller of the joint action (`JointActionEnv`); and
+``"in_turn"``, one controller that decides layer by layer (`LayerByLayerEnv`). What the library calls a step, as in
+``n_steps``, is an evaluation in the first two, and a turn in the third.
 
 Their own defaults are made for millions of steps: PPO would spend 2048 evaluations before its first update. The
 defaults here are fit for budgets of tens to hundreds; every hyperparameter of the library can be given instead.
@@ -24,9 +26,9 @@ from agents.loop import Evaluation, check_budget, evaluations_per_step
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.optional import import_for
-from dsfp_env.wrappers import JointActionEnv
+from dsfp_env.wrappers import JointActionEnv, LayerByLayerEnv
 
-VIEWS = ("shared", "joint")
+VIEWS = ("shared", "joint", "in_turn")
 
 
 class Budget(NamedTuple):
@@ -36,6 +38,7 @@ class Budget(NamedTuple):
     slots: int  # transitions that each evaluation gives
     batch: int  # evaluations at once
     actions: int  # numbers in one action
+    turns: int  # steps of the library's in each evaluation
 
 
 class Algorithm(NamedTuple):
@@ -53,7 +56,7 @@ def _ppo(budget: Budget) -> dict[str, Any]:
     n_steps = -(-n_steps // budget.batch)  # of each of the episodes that go on at once
     transitions = n_steps * budget.batch * budget.slots
     return {
-        "n_steps": n_steps,
+        "n_steps": n_steps * budget.turns,
         "batch_size": transitions,
         "learning_rate": 1e-2,
         "gamma": 1.0,
@@ -67,7 +70,8 @@ def _maskable_ppo(budget: Budget) -> dict[str, Any]:
 
 def _a2c(budget: Budget) -> dict[str, Any]:
     policy = {"net_arch": [32], "log_std_init": -0.7}
-    return {"n_steps": -(-4 // budget.batch), "learning_rate": 3e-3, "gamma": 1.0, "policy_kwargs": policy}
+    n_steps = -(-4 // budget.batch) * budget.turns
+    return {"n_steps": n_steps, "learning_rate": 3e-3, "gamma": 1.0, "policy_kwargs": policy}
 
 
 def _off_policy(budget: Budget) -> dict[str, Any]:
@@ -129,19 +133,22 @@ def from_sb3(model: Any, env: ParallelEnv[str, Any, Any]) -> Player:
     """A trained model as a team that plays, for `agents.play` and `agents.train`.
 
     Args:
-        model: Anything with ``predict`` and an observation space, trained on `ParallelVecEnv` or `JointActionEnv`.
+        model: Anything with ``predict`` and an observation space, trained on `ParallelVecEnv`, `JointActionEnv` or
+            `LayerByLayerEnv`.
         env: The environment to play in.
 
     Raises:
-        InputError: If the model sees neither what an agent of the environment sees, nor its state.
+        InputError: If its spaces are those of none of them.
     """
-    for view in VIEWS:
+    views = VIEWS if hasattr(env, "cost_range") else VIEWS[:2]  # without it there are no turns
+    for view in views:
         seen = as_seen(env, view)
         if model.observation_space == seen.observation_space and model.action_space == seen.action_space:
             return Player(model, env, view)
     raise InputError(
         f"The model sees {model.observation_space} and does {model.action_space}: expected the spaces of "
-        "ParallelVecEnv(env) or of JointActionEnv(env). Make the environment as it was for training."
+        "ParallelVecEnv(env), of JointActionEnv(env) or of LayerByLayerEnv(env). Make the environment as it was "
+        "for training."
     )
 
 
@@ -149,6 +156,8 @@ def as_seen(env: ParallelEnv[str, Any, Any], view: str) -> Any:
     """The environment as a model sees it."""
     if view == "joint":
         return JointActionEnv(env)
+    if view == "in_turn":
+        return LayerByLayerEnv(env)
     from dsfp_env.wrappers import ParallelVecEnv
 
     return ParallelVecEnv(env)
@@ -160,7 +169,7 @@ class Player:
     Args:
         model: See `from_sb3`.
         env: The environment to play in.
-        view: ``"shared"`` or ``"joint"``.
+        view: One of `VIEWS`.
     """
 
     def __init__(self, model: Any, env: ParallelEnv[str, Any, Any], view: str) -> None:
@@ -173,6 +182,8 @@ class Player:
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
         """What the model says."""
+        if self._view == "in_turn":
+            return self._in_turn(observations, infos, deterministic)
         joint = self._view == "joint"
         seen = self._env.state() if joint else self._seen.seen(observations)
         actions, _ = self._model.predict(seen, deterministic=deterministic, **self._masks(infos))
@@ -181,6 +192,22 @@ class Player:
 
     def update(self, transition: JointTransition) -> None:
         """Nothing is learned."""
+
+    def _in_turn(
+        self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], deterministic: bool
+    ) -> dict[str, Any]:
+        """A round of turns."""
+        turns = self._seen.turns
+
+        def action() -> Any:
+            masks = {"action_masks": self._seen.action_masks()} if self._masked and turns.levels else {}
+            return self._model.predict(turns.seen(turns.agent), deterministic=deterministic, **masks)[0]
+
+        turns.begin(observations, infos)
+        while not turns.is_last:
+            self._seen.choose(action())
+        joint: dict[str, Any] = self._seen.with_last(action())
+        return joint
 
     def _masks(self, infos: Mapping[str, dict[str, Any]]) -> dict[str, np.ndarray]:
         """What a model that respects masks is told."""
@@ -201,7 +228,7 @@ class StableBaselines3:
         seed: Of the model; the environment gets the seed of `learn`.
         evaluations: The budget that the defaults are fit for.
         algorithm: A name in `ALGORITHMS`.
-        view: ``"shared"`` or ``"joint"``.
+        view: ``"shared"``, ``"joint"`` or ``"in_turn"``.
         **hyperparameters: Of the algorithm, in place of the defaults.
 
     Raises:
@@ -224,8 +251,10 @@ class StableBaselines3:
         for name in hyperparameters:
             choose(f"hyperparameter of {algorithm}:", name, inspect.signature(self._make).parameters)
         num_agents = len(env.possible_agents)
-        self._slots = num_agents if view == "shared" else 1
-        self._budget = Budget(evaluations, self._slots, 1, num_agents // self._slots)
+        self._slots = 1 if view == "joint" else num_agents
+        self._width = num_agents if view == "shared" else 1  # environments that an episode is to the library
+        actions = num_agents if view == "joint" else 1
+        self._budget = Budget(evaluations, self._slots, 1, actions, self._slots // self._width)
         self._given = {"seed": seed, "device": "cpu", **hyperparameters}
         try:
             self.model = self._model(as_seen(env, view), batch=1)
@@ -277,11 +306,11 @@ class StableBaselines3:
 
     def _suit(self, env: ParallelEnv[str, Any, Any], batch: int) -> None:
         """See that the model is one for so many environments; it is made anew if it has learned nothing yet."""
-        if self.model.n_envs == batch * self._slots:
+        if self.model.n_envs == batch * self._width:
             return
         if self.model.num_timesteps:
             raise InputError(
-                f"The batch is {batch}, and the model has learned with {self.model.n_envs // self._slots}: "
+                f"The batch is {batch}, and the model has learned with {self.model.n_envs // self._width}: "
                 "expected the same."
             )
         self.model = self._model(self._seen_together(env, batch, Ledger(0), None), batch)
@@ -290,7 +319,7 @@ class StableBaselines3:
     def _model(self, seen: Any, batch: int) -> Any:
         given = self._algorithm.defaults(self._budget._replace(batch=batch))
         if "n_steps" in self._given and "batch_size" in given:
-            given["batch_size"] = self._given["n_steps"] * batch * self._slots
+            given["batch_size"] = self._given["n_steps"] * batch * self._width
         return self._make("MlpPolicy", seen, **{**given, **self._given})
 
     def _seen_together(
@@ -305,7 +334,7 @@ class StableBaselines3:
         if hasattr(self.model, "learning_starts"):
             needed = self.model.learning_starts // self._slots + 1
         else:
-            needed = self.model.n_steps * batch
+            needed = -(-self.model.n_steps * batch // self._budget.turns)
         if steps < needed:
             warnings.warn(
                 f"{type(self.model).__name__} learns nothing in {steps} step(s) of the environment: its first "

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.libraries.recording import Ledger, Recorded
 from dsfp_env.environment.lanes import Lane, start_lanes
-from dsfp_env.wrappers import JointActionEnv, ParallelVecEnv
+from dsfp_env.wrappers import JointActionEnv, LayerByLayerEnv, ParallelVecEnv
 
 
 def seen_together(
@@ -23,11 +23,13 @@ def seen_together(
     Args:
         env: The environment.
         batch: How many.
-        view: ``"shared"`` or ``"joint"``, as in `agents.libraries.sb3`.
+        view: As in `agents.libraries.sb3`.
         ledger: Where steps are written.
         workers: As in `Evaluator.evaluate_many`.
     """
-    return (SharedLanes if view == "shared" else JointLanes)(Together(env, batch, ledger, workers))
+    lanes: dict[str, Any] = {"shared": SharedLanes, "joint": JointLanes, "in_turn": LayerByLayerLanes}
+    seen: VecEnv = lanes[view](Together(env, batch, ledger, workers))
+    return seen
 
 
 class Together:
@@ -82,5 +84,22 @@ class JointLanes(DummyVecEnv):
         return super().step_wait()
 
 
-def _the_same(env: JointActionEnv) -> JointActionEnv:
+class LayerByLayerLanes(DummyVecEnv):
+    """One controller that decides layer by layer in every lane; all come to their last layers at once."""
+
+    def __init__(self, together: Together) -> None:
+        self._together = together
+        self._controlled = [LayerByLayerEnv(lane) for lane in together.recorded]
+        super().__init__([partial(_the_same, env) for env in self._controlled])
+
+    def step_wait(self) -> Any:
+        """As `DummyVecEnv` does."""
+        if self._controlled[0].turns.is_last:
+            self._together.start(
+                [env.with_last(action) for env, action in zip(self._controlled, self.actions, strict=True)]
+            )
+        return super().step_wait()
+
+
+def _the_same(env: Any) -> Any:
     return env

@@ -61,7 +61,7 @@ from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos, infos_of
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
-from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, cost_of, whole_cost
+from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, relative_cost_of
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction
@@ -168,6 +168,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             agent: action_kinds.action_space(actions, choice) for agent, choice in self._choices.items()
         }
         self._observation_spaces = {agent: SEEN[observation]() for agent in self.layer_names}
+        self.features = observations.FEATURES if observation == "layers" else ("context",)  # of what they see
         self.state_space = observations.state_space(len(self.possible_agents))
         self._fixed_features = np.stack(list(self.evaluator.layer_features.values()))  # [agents, features]
         self.allowed = None if budget is None else budget.allowed(self.evaluator.original)  # share of the cost
@@ -283,6 +284,34 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             return np.ones(len(self._choices[agent].levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 
+    def ratios_of(self, actions: Mapping[str, Any]) -> dict[str, float]:
+        """The ratios in percent that actions of some agents mean, by agent.
+
+        Raises:
+            InputError: If there is no such agent, or an action is not in its space.
+        """
+        named = actions if isinstance(actions, Mapping) else self._choices
+        acting = {agent: choice for agent, choice in self._choices.items() if agent in named}
+        return action_kinds.decode(actions, acting, self._rules.actions)
+
+    def cost_range(self, ratios: Mapping[str, float]) -> tuple[float, float]:
+        """The least and the most that the network can cost, if some agents have chosen and all others have not.
+
+        Args:
+            ratios: Agent -> ratio in percent, of those who have chosen.
+
+        Returns:
+            Relative to the original network, in (0, 1], with all others pruned by their highest ratio, and by
+            their lowest; of the kind of cost that the budget is of, of MACs if there is none.
+        """
+        relative_cost = relative_cost_of(self.evaluator, MACS if self.budget is None else self.budget.of)
+        ends = {agent: self._levels_of(choice) for agent, choice in self._choices.items()}
+        least, most = (
+            relative_cost({agent: ratios.get(agent, float(choices[end])) for agent, choices in ends.items()})
+            for end in (-1, 0)
+        )
+        return least, most
+
     def score(self, outcome: Outcome) -> float:
         """What an outcome is worth by the reward function.
 
@@ -341,10 +370,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def _make_budget_masks(self) -> BudgetMasks | None:
         if self.budget is None or self.allowed is None:
             return None
-        cost, whole = cost_of(self.evaluator, self.budget.of), whole_cost(self.evaluator.original, self.budget.of)
         return BudgetMasks(
             {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
-            lambda plan: cost(plan) / whole,
+            relative_cost_of(self.evaluator, self.budget.of),
             self.allowed,
             WORDS[self.budget.of],
         )

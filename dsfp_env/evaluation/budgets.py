@@ -121,6 +121,12 @@ def whole_cost(original: Outcome, kind: str) -> float:
     return _seconds_of(original) if kind == LATENCY else float(getattr(original, kind))
 
 
+def relative_cost_of(evaluator: AnyEvaluator, kind: str) -> Callable[[Mapping[str, float]], float]:
+    """As `cost_of`, as a fraction of what the original network costs."""
+    cost, whole = cost_of(evaluator, kind), whole_cost(evaluator.original, kind)
+    return lambda plan: cost(plan) / whole
+
+
 def _parse_latency(text: str) -> Budget:
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(us|ms|s)?\s*", text, re.IGNORECASE)
     try:

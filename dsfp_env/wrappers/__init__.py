@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dsfp_env.wrappers.joint_action import JointActionEnv as JointActionEnv
+from dsfp_env.wrappers.layer_by_layer import LayerByLayerEnv as LayerByLayerEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardEnv as VectorRewardEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardJointActionEnv as VectorRewardJointActionEnv
 from dsfp_env.wrappers.table_vector import TableVectorEnv as TableVectorEnv

@@ -26,6 +26,19 @@ def given_or_made(env: Any, kwargs: Mapping[str, Any]) -> Any:
     return parallel_env(**kwargs) if env is None else env
 
 
+def check_shared(env: Any) -> None:
+    """Refuse an environment whose agents have rewards of their own.
+
+    Raises:
+        InputError: If so.
+    """
+    if getattr(env, "credit", "shared") != "shared":
+        raise InputError(
+            f"The credit is {env.credit!r}, but one controller takes all actions and has one reward: expected "
+            "credit='shared'."
+        )
+
+
 def bounds_of(spaces: Iterable[Box]) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and the highest ratios of agents, ``[agents]`` each, in percent."""
     lowest, highest = zip(*((space.low.item(), space.high.item()) for space in spaces), strict=True)
@@ -54,11 +67,7 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, env: Any = None, **kwargs: Any) -> None:
         self.parallel_env = given_or_made(env, kwargs)
-        if getattr(self.parallel_env, "credit", "shared") != "shared":
-            raise InputError(
-                f"The credit is {self.parallel_env.credit!r}, but one controller takes all actions and has one "
-                "reward: expected credit='shared'."
-            )
+        check_shared(self.parallel_env)
         self.render_mode = self.parallel_env.render_mode
         self.observation_space: Space[np.ndarray] = self.parallel_env.state_space
         agents = self.parallel_env.possible_agents
