@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dsfp_env.common import command_line
-from dsfp_env.surveys.settings import SurveySettings
+from dsfp_env.surveys.settings import SurveyedOptions, SurveySettings
 
 if __name__ == "__main__":  # help, and an option that is wrong, before torch is imported, which takes seconds
     command_line.answer_early(SurveySettings, __doc__)
@@ -69,7 +69,6 @@ def survey(settings: SurveySettings) -> None:
         merge([named(part, "--merge") for part in settings.merge], folder)
         return
     part, parts = check(settings, folder)
-    torch.set_num_threads(1)
     task = surveyed_task(settings)
     surveyor = surveyor_of(settings, task)
     with opened(folder, settings, surveyor) as costs:
@@ -157,7 +156,7 @@ def check(settings: SurveySettings, folder: Path) -> tuple[int, int]:
     return part_of(settings.part)
 
 
-def check_surveyed(settings: SurveySettings) -> None:
+def check_surveyed(settings: SurveyedOptions) -> None:
     """Refuse what cannot be surveyed, as far as that can be told before it is loaded.
 
     Raises:
@@ -191,12 +190,13 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"The folder {folder} holds something else: choose another with --out.")
 
 
-def surveyed_task(settings: SurveySettings) -> Task:
+def surveyed_task(settings: SurveyedOptions) -> Task:
     """The task of a survey.
 
     Raises:
         InputError: If it cannot be loaded, or its metric is not accuracy.
     """
+    torch.set_num_threads(1)  # as workers do
     task = settings.load("cpu")
     if not task.metric.is_accuracy:
         raise InputError(
@@ -206,14 +206,14 @@ def surveyed_task(settings: SurveySettings) -> Task:
     return settings.fewer(task)
 
 
-def surveyor_of(settings: SurveySettings, task: Task) -> Surveyor:
+def surveyor_of(settings: SurveyedOptions, task: Task) -> Surveyor:
     """Who measures, on one thread unless the task says otherwise."""
     usual = settings.fidelity(task.fidelity)
     return Surveyor(task, settings.criterion, replace(usual, threads=usual.threads or 1))
 
 
 @contextmanager
-def opened(folder: Path, settings: SurveySettings, surveyor: Surveyor) -> Iterator[CostTables]:
+def opened(folder: Path, settings: SurveyedOptions, surveyor: Surveyor) -> Iterator[CostTables]:
     """The folder of a survey, begun if need be, which nobody else writes meanwhile; gives what plans cost.
 
     Raises:

@@ -10,11 +10,17 @@ from dsfp_env.tasks.options import SplitOptions, TaskOptions
 
 
 @dataclass(frozen=True)
-class SurveySettings(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOptions):
-    """What is measured, and where it is kept."""
+class SurveyedOptions(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOptions):
+    """What a command says of a survey that it adds to; the settings of a command inherit it."""
 
     out: str
     """The folder of the survey; one that was begun with the same settings goes on."""
+
+
+@dataclass(frozen=True)
+class SurveySettings(SurveyedOptions):
+    """What is measured, and where it is kept."""
+
     plans: int = 6000
     """Joint actions that are drawn: uniform ones, sweeps of one layer, random ones, and ones stratified over the
     multiply-adds. With a larger number later, those that were measured stay."""

@@ -60,6 +60,11 @@ class Surveyor(Evaluator):
             "source": source,
         }
 
+    def forget(self) -> None:
+        """Begin anew: nothing is known, nothing noted."""
+        self._memo.known.clear()
+        self.rows.clear()
+
     def start_many(
         self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int] = 0, workers: int | None = None
     ) -> Iterator[Outcome]:
