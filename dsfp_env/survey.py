@@ -74,7 +74,8 @@ def survey(settings: SurveySettings) -> None:
     with opened(folder, settings, surveyor) as costs:
         asked = _asked(settings, task, costs)
         known = {files.key_of(row) for row in files.read_rows(folder, len(task.agents))}
-        left = [one for one in islice(asked, part - 1, None, parts) if (*one.ratios, one.seed) not in known]
+        mine = {(*one.ratios, one.seed): one for one in islice(asked, part - 1, None, parts)}
+        left = [one for key, one in mine.items() if key not in known]
         _measure(folder, settings, surveyor, left)
 
 

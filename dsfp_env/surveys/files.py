@@ -32,6 +32,7 @@ from dsfp_env.tables.meta import SPLITS, AboutAgent, AboutOriginal, AboutSplits
 
 SCHEMA = 1
 META, ROWS, COSTS, NETWORK = "meta.json", "rows.jsonl", "costs.npz", "network.safetensors"
+_FOLLOWING = ("agents", "original")  # of what is told of a task: differ where something else does
 _OTHERWISE = "remove it, or choose another folder with --out"
 
 
@@ -167,7 +168,7 @@ def check_same(one: Path, meta: Mapping[str, Any], other: Path | str, other_meta
     """
     mine, theirs = described(meta), described(other_meta)
     if different := [name for name in mine if mine[name] != theirs.get(name)]:
-        name = different[0]
+        name = min(different, key=_FOLLOWING.__contains__)
         raise InputError(
             f"{one} and {other} are not of one survey: {name} is {_short(mine[name])} and "
             f"{_short(theirs.get(name))}, expected the same."
