@@ -21,7 +21,9 @@ if __name__ == "__main__":  # help, and an option that is wrong, before torch is
     command_line.answer_early(FitSettings, __doc__)
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, contents, named
 from dsfp_env.common.saying import say
@@ -59,7 +61,9 @@ def fit_surrogate(settings: FitSettings) -> None:
     how = Networks(settings.members, settings.width, steps=settings.steps)
     lost = survey.classes_lost
     kept = 1 - lost / survey.costs.sizes
-    found = _trust(survey, kept, lost, how, settings.quick)
+    with threadpool_limits(1), threads_set(1):  # of small networks, threads would wait for each other
+        found = _trust(survey, kept, lost, how, settings.quick)
+        ensemble = fit_ensemble(kept, survey.accuracy, how, _SEED)
     say(as_text(found))
     meta = {
         "schema": files.SCHEMA,
@@ -73,7 +77,7 @@ def fit_surrogate(settings: FitSettings) -> None:
         "accuracy": survey.accuracy.astype(np.float32),
         "seeds": survey.seeds.astype(np.int16),
     }
-    files.write(folder, meta, survey.costs, fit_ensemble(kept, survey.accuracy, how, _SEED), data)
+    files.write(folder, meta, survey.costs, ensemble, data)
     say(f"written to {folder}")
 
 

@@ -173,5 +173,9 @@ def test_cost_tables_are_exact(name):
     for row, one in enumerate(ratios.tolist()):
         keep = graph.keep(dict(zip(graph.layers, one, strict=True)), scores)
         costs = graph.costs(keep)
-        assert (found.macs[row], found.params[row], found.filters[row]) == (costs.macs, costs.params, costs.filters)
+        assert (found.macs[row], found.params[row], found.filters[row]) == (
+            costs.macs,
+            costs.params,
+            costs.filters,
+        )
         assert found.kept[row].tolist() == [len(keep[path]) for path in graph.layers]
