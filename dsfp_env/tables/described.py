@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-import dsfp_env
 from dsfp_env.common.devices import device_name
 from dsfp_env.common.hashing import hash_of
+from dsfp_env.common.release import VERSION
 from dsfp_env.common.versions import versions_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.tables.files import COSTS, SPLITS
@@ -70,4 +70,4 @@ def machine(task: Task, processor: str | None = None) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What the numbers may depend on."""
     others = versions_of("torch", "numpy")
-    return {"python": others["python"], "dsfp_env": dsfp_env.__version__, **others}
+    return {"python": others["python"], "dsfp_env": VERSION, **others}
