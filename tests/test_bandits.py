@@ -63,6 +63,42 @@ def test_levels_are_needed(name):
         choose_agent(name).make(ToyEnv("box"), 0, 10)
 
 
+def test_two_agents_change_together_at_the_edge_of_a_budget():
+    """Worth w . levels within a mean of 50 % pruned: the cheapest corner to leave is the one worth least.
+
+    From any joint action at the edge no level can come down alone. With worths -5, -3, -1 of a level and 12 of them
+    to be given away, the third agent takes 8, the second 4 and the first none.
+    """
+    env = ToyEnv(macs_budget=0.5)
+    _, infos = env.reset(seed=0)
+    turns, prices = InTurn(env, "A test"), np.array([-5.0, -3, -1])
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        start = rng.integers(9, size=3)
+        assert turns.climb(infos, start, lambda joints: joints @ prices, rng).tolist() == [0, 4, 8]
+
+
+def test_levels_are_raised_together_to_meet_a_budget():
+    """12 levels are needed and 3 wished: 3 more for all, and the first to give back what is not needed gets none."""
+    env = ToyEnv(macs_budget=0.5)
+    _, infos = env.reset(seed=0)
+    raised = InTurn(env, "A test").raised(infos, np.array([0, 1, 2]), np.random.default_rng(0))
+    assert raised.tolist() == [3, 4, 5]
+    _, free = ToyEnv().reset()
+    assert InTurn(ToyEnv(), "A test").raised(free, np.array([0, 1, 2]), np.random.default_rng(0)).tolist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("name", ["joint_thompson", "linucb"])
+def test_what_is_played_under_masks_is_as_good_as_the_best_seen(name):
+    """The toy's best with 60 % of the MACs taken: no level can be chosen alone."""
+    history, greedy = learn(name, 0, 120, macs_budget=0.4)
+    assert greedy.score >= agents.best(history).score - 0.02
+
+
 def bandit(kind, levels=3, **options):
     return kind("conv_0", Box(0, 1, (1,)), Discrete(levels), np.random.default_rng(0), **options)
 
