@@ -11,6 +11,7 @@ from agents.learners.bandits import UCB1 as UCB1
 from agents.learners.bandits import EpsilonGreedy as EpsilonGreedy
 from agents.learners.bandits import GaussianThompson as GaussianThompson
 from agents.learners.coordinate_search import CoordinateSearch as CoordinateSearch
+from agents.learners.few_explorers import FewExplorers as FewExplorers
 from agents.learners.independent import Independent as Independent
 from agents.learners.joint_thompson import JointThompson as JointThompson
 from agents.learners.linucb import LinUCB as LinUCB

@@ -87,6 +87,10 @@ class InTurn:
         ends = [self._in_pairs(infos, self.raised(infos, start, rng), worth, rng) for _ in range(tries)]
         return ends[int(np.argmax(worth(np.stack(ends))))]
 
+    def allows(self, infos: Infos, joint: np.ndarray) -> bool:
+        """Whether a joint action has levels that there are, which masks leave together."""
+        return all(level in self._left(infos, joint, number) for number, level in enumerate(joint))
+
     def raised(self, infos: Infos, wished: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The wished joint action under the masks: all levels are raised together until it is allowed.
 
@@ -94,7 +98,7 @@ class InTurn:
         """
         highest = np.array([self._sizes[agent] - 1 for agent in self.agents])
         joint = wished
-        while not all(level in self._left(infos, joint, number) for number, level in enumerate(joint)):
+        while not self.allows(infos, joint):
             joint = np.minimum(joint + 1, highest)
         joint = joint.copy()
         for number in rng.permutation(len(joint)):

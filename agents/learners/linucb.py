@@ -23,6 +23,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
 from agents.learners.in_turn import TRIES, InTurn
+from agents.learners.layer_inputs import standardised
 from agents.learners.linear_model import LinearModel, alike_levels
 from dsfp_env.common.ranges import Finite, NotNegative, Positive, Share, ranges_checked
 
@@ -143,11 +144,7 @@ class LinUCB:
 
     def _shared_inputs(self, seen: np.ndarray) -> np.ndarray:
         """Of observations ``[agents, features]``, standardised: ``[agents, levels, inputs]``."""
-        centred = seen - seen.mean(0)
-        deviations = centred.std(0)
-        differing = deviations > 1e-6
-        layers = centred[:, differing] / deviations[differing] / np.sqrt(max(1, differing.sum()))
-        layers = np.concatenate([np.ones((len(seen), 1)), layers], 1)
+        layers = standardised(seen)
         ratios = np.linspace(-1, 1, self._turns.num_levels)
         powers = np.stack([ratios**power for power in range(1, DEGREE + 1)], 1)
         return np.einsum("av,lp->alvp", layers, powers).reshape(len(seen), len(ratios), -1)
