@@ -15,11 +15,15 @@ from agents.learners.few_explorers import FewExplorers as FewExplorers
 from agents.learners.independent import Independent as Independent
 from agents.learners.joint_thompson import JointThompson as JointThompson
 from agents.learners.linucb import LinUCB as LinUCB
+from agents.learners.local_search import LocalSearch as LocalSearch
+from agents.learners.policy_gradient import PolicyGradient as PolicyGradient
 from agents.learners.q_learning import QLearning as QLearning
 from agents.learners.random_search import RandomSearch as RandomSearch
 from agents.learners.regression_bandit import RegressionBandit as RegressionBandit
 from agents.learners.sequential_q_learning import SequentialQLearning as SequentialQLearning
 from agents.learners.uniform import Uniform as Uniform
+from agents.learners.value_decomposition import QMIX as QMIX
+from agents.learners.value_decomposition import VDN as VDN
 from agents.libraries.ask_tell import from_ask_tell as from_ask_tell
 from agents.libraries.functions import from_function as from_function
 from agents.libraries.sb3 import from_sb3 as from_sb3

@@ -25,11 +25,14 @@ from agents.learners.few_explorers import FewExplorers
 from agents.learners.independent import Independent
 from agents.learners.joint_thompson import JointThompson
 from agents.learners.linucb import LinUCB
+from agents.learners.local_search import LocalSearch
+from agents.learners.policy_gradient import PolicyGradient
 from agents.learners.q_learning import QLearning
 from agents.learners.random_search import RandomSearch
 from agents.learners.regression_bandit import RegressionBandit
 from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
+from agents.learners.value_decomposition import QMIX, VDN
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from agents.option_help import as_text, first_sentence, options_of
@@ -152,6 +155,10 @@ AGENTS: dict[str, Entry] = {
     "sequential_q_learning": one_team(
         SequentialQLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)
     ),
+    "vdn": replace(one_team(VDN, exploration_steps=lambda budget: max(1, budget // 2)), slow=True),
+    "qmix": replace(one_team(QMIX, exploration_steps=lambda budget: max(1, budget // 2)), slow=True),
+    "policy_gradient": one_team(PolicyGradient),
+    "local_search": one_team(LocalSearch),
     "tpe": replace(one_team(TPE), slow=True),
     "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
     "cma_es": one_team(CMAES, "box"),

@@ -23,6 +23,10 @@ LEARNERS = {  # regret of the best and of the greedy joint action on the toy aft
     "joint_thompson": (0.005, 0.005),
     "coordinate_search": (1e-9, 1e-9),
     "sequential_q_learning": (0.02, 0.02),
+    "local_search": (1e-9, 1e-9),
+    "policy_gradient": (0.02, 0.04),
+    "vdn": (0.02, 0.05),
+    "qmix": (0.02, 0.05),
 }
 
 
