@@ -140,6 +140,11 @@ def test_the_best_so_far_never_rises_and_all_files_are_there(finished, folder):
     assert matplotlib.image.imread(finished / "leaderboard.png").std() > 0.01
 
 
+def test_the_tables_judge_after_as_many_evaluations_as_asked(folder, tmp_path):
+    leaderboard.leaderboard(settings(folder, tmp_path / "out", at=(4, 2, 99)))
+    assert "| best, 2 | best, 4 | best, 6 | optimum found |" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
 def test_what_a_run_leaves(finished, folder):
     table = dsfp_env.load_table(folder)
     lines = piece(finished, SAVING, "uniform").read_text().splitlines()
@@ -270,6 +275,7 @@ def test_an_optimum_beyond_the_budget_is_named(folder, tmp_path):
         ({"rewards": ("accuracy_x_speed",)}, "needs measured times, and a table has none"),
         ({"seeds": "3-1"}, "expected for example 0-4"),
         ({"evaluations": 0}, "--evaluations is 0: expected 1 or more"),
+        ({"at": (0, 50)}, r"--at is \(0, 50\): expected numbers of evaluations, 1 or more"),
         ({"slow_seeds": -1}, "--slow-seeds is -1: expected 0 or more"),
         ({"table": "nowhere"}, "There is no table 'nowhere'"),
     ],

@@ -11,7 +11,6 @@ import numpy as np
 from agents.reporting.baselines import YARDSTICKS
 from agents.reporting.statistics import warning_of_few
 
-COLUMNS = (10, 30, 100, 300)  # evaluations after which the tables look
 COLOURED = 8  # learners with a colour in each panel
 FLOOR = 1e-4  # lower regrets are drawn there
 CAPTION = """\
@@ -34,7 +33,7 @@ def tables(results: Mapping[str, Any]) -> str:
     parts = [
         f"Leaderboard on the table {what['task']} ({what['checksum'][:12]}).",
         CAPTION.rstrip(),
-        *(_table(form) for form in results["forms"]),
+        *(_table(form, results["settings"]["at"]) for form in results["forms"]),
         *_warnings(results["forms"]),
         f"Live, the {results['runs']} runs would have taken {live} on one core. This call took "
         f"{this['seconds']:.0f} seconds, in which it made {this['runs']} of them.",
@@ -42,12 +41,12 @@ def tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(form: Mapping[str, Any]) -> str:
-    """One reward: its optima, and a row for every learner."""
+def _table(form: Mapping[str, Any], at: Iterable[int]) -> str:
+    """One reward: its optima, and a row for every learner, judged after so many evaluations."""
     heading = [f"## {form['reward']}", "", *_optima(form), ""]
     if not form["learners"]:
         return "\n".join([*heading, "No learner could be run with this reward."])
-    after = _columns(len(form["learners"][0]["best"]["mean"]))
+    after = _columns(len(form["learners"][0]["best"]["mean"]), at)
     names = [f"best, {k}" for k in after] + ["optimum found", "greedy", "best, test", "seeds"]
     lines = [*heading, _row("", names), "|---|" + "---|" * len(names)]
     for learner in form["learners"]:
@@ -64,8 +63,8 @@ def _warnings(forms: Iterable[Mapping[str, Any]]) -> list[str]:
     return [warning] if warning else []
 
 
-def _columns(evaluations: int) -> list[int]:
-    return sorted({k for k in COLUMNS if k <= evaluations} | {evaluations})
+def _columns(evaluations: int, at: Iterable[int]) -> list[int]:
+    return sorted({k for k in at if k <= evaluations} | {evaluations})
 
 
 def _optima(form: Mapping[str, Any]) -> list[str]:

@@ -133,6 +133,8 @@ def check(settings: LeaderboardSettings) -> tuple[dsfp_env.Table, list[Form]]:
     for name, least in (("evaluations", 1), ("slow_seeds", 0)):
         if (value := getattr(settings, name)) < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}: expected {least} or more.")
+    if min(settings.at, default=1) < 1:
+        raise InputError(f"--at is {settings.at}: expected numbers of evaluations, 1 or more.")
     if not settings.rewards:
         raise InputError("--rewards names none: expected one or more, such as accuracy_x_saving.")
     settings.place().check(torch.device("cpu"))

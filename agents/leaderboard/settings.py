@@ -40,6 +40,8 @@ class LeaderboardSettings(ExecutorSettings):
     """For example 0-99 or 0,3,7. One that the table was not measured with is answered by one that it was."""
     evaluations: int = 300
     """Joint actions that a run may try."""
+    at: tuple[int, ...] = (10, 30, 100, 300)
+    """Evaluations after which the tables judge the best so far, such as 50 150 300 1000; always after the last."""
     slow_seeds: int = 3
     """Learners that are slow themselves take only so many of the seeds; 0: all."""
     out: str = "runs/leaderboard"
