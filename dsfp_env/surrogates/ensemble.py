@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BLOCK = 512  # rows that fit into the cache with what is computed of them
+BLOCK = 192  # rows that fit into the cache with what is computed of them
 
 Layers = Sequence[tuple[np.ndarray, np.ndarray]]  # weight [in, out] and bias [out] of each layer
 
