@@ -76,10 +76,12 @@ class CostTables:
             Of each coupled set, ``[N, sets]`` int64.
         """
         sums = np.zeros((len(self.sizes), len(fractions)))
-        for layer, place in enumerate(self.set_of_layer.tolist()):  # in their order, as `Selector` adds them
-            sums[place] += fractions[:, layer]
-        means = sums / np.bincount(self.set_of_layer)[:, None]
-        return np.floor(means * self.sizes[:, None] + 0.5).astype(np.int64).T
+        for layers, sets in self._turns:  # layers of one set in their order, as `Selector` adds them
+            sums[sets] += fractions.T[layers]
+        sums /= self._members
+        sums *= self.sizes[:, None]
+        sums += 0.5
+        return np.floor(sums, out=sums).astype(np.int64).T
 
     def costs(self, classes_lost: np.ndarray) -> ManyCosts:
         """The costs of networks that lose so many classes of each set, ``[N, sets]``."""
@@ -100,6 +102,21 @@ class CostTables:
         macs, params = (merged.rates @ products + self.others[:, None]).astype(np.int64)
         filters = (merged.filters @ widths).astype(np.int64)
         return ManyCosts(macs, params, filters, widths.astype(np.int64)[merged.layers].T)
+
+    @cached_property
+    def _members(self) -> np.ndarray:
+        """How many layers each set has, ``[sets, 1]``."""
+        return np.bincount(self.set_of_layer)[:, None]
+
+    @cached_property
+    def _turns(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The first layer of each set, then the second of each that has two, ...: layers, and their sets."""
+        members = [np.flatnonzero(self.set_of_layer == place) for place in range(len(self.sizes))]
+        turns = []
+        for turn in range(max(map(len, members))):
+            sets = [place for place, layers in enumerate(members) if len(layers) > turn]
+            turns.append((np.array([members[place][turn] for place in sets]), np.array(sets)))
+        return turns
 
     @cached_property
     def _merged(self) -> _Merged:

@@ -34,7 +34,6 @@ from dsfp_env.tables.table import Optimum, Outcomes
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 _BUDGETS = np.linspace(0.05, 0.8, 16)  # of MACs, at which a front is searched for
 _DRAWN = 20_000  # joint actions, for what one drawn at random is worth
-_AT_ONCE = 4096  # rows in a look for the nearest
 _UNSURE = 4e-6  # of an accuracy that was computed in float32, which is wrong by less
 
 
@@ -198,18 +197,18 @@ class Surrogate:
 
     def distance_lost(self, lost: np.ndarray) -> np.ndarray:
         """As `distance`, of what `classes_lost` gives."""
-        kept = self._kept(lost).astype(np.float32)
-        nearest = np.empty(len(kept), np.float32)
-        step = max(1, _AT_ONCE // len(self._measured) or 1)
-        for first in range(0, len(kept), step):
-            apart = np.abs(kept[first : first + step, None] - self._measured)  # [step, measured, sets]
-            nearest[first : first + step] = apart.mean(2).min(1)
-        return 100 * nearest.astype(np.float64)
+        kept, nearest = self._kept(lost).astype(np.float32), np.empty(len(lost))
+        apart = np.empty_like(self._measured)
+        for row, one in enumerate(kept):
+            np.subtract(self._measured, one[:, None], out=apart)
+            np.abs(apart, out=apart)
+            nearest[row] = apart.sum(0).min()
+        return 100 * nearest / kept.shape[1]
 
     @cached_property
     def _measured(self) -> np.ndarray:
-        """What was kept in the measurements, ``[M, sets]`` float32."""
-        return np.unique(self._kept(self._data["lost"]), axis=0).astype(np.float32)
+        """What was kept in the measurements, each once, ``[sets, measurements]`` float32."""
+        return np.ascontiguousarray(np.unique(self._kept(self._data["lost"]), axis=0).T, np.float32)
 
     def disagreement(self, ratios: ArrayLike) -> np.ndarray:
         """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy."""
