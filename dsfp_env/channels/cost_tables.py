@@ -76,10 +76,12 @@ class CostTables:
             Of each coupled set, ``[N, sets]`` int64.
         """
         sums = np.zeros((len(self.sizes), len(fractions)))
-        for layer, place in enumerate(self.set_of_layer.tolist()):  # in their order, as `Selector` adds them
-            sums[place] += fractions[:, layer]
-        means = sums / np.bincount(self.set_of_layer)[:, None]
-        return np.floor(means * self.sizes[:, None] + 0.5).astype(np.int64).T
+        for layers, sets in self._turns:  # layers of one set in their order, as `Selector` adds them
+            sums[sets] += fractions.T[layers]
+        sums /= self._members
+        sums *= self.sizes[:, None]
+        sums += 0.5
+        return np.floor(sums, out=sums).astype(np.int64).T
 
     def costs(self, classes_lost: np.ndarray) -> ManyCosts:
         """The costs of networks that lose so many classes of each set, ``[N, sets]``."""
@@ -90,27 +92,65 @@ class CostTables:
 
     def _some_costs(self, classes_lost: np.ndarray) -> ManyCosts:
         """As many as fit into the cache. Floats are exact here: whole numbers below 2^53."""
-        widths = np.repeat(self.whole[:, None].astype(np.float64), len(classes_lost), axis=1)  # [axes, N]
-        for place, (axes, of_set) in enumerate(self._by_set):
-            widths[axes] -= of_set.take(classes_lost[:, place], axis=1)
-        products = widths[self.pairs[:, 0]] * widths[self.pairs[:, 1]]
-        macs, params = (self._rates @ products + self.others[:, None]).astype(np.int64)
-        filters = widths[self.convolutions].sum(0).astype(np.int64)
-        return ManyCosts(macs, params, filters, widths[self.layers].T.astype(np.int64))
+        merged = self._merged
+        widths = np.repeat(merged.whole[:, None], len(classes_lost), axis=1)  # [different axes, N]
+        for of_set, (axes, loses) in enumerate(merged.by_set):
+            for axis, of_axis in zip(axes, loses, strict=True):
+                widths[axis] -= of_axis.take(classes_lost[:, of_set])
+        products = widths.take(merged.pairs[:, 0], axis=0)
+        products *= widths.take(merged.pairs[:, 1], axis=0)
+        macs, params = (merged.rates @ products + self.others[:, None]).astype(np.int64)
+        filters = (merged.filters @ widths).astype(np.int64)
+        return ManyCosts(macs, params, filters, widths.astype(np.int64)[merged.layers].T)
 
     @cached_property
-    def _by_set(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each set, the axes that lose something with it, and what, ``[axes, largest size + 1]``."""
-        touched = [of_set.any(0).nonzero()[0] for of_set in self.lost]
-        return [
-            (axes, np.ascontiguousarray(of_set[:, axes].T, np.float64))
-            for axes, of_set in zip(touched, self.lost, strict=True)
-        ]
+    def _members(self) -> np.ndarray:
+        """How many layers each set has, ``[sets, 1]``."""
+        return np.bincount(self.set_of_layer)[:, None]
 
     @cached_property
-    def _rates(self) -> np.ndarray:
-        """``[2, products]``."""
-        return np.stack([self.macs, self.params]).astype(np.float64)
+    def _turns(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The first layer of each set, then the second of each that has two, ...: layers, and their sets."""
+        members = [np.flatnonzero(self.set_of_layer == place) for place in range(len(self.sizes))]
+        turns = []
+        for turn in range(max(map(len, members))):
+            sets = [place for place, layers in enumerate(members) if len(layers) > turn]
+            turns.append((np.array([members[place][turn] for place in sets]), np.array(sets)))
+        return turns
+
+    @cached_property
+    def _merged(self) -> _Merged:
+        """The same, told of different axes only: those that always are as wide as each other are one."""
+        _, firsts, place = np.unique(
+            np.concatenate([self.whole[None], *self.lost]), axis=1, return_index=True, return_inverse=True
+        )
+        place = place.reshape(-1)  # [axes], which of the different ones
+        lost = self.lost[:, :, firsts].astype(np.float64)
+        pairs, product = np.unique(np.sort(place[self.pairs], axis=1), axis=0, return_inverse=True)
+        product = product.reshape(-1)
+        touched = [of_set.any(0).nonzero()[0] for of_set in lost]
+        return _Merged(
+            whole=self.whole[firsts].astype(np.float64),
+            by_set=[
+                (axes.tolist(), np.ascontiguousarray(of_set[:, axes].T))
+                for axes, of_set in zip(touched, lost, strict=True)
+            ],
+            pairs=pairs,
+            rates=np.stack([np.bincount(product, of, len(pairs)) for of in (self.macs, self.params)]),
+            filters=np.bincount(place[self.convolutions], minlength=len(firsts)).astype(np.float64),
+            layers=place[self.layers],
+        )
+
+
+class _Merged(NamedTuple):
+    """What is computed with, as float64."""
+
+    whole: np.ndarray  # [different axes], widths of the original network
+    by_set: list[tuple[list[int], np.ndarray]]  # axes that lose something, and what, [axes, largest size + 1]
+    pairs: np.ndarray  # [different products, 2]
+    rates: np.ndarray  # [2, different products], multiply-adds and parameters
+    filters: np.ndarray  # [different axes], how many convolutions have so many filters
+    layers: np.ndarray  # [layers], the axis of each
 
 
 def cost_tables(graph: ChannelGraph, scores: Mapping[str, torch.Tensor]) -> CostTables:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of SplitMix64 (Steele et al. 2014)
-_STEP = np.uint64(0x9E3779B97F4A7C15)
+# Of SplitMix64 (Steele et al. 2014): what is added, and shifts and factors.
+_STEP, _LAST = np.uint64(0x9E3779B97F4A7C15), np.uint64(31)
+_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
 def normal_numbers(whole: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -28,8 +29,9 @@ def normal_numbers(whole: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        state = state + _STEP
-        state = (state ^ (state >> np.uint64(30))) * _MIX[0]
-        state = (state ^ (state >> np.uint64(27))) * _MIX[1]
-        return state ^ (state >> np.uint64(31))
+    state = state + _STEP
+    for shift, factor in _MIX:
+        state ^= state >> shift
+        state *= factor
+    state ^= state >> _LAST
+    return state

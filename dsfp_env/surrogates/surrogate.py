@@ -34,7 +34,7 @@ from dsfp_env.tables.table import Optimum, Outcomes
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 _BUDGETS = np.linspace(0.05, 0.8, 16)  # of MACs, at which a front is searched for
 _DRAWN = 20_000  # joint actions, for what one drawn at random is worth
-_AT_ONCE = 4096  # rows in a look for the nearest
+_UNSURE = 4e-6  # of an accuracy that was computed in float32, which is wrong by less
 
 
 class Found(NamedTuple):
@@ -120,7 +120,7 @@ class Surrogate:
         """As `query`, of what `classes_lost` gives; seeds may be one for each, ``[N]``."""
         place = SPLITS.index(choose("split of a surrogate", split, {name: name for name in SPLITS}))
         costs = self.cost_tables.costs(lost)
-        accuracy = self._accuracy(lost, seed, place)
+        accuracy = self.accuracy_lost(lost, seed, place)
         return Outcomes(accuracy, costs.macs, costs.macs / self._whole.macs, costs.params, costs.filters)
 
     def classes_lost(self, ratios: ArrayLike) -> np.ndarray:
@@ -133,27 +133,52 @@ class Surrogate:
         """
         return self.cost_tables.classes_lost(self._checked(ratios) / 100)
 
-    def _accuracy(self, lost: np.ndarray, seed: int | np.ndarray | None, split: int) -> np.ndarray:
-        """``[N]`` float64; with a seed, of so many images as were looked at."""
+    def accuracy_lost(self, lost: np.ndarray, seed: int | np.ndarray | None, split: int = 0) -> np.ndarray:
+        """``[N]`` float64, of what `classes_lost` gives; with a seed, of so many images as were looked at.
+
+        With a seed, equal questions have equal answers, to the last bit, however many are asked at once: which
+        whole number of images is nearest is decided in float64 where float32 might tell otherwise.
+        """
         kept = self._kept(lost)
-        accuracy: np.ndarray = self._ensemble.predict(kept).accuracy[:, split].astype(np.float64)
         if seed is None:
+            accuracy: np.ndarray = self._ensemble.predict(kept).accuracy[:, split].astype(np.float64)
             return accuracy
         if isinstance(seed, Integral):
             check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
-        seeds = np.broadcast_to(np.asarray(seed), len(lost))
+        numbers = self._numbers(lost, np.broadcast_to(np.asarray(seed), len(lost)), split)
         images = self.meta["splits"][SPLITS[split]]
-        noisy = accuracy + self._noise(lost, seeds, kept, split)
-        return np.rint(np.clip(noisy, 0, 1) * images) / images
+        right = self._right(kept, numbers, split, images)
+        rounded = np.rint(right)
+        unsure = np.flatnonzero(np.abs(right - rounded) > 0.5 - _UNSURE * images)
+        if len(unsure):
+            rounded[unsure] = np.rint(self._right(kept[unsure], numbers[unsure], split, images, exactly=True))
+        return rounded / images
 
-    def _noise(self, lost: np.ndarray, seeds: np.ndarray, kept: np.ndarray, split: int) -> np.ndarray:
-        """What the seed of the fine-tuning does; on both splits it is partly the same."""
-        both = self.trust["noise"]["correlation"]
+    def _right(
+        self, kept: np.ndarray, numbers: np.ndarray, split: int, images: int, exactly: bool = False
+    ) -> np.ndarray:
+        """Of so many images, those that are classified rightly, not rounded, ``[N]`` float64.
+
+        Args:
+            kept: The share that is kept of each coupled set, ``[N, sets]``.
+            numbers: Standard normal, ``[N]``: what the seed does.
+            split: 0 or 1.
+            images: Of this split.
+            exactly: As for `Ensemble.predict`.
+        """
+        noise = self._ensemble.deviations(kept, exactly)[:, split] * numbers
+        right: np.ndarray = np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
+        return right
+
+    def _numbers(self, lost: np.ndarray, seeds: np.ndarray, split: int) -> np.ndarray:
+        """What the seed of the fine-tuning does, ``[N]`` standard normal; on both splits it is partly the same."""
         common = normal_numbers(lost, seeds)
-        own = common if split == 0 else normal_numbers(lost, ~seeds.astype(np.int64))
-        numbers = common if split == 0 else both * common + np.sqrt(1 - both**2) * own
-        noise: np.ndarray = self._ensemble.deviations(kept)[:, split] * numbers
-        return noise
+        if split == 0:
+            return common
+        both = self.trust["noise"]["correlation"]
+        own = normal_numbers(lost, ~seeds.astype(np.int64))
+        numbers: np.ndarray = both * common + np.sqrt(1 - both**2) * own
+        return numbers
 
     def _kept(self, lost: np.ndarray) -> np.ndarray:
         """The share that is kept of each coupled set."""
@@ -172,18 +197,18 @@ class Surrogate:
 
     def distance_lost(self, lost: np.ndarray) -> np.ndarray:
         """As `distance`, of what `classes_lost` gives."""
-        kept = self._kept(lost).astype(np.float32)
-        nearest = np.empty(len(kept), np.float32)
-        step = max(1, _AT_ONCE // len(self._measured) or 1)
-        for first in range(0, len(kept), step):
-            apart = np.abs(kept[first : first + step, None] - self._measured)  # [step, measured, sets]
-            nearest[first : first + step] = apart.mean(2).min(1)
-        return 100 * nearest.astype(np.float64)
+        kept, nearest = self._kept(lost).astype(np.float32), np.empty(len(lost))
+        apart = np.empty_like(self._measured)
+        for row, one in enumerate(kept):
+            np.subtract(self._measured, one[:, None], out=apart)
+            np.abs(apart, out=apart)
+            nearest[row] = apart.sum(0).min()
+        return 100 * nearest / kept.shape[1]
 
     @cached_property
     def _measured(self) -> np.ndarray:
-        """What was kept in the measurements, ``[M, sets]`` float32."""
-        return np.unique(self._kept(self._data["lost"]), axis=0).astype(np.float32)
+        """What was kept in the measurements, each once, ``[sets, measurements]`` float32."""
+        return np.ascontiguousarray(np.unique(self._kept(self._data["lost"]), axis=0).T, np.float32)
 
     def disagreement(self, ratios: ArrayLike) -> np.ndarray:
         """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy."""
