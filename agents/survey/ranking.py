@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 import agents
 import dsfp_env
-from agents.leaderboard.regret import parse_form
+from agents.leaderboard.forms import parse_form
 from agents.registry import choose_agent, contestant
 from agents.reporting.seeds import parse_seeds
 from agents.survey.runs import read_runs

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import agents
 import dsfp_env
-from agents.leaderboard.regret import Form, parse_form
+from agents.leaderboard.forms import Form, parse_form
 from agents.registry import choose_agent, contestant, expanded
 from agents.reporting.run_folder import RUNS, as_file_name, write_json
 from agents.reporting.seeds import parse_seeds

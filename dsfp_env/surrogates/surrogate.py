@@ -92,6 +92,7 @@ class Surrogate:
         self.trust: dict[str, Any] = self.meta["trust"]
         self._whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
         self._optima: dict[tuple[Any, ...], np.ndarray] = {}
+        self._ends: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Surrogate, (self.folder,)
@@ -167,7 +168,9 @@ class Surrogate:
             exactly: As for `Ensemble.predict`.
         """
         noise = self._ensemble.deviations(kept, exactly)[:, split] * numbers
-        right: np.ndarray = np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
+        right: np.ndarray = (
+            np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
+        )
         return right
 
     def _numbers(self, lost: np.ndarray, seeds: np.ndarray, split: int) -> np.ndarray:
@@ -267,7 +270,7 @@ class Surrogate:
     ) -> Optimum:
         """The best joint action of levels that a long search has found, by its mean over seeds.
 
-        It is the best known: nobody has looked at all. With a budget it is one within it.
+        It is the best known: nobody has looked at all.
 
         Raises:
             InputError: As `scores`.
@@ -308,11 +311,29 @@ class Surrogate:
         if isinstance(joint_actions, Mapping):
             check_agents(joint_actions, self.agents)
             alone, ratios = True, [[joint_actions[agent] for agent in self.agents]]
-        best = self.optimum(reward, macs_budget).score
+        best, chance = self.best_and_chance(reward, macs_budget)
         regrets = best - self.scores(ratios, reward, macs_budget)
         if normalised:
-            regrets = regrets / ((best - self._by_chance(reward, macs_budget)) or 1.0)
+            regrets = regrets / ((best - chance) or 1.0)
         return float(regrets[0]) if alone else regrets
+
+    def best_and_chance(
+        self,
+        reward: str | RewardFunction = "accuracy_x_saving",
+        macs_budget: float | Budget | None = None,
+        split: str = "validation",
+    ) -> tuple[float, float]:
+        """The scores of the best joint action known, and on average of one of levels drawn at random.
+
+        Means over seeds; arguments as for `scores`.
+        """
+        key = reward, macs_budget, split
+        if key not in self._ends:
+            drawn = np.random.default_rng(0).choice(self.levels, (_DRAWN, len(self.agents)))
+            both = self._best_known(*key)[None], drawn
+            best, chance = (self.scores(some, reward, macs_budget, split=split).mean() for some in both)
+            self._ends[key] = float(best), float(chance)
+        return self._ends[key]
 
     def pareto(self, split: str = "validation") -> Found:
         """The best joint actions of levels known for sixteen budgets of MACs, of which none beats another."""
@@ -330,25 +351,23 @@ class Surrogate:
         filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         return outcome_of(accuracy, self._whole, self._whole, filters, filters)
 
-    def _best_known(self, reward: str | RewardFunction, macs_budget: float | Budget | None) -> np.ndarray:
+    def _best_known(
+        self, reward: str | RewardFunction, macs_budget: float | Budget | None, split: str = "validation"
+    ) -> np.ndarray:
         """The ratios of the best joint action that a long search finds, ``[agents]``."""
-        key = reward, macs_budget
+        key = reward, macs_budget, split
         if key not in self._optima:
             sets = self.cost_tables.set_of_layer
             together = [np.flatnonzero(sets == one).tolist() for one in range(sets.max() + 1)]
             groups = [[agent] for agent in range(len(self.agents))] + [one for one in together if len(one) > 1]
 
             def scores(levels: np.ndarray) -> np.ndarray:
-                return self._scores_lost(self.classes_lost(self.levels[levels]), reward, macs_budget)
+                lost = self.classes_lost(self.levels[levels])
+                return self._scores_lost(lost, reward, macs_budget, split=split)
 
             found = long_search(scores, len(self.levels), groups, len(self.agents))
             self._optima[key] = self.levels[found]
         return self._optima[key]
-
-    def _by_chance(self, reward: str | RewardFunction, macs_budget: float | Budget | None) -> float:
-        """What a joint action of levels drawn at random is worth on average."""
-        drawn = np.random.default_rng(0).choice(self.levels, (_DRAWN, len(self.agents)))
-        return float(self.scores(drawn, reward, macs_budget).mean())
 
     def _checked(self, ratios: ArrayLike) -> np.ndarray:
         """Ratios as an array ``[N, agents]`` of float64."""
