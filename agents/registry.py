@@ -21,14 +21,18 @@ from pettingzoo import ParallelEnv
 from agents.base import MakeAgent, MultiAgent
 from agents.learners.bandits import UCB1, EpsilonGreedy, GaussianThompson
 from agents.learners.coordinate_search import CoordinateSearch
+from agents.learners.few_explorers import FewExplorers
 from agents.learners.independent import Independent
 from agents.learners.joint_thompson import JointThompson
 from agents.learners.linucb import LinUCB
+from agents.learners.local_search import LocalSearch
+from agents.learners.policy_gradient import PolicyGradient
 from agents.learners.q_learning import QLearning
 from agents.learners.random_search import RandomSearch
 from agents.learners.regression_bandit import RegressionBandit
 from agents.learners.sequential_q_learning import SequentialQLearning
 from agents.learners.uniform import Uniform
+from agents.learners.value_decomposition import QMIX, VDN
 from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from agents.option_help import as_text, first_sentence, options_of
@@ -57,6 +61,7 @@ class Entry:
         made: The class whose options they are; its annotations say in which ranges numbers must be.
         fitted: Those whose default depends on the budget.
         find_made: Gives the class, if ``made`` is none: of a library that takes long to import.
+        shared: A class of teams that has the other options, if there are any.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
@@ -68,6 +73,7 @@ class Entry:
     slow: bool = False
     fitted: tuple[str, ...] = ()
     find_made: Callable[[], Callable[..., Any]] | None = None
+    shared: Callable[..., Any] | None = None
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -84,6 +90,19 @@ def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: 
         return Independent(maker, env, seed)
 
     return Entry(make, _options(make_agent), make_agent, actions, fitted=tuple(fitted))
+
+
+def exploring(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
+    """As `one_each`; who explores is said by the options of `FewExplorers`."""
+    shared = _options(FewExplorers)
+
+    def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
+        own = {name: value for name, value in options.items() if name not in shared}
+        maker: MakeAgent = partial(make_agent, **_fit(fitted, evaluations) | own)
+        return FewExplorers(maker, env, seed, **{name: options[name] for name in shared if name in options})
+
+    entry = one_each(make_agent, actions, **fitted)
+    return replace(entry, make=make, options=(*_options(make_agent), *shared), shared=FewExplorers)
 
 
 def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -126,16 +145,20 @@ AGENTS: dict[str, Entry] = {
     "uniform": one_each(Uniform, "box"),
     "random_search": one_each(RandomSearch),
     "coordinate_search": one_team(CoordinateSearch),
-    "q_learning": one_each(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
-    "regression_bandit": one_each(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
-    "epsilon_greedy": one_each(EpsilonGreedy, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
-    "ucb1": one_each(UCB1),
-    "thompson": one_each(GaussianThompson),
+    "q_learning": exploring(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
+    "regression_bandit": exploring(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
+    "epsilon_greedy": exploring(EpsilonGreedy, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
+    "ucb1": exploring(UCB1),
+    "thompson": exploring(GaussianThompson),
     "linucb": one_team(LinUCB),
     "joint_thompson": one_team(JointThompson),
     "sequential_q_learning": one_team(
         SequentialQLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)
     ),
+    "vdn": replace(one_team(VDN, exploration_steps=lambda budget: max(1, budget // 2)), slow=True),
+    "qmix": replace(one_team(QMIX, exploration_steps=lambda budget: max(1, budget // 2)), slow=True),
+    "policy_gradient": one_team(PolicyGradient),
+    "local_search": one_team(LocalSearch),
     "tpe": replace(one_team(TPE), slow=True),
     "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
     "cma_es": one_team(CMAES, "box"),
@@ -177,7 +200,8 @@ def choose_agent(text: str) -> Entry:
                 )
             choose(f"option of the agent {name!r}:", option, dict.fromkeys(entry.options))
     if entry.made is not None:
-        check_numbers(f"option of the agent {name!r}:", options, entry.made)
+        for made in filter(None, (entry.made, entry.shared)):
+            check_numbers(f"option of the agent {name!r}:", options, made)
     return replace(entry, make=partial(entry.make, **options))
 
 
@@ -319,7 +343,10 @@ def describe(text: str) -> str:
     if names is None:  # the library's own
         positional = ("self", "policy", "env")
         names = tuple(one for one in inspect.signature(made).parameters if one not in positional)
-    options = options_of(made, names, entry.fitted)
+    if entry.shared is None:
+        options = options_of(made, names, entry.fitted)
+    else:
+        options = options_of(made, _options(made), entry.fitted) + options_of(entry.shared, _options(entry.shared))
     first = f"{name}: {first_sentence(made)}\nActions: {entry.actions}. "
     if entry.find_made is not None:
         views = "Views: shared, one policy for all agents; joint, one controller; in_turn, one for a layer a step."

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import numpy as np
 
 import dsfp_env
 from agents.leaderboard import runs as leaderboard
-from agents.leaderboard.regret import bands, best_so_far, parse_form, regrets_of
+from agents.leaderboard.boards import TableBoard
+from agents.leaderboard.forms import parse_form
+from agents.leaderboard.regret import after_each, bands
 from agents.registry import AGENTS, in_batches
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
@@ -122,15 +124,12 @@ def rounds_to(curve: np.ndarray, batch: int, bound: float) -> str:
 
 def curves_of(asked: leaderboard.LeaderboardSettings, reward: str, contestant: str) -> np.ndarray | None:
     """The regret of the best so far ``[seeds, evaluations]``; None if the learner could not be run here."""
-    table, form = dsfp_env.load_table(asked.table), parse_form(reward)
-    known: Mapping[int, Any] = leaderboard.runs_in(leaderboard.piece(Path(asked.out), form, contestant), table)
+    board, form = TableBoard(dsfp_env.load_table(asked.table)), parse_form(reward)
+    known = leaderboard.runs_in(leaderboard.piece(Path(asked.out), form, contestant), board)
     if not known:
         return None
-    measured_seed = dsfp_env.TableEvaluator(table).measured_seed
-    curves = []
-    for seed in parse_seeds(asked.seeds):
-        run, regrets = known[seed], regrets_of(table, form, measured_seed(seed))
-        curves.append(best_so_far(regrets[np.array(run["rows"])], run["evaluations"], asked.evaluations))
+    runs = [known[seed] for seed in parse_seeds(asked.seeds)]
+    curves = [after_each(board.regrets(form, run).best, run["evaluations"], asked.evaluations) for run in runs]
     return np.array(curves)
 
 

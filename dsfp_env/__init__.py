@@ -17,11 +17,12 @@ import gymnasium
 import pettingzoo
 
 from dsfp_env.common.lazily import names_of, public_name
+from dsfp_env.common.release import VERSION
 
 if TYPE_CHECKING:
     from dsfp_env.public_names import *  # noqa: F403
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 pettingzoo.register("parallel", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:parallel_env")
 pettingzoo.register("aec", "dsfp/layer_pruning-v0", "dsfp_env.layer_pruning_v0:env")

@@ -26,6 +26,7 @@ from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor, predictor_of
 from dsfp_env.evaluation.rewards import RewardFunction, needs_time
+from dsfp_env.surrogates.surrogate import Surrogate
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
@@ -34,7 +35,7 @@ from dsfp_env.training.distillation import Fidelity
 @names_checked
 def parallel_env(
     given: frozenset[str],
-    task: str | Task | Table = "digits",
+    task: str | Task | Table | Surrogate = "digits",
     actions: str = "box",
     reward: str | RewardFunction = "accuracy_x_saving",
     macs_budget: float | Budget | None = None,
@@ -66,7 +67,8 @@ def parallel_env(
 
     Args:
         given: The names of the arguments that were given; for `names_checked`.
-        task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`.
+        task: A name for `load_task`, or a `Task`; with ``backend="table"`` a name for `load_table`, or a `Table`;
+            with ``backend="surrogate"`` one for `load_surrogate`, or a `Surrogate`.
         actions: ``"box"`` or ``"levels"``.
         reward: A name in `rewards.REWARDS`, or a function (outcome, original) -> score.
         macs_budget: Relative MACs allowed, in (0, 1); for the reward ``"budget"``, and seen by the agents.
@@ -93,8 +95,10 @@ def parallel_env(
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see
             `environment.credit`.
         backend: ``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, in
-            microseconds, see `tables.evaluator`.
-        executor: Where many joint actions are evaluated at once, as for `Evaluator`; a table has no use for it.
+            microseconds, see `tables.evaluator`; ``"surrogate"`` predicts from what was measured of some, see
+            `surrogates.evaluator`.
+        executor: Where many joint actions are evaluated at once, as for `Evaluator`; tables and surrogates have no
+            use for it.
         layers: Layers that are left alone, bounded, or of one ratio: name or pattern -> None, ``(20, 60)`` or
             ``30``, in percent, as in ``{"first": None, "features.*": (20, 60)}``; see `tasks.layer_control`.
         tie: Groups of layers that have one agent, as in ``[["conv_1", "conv_2"]]``.

@@ -16,6 +16,9 @@ from dsfp_env.evaluation.outcome import Outcome as Outcome
 from dsfp_env.layer_pruning_v0 import env as env
 from dsfp_env.layer_pruning_v0 import parallel_env as parallel_env
 from dsfp_env.layer_pruning_v0 import raw_env as raw_env
+from dsfp_env.surrogates.evaluator import SurrogateEvaluator as SurrogateEvaluator
+from dsfp_env.surrogates.surrogate import Surrogate as Surrogate
+from dsfp_env.surrogates.surrogate import load_surrogate as load_surrogate
 from dsfp_env.tables.evaluator import TableEvaluator as TableEvaluator
 from dsfp_env.tables.table import Table as Table
 from dsfp_env.tables.table import load_table as load_table

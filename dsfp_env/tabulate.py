@@ -14,7 +14,6 @@ Joint actions are measured in a random order, so that what is there after a part
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 import time
@@ -35,28 +34,26 @@ import numpy as np
 import safetensors.torch
 import torch
 
-import dsfp_env
-from dsfp_env.common.devices import device_name
-from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.folders import check_writable, contents, held, named, remove_parts
 from dsfp_env.common.hashing import hash_of
+from dsfp_env.common.parts import part_of
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.saying import say
-from dsfp_env.common.versions import check_versions, versions_of
-from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.common.versions import check_versions
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST
 from dsfp_env.tables import files as table_files
+from dsfp_env.tables.described import described, machine, versions
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 
-_DIGITS = 9  # of a number of parts
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
 FOLLOWING = ("agents", "original")  # of what a table says of itself: differ where something else does
 
@@ -164,9 +161,9 @@ def _measure(
     def on_other_processor(name: str) -> None:
         """Say in the table that one of another kind has measured, too."""
         nonlocal meta
-        machine = {**_machine(surveyor.task), "processor": f"{platform.machine()}, {name}"}
-        if machine not in meta["machines"]:
-            meta = {**meta, "machines": [*meta["machines"], machine]}
+        one = machine(surveyor.task, name)
+        if one not in meta["machines"]:
+            meta = {**meta, "machines": [*meta["machines"], one]}
             table_files.write_meta(folder, meta)
 
     rows = {int(row): int(row) for row in left}
@@ -268,12 +265,10 @@ def check(settings: TableSettings) -> tuple[int, int]:
     Raises:
         InputError: If a setting cannot be used.
     """
-    part, levels = _part(settings.part), settings.levels
+    part, levels = part_of(settings.part), settings.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not LOWEST <= levels[0] <= levels[-1] <= HIGHEST:
         raise InputError(f"The levels are {levels}: expected two or more rising percentages in [10, 90].")
-    for name in ("validation_images", "test_images"):
-        if (count := getattr(settings, name)) is not None and count < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {count}: expected 1 or more.")
+    settings.check_splits()
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0:
         raise InputError(f"The seeds are {settings.seeds}: expected one or more, each once, 0 or more.")
     settings.place().check(torch.device("cpu"))
@@ -311,14 +306,6 @@ def _something_else(folder: Path) -> InputError:
     return InputError(f"The folder {folder} holds something else: choose another with --out.")
 
 
-def _part(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    short = max(len(part), len(parts)) <= _DIGITS
-    if not (short and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--part is {shortened(text)}: expected for example 1/2, the first of two.")
-    return int(part), int(parts)
-
-
 def _task(settings: TableSettings) -> Task:
     task = settings.load("cpu")
     if not task.metric.is_accuracy:
@@ -333,24 +320,7 @@ def _task(settings: TableSettings) -> Task:
             "are left alone or of one ratio; --levels says the levels. Who looks the table up can be bounded "
             "(dsfp_env.TableEvaluator(table, layers=...))."
         )
-    wanted = settings.validation_images, settings.test_images
-    if wanted == (None, None):
-        return task
-    validation, test = (
-        _some(split, count) for split, count in zip((task.validation, task.test), wanted, strict=True)
-    )
-    task = replace(task, validation=validation, test=test)
-    return settings.controlled(task)
-
-
-def _some(split: LabelledImages, count: int | None) -> LabelledImages:
-    """So many images of a split, drawn at random but always the same."""
-    if count is None:
-        return split
-    if not 1 <= count <= len(split.labels):
-        raise InputError(f"{count} images of a split of {len(split.labels)} are asked for: expected at most all.")
-    chosen = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))[:count]
-    return LabelledImages(split.images[chosen], split.labels[chosen])
+    return settings.controlled(settings.fewer(task))
 
 
 def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, Any]:
@@ -378,62 +348,22 @@ def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, 
 def _describe(settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
     """What a table says about itself before it is finished."""
     task, evaluator = surveyor.task, surveyor.evaluators[0]
-    original, features = evaluator.original, evaluator.layer_features
-    right = np.rint(np.array(evaluator.measure_splits()) * surveyor.sizes).astype(int).tolist()
     meta: dict[str, Any] = {
         "schema": SCHEMA,
-        "task": task.name,
-        "task_seed": settings.seed_of_task(),
-        "task_hash": hash_of(task.network.state_dict().values()),
-        "split_hash": hash_of(tensor for split in (task.train, task.validation, task.test) for tensor in split),
-        "splits": dict(zip(SPLITS, surveyor.sizes, strict=True)),
-        "agents": {
-            agent: {
-                "path": path,
-                "filters": original.filters_kept[agent],
-                "coupled_with": list(task.coupled_agents[agent]),
-                "features": features[agent].tolist(),
-            }
-            for agent, path in task.agents.items()
-        },
-        "original": {
-            "correct": dict(zip(SPLITS, right, strict=True)),
-            **{name: getattr(original, name) for name in COSTS},
-        },
+        **described(task, evaluator, settings.seed_of_task()),
         "levels": list(settings.levels),
         "criterion": settings.criterion,
         "fidelities": {name: asdict(e.fidelity) for name, e in zip(FIDELITIES, surveyor.evaluators, strict=True)},
         "seeds": list(settings.seeds),
-        **_control(task),
     }
     rows = np.linspace(0, len(meta["levels"]) ** len(meta["agents"]) - 1, PROBES + 2)[1:-1].astype(int).tolist()
     probes = {str(row): surveyor.probe(_plan(meta, row)) for row in rows}
-    return {**meta, "machines": [{**_machine(task), "probes": probes}]}
-
-
-def _control(task: Task) -> dict[str, Any]:
-    """What is said of agents that are not one for each prunable layer, if some are not."""
-    deciders, fixed = task.control.agents, task.control.fixed
-    tied = {agent: list(decides.paths) for agent, decides in deciders.items() if len(decides.paths) > 1}
-    return {"control": {"fixed": fixed, "tied": tied}} if fixed or tied else {}
-
-
-def _machine(task: Task) -> dict[str, Any]:
-    return {
-        "processor": f"{platform.machine()}, {device_name(task.device)}",
-        **_versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    """What the numbers of a table may depend on."""
-    others = versions_of("torch", "numpy")
-    return {"python": others["python"], "dsfp_env": dsfp_env.__version__, **others}
+    return {**meta, "machines": [{**machine(task), "probes": probes}]}
 
 
 def _check_versions(folder: Path, meta: Mapping[str, Any]) -> None:
     for first in meta["machines"][:1]:
-        check_versions(f"The table in {folder}", first, _versions())
+        check_versions(f"The table in {folder}", first, versions())
 
 
 def _described(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         self._observation_spaces = {agent: Box(0, 1, (4,), np.float32) for agent in best_ratios}
         self.state_space = Box(0, 1, (len(best_ratios) + 2,), np.float32)
         levels = {agent: choice.levels for agent, choice in self._choices.items()}
-        self._budget_masks = None if macs_budget is None else BudgetMasks(levels, _relative_macs, macs_budget)
+        self._budget_masks = None if macs_budget is None else BudgetMasks(levels, self.relative_macs, macs_budget)
         self._masks: dict[str, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
         self._was_reset = False
@@ -119,6 +119,10 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
             np.prod([1 - ((ratios[agent] - best) / 100) ** 2 for agent, best in self.best_ratios.items()])
         )
 
+    def relative_macs(self, plan: Mapping[str, float]) -> float:
+        """The multiply-adds that are left with these ratios, in percent by agent, over the original's."""
+        return 1 - float(np.mean(list(plan.values()))) / 100
+
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """As `LayerPruningEnv.action_mask`."""
         if self._budget_masks is None:
@@ -145,10 +149,6 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         }
 
     def _infos(self) -> Infos:
-        team = {"score": self._score, "relative_macs": _relative_macs(self._ratios)}
+        team = {"score": self._score, "relative_macs": self.relative_macs(self._ratios)}
         masks = {agent: {"action_mask": mask.copy()} for agent, mask in self._masks.items()}
         return infos_of(team, {agent: {"ratio": r, **masks.get(agent, {})} for agent, r in self._ratios.items()})
-
-
-def _relative_macs(plan: Mapping[str, float]) -> float:
-    return 1 - float(np.mean(list(plan.values()))) / 100

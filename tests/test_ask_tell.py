@@ -11,10 +11,11 @@ from gymnasium.spaces import MultiBinary
 
 import agents
 import dsfp_env
-from agents.libraries.ask_tell import from_ask_tell, under_masks
+from agents.libraries.ask_tell import from_ask_tell
 from agents.libraries.cma_es import CMAES
 from agents.libraries.functions import from_function
 from agents.libraries.optuna_search import NSGA2, TPE, OptunaSearch
+from agents.masking import under_masks
 from dsfp_env import InputError
 from dsfp_env.pareto import pareto_front
 from dsfp_env.toy import BEST_RATIOS, ToyEnv

@@ -23,6 +23,10 @@ LEARNERS = {  # regret of the best and of the greedy joint action on the toy aft
     "joint_thompson": (0.005, 0.005),
     "coordinate_search": (1e-9, 1e-9),
     "sequential_q_learning": (0.02, 0.02),
+    "local_search": (1e-9, 1e-9),
+    "policy_gradient": (0.02, 0.04),
+    "vdn": (0.02, 0.05),
+    "qmix": (0.02, 0.05),
 }
 
 
@@ -61,6 +65,39 @@ def test_it_stays_within_a_budget(name):
 def test_levels_are_needed(name):
     with pytest.raises(InputError, match=r"the action space Box.* expected .*Discrete.* actions='levels'"):
         choose_agent(name).make(ToyEnv("box"), 0, 10)
+
+
+def test_two_agents_change_together_at_the_edge_of_a_budget():
+    """Prices times levels within a mean of 50 % pruned: who has the lowest price gives most.
+
+    From any joint action at the edge no level can come down alone. With worths -5, -3, -1 of a level and 12 of
+    them to be given away, the third agent takes 8, the second 4 and the first none.
+    """
+    env = ToyEnv(macs_budget=0.5)
+    _, infos = env.reset(seed=0)
+    turns, prices = InTurn(env, "A test"), np.array([-5.0, -3, -1])
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        start = rng.integers(9, size=3)
+        assert turns.climb(infos, start, lambda joints: joints @ prices, rng).tolist() == [0, 4, 8]
+
+
+def test_levels_are_raised_together_to_meet_a_budget():
+    """12 levels are needed and 3 wished: three more for each, and none is left to be given back."""
+    env = ToyEnv(macs_budget=0.5)
+    _, infos = env.reset(seed=0)
+    raised = InTurn(env, "A test").raised(infos, np.array([0, 1, 2]), np.random.default_rng(0))
+    assert raised.tolist() == [3, 4, 5]
+    free = ToyEnv()
+    raised = InTurn(free, "A test").raised(free.reset()[1], np.array([0, 1, 2]), np.random.default_rng(0))
+    assert raised.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["joint_thompson", "linucb"])
+def test_what_is_played_under_masks_is_as_good_as_the_best_seen(name):
+    """The toy's best with 60 % of the MACs taken: no level can be chosen alone."""
+    history, greedy = learn(name, 0, 120, macs_budget=0.4)
+    assert greedy.score >= agents.best(history).score - 0.02
 
 
 def bandit(kind, levels=3, **options):

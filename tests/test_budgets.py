@@ -12,7 +12,7 @@ from tables import make_table
 
 import dsfp_env
 import train_agents
-from agents.leaderboard.regret import parse_form
+from agents.leaderboard.forms import parse_form
 from agents.main_job import one_run
 from agents.reporting.baselines import random_plans_of, uniform_plan_of
 from agents.reporting.budget_options import LATENCY_MODEL

@@ -11,6 +11,7 @@ import dsfp_env
 import train_agents
 from agents.compare import runs as compare
 from agents.leaderboard import runs as leaderboard
+from agents.leaderboard.boards import TableBoard
 from agents.reporting.default_folder import default_folder
 from agents.reporting.run_folder import as_file_name
 from agents.reproduce import study
@@ -186,4 +187,4 @@ def test_the_sentence_names_file_line_and_field(tmp_path):
         lines = [good, {**good, "seed": 1, change: "x"}]
         (folder / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         with pytest.raises(InputError, match=sentence):
-            leaderboard.runs_in(folder / "a.jsonl", load_table("digits"))
+            leaderboard.runs_in(folder / "a.jsonl", TableBoard(load_table("digits")))

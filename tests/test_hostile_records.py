@@ -17,6 +17,8 @@ from agents.compare import report
 from agents.compare import runs as compare
 from agents.leaderboard import regret
 from agents.leaderboard import runs as leaderboard
+from agents.leaderboard.boards import TableBoard
+from agents.leaderboard.forms import parse_form
 from agents.main_job.asked import summary_of
 from agents.reporting import journal, run_report
 from agents.reporting.run_folder import RunFolder
@@ -124,18 +126,17 @@ def test_comparisons(tmp_path, count):
 @examples(30, 3000)
 def test_leaderboards(tmp_path, count):
     table = dsfp_env.load_table(make_table(tmp_path / "table"))
-    form = regret.parse_form("accuracy_x_saving")
-    runs = [
-        leaderboard.make_run(dsfp_env.TableEvaluator(table), "random_search", form, seed, 3) for seed in (0, 1)
-    ]
+    form = parse_form("accuracy_x_saving")
+    board = TableBoard(table)
+    runs = [leaderboard.make_run(board, "random_search", form, seed, 3) for seed in (0, 1)]
     file = tmp_path / "runs.jsonl"
     content = "".join(f"{json.dumps(run)}\n" for run in runs).encode()
 
     def read(data):
         file.write_bytes(altered(content, file.name, data))
-        found = list(leaderboard.runs_in(file, table).values())
+        found = list(leaderboard.runs_in(file, board).values())
         if found:
-            regret.judge(table, form, "random_search", found, 3)
+            regret.judge(board, form, "random_search", found, 3)
 
     try_all("leaderboards", count, read, st.data())
 

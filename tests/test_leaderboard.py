@@ -11,13 +11,16 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from surrogates import make_surrogate
 from tables import make_table
 
 import dsfp_env
 import train_agents
 from agents.leaderboard import regret
 from agents.leaderboard import runs as leaderboard
-from agents.leaderboard.regret import Form, best_so_far, judge, parse_form
+from agents.leaderboard.boards import SurrogateBoard, TableBoard
+from agents.leaderboard.forms import Form, parse_form
+from agents.leaderboard.regret import after_each, judge
 from agents.leaderboard.report import tables
 from agents.leaderboard.runs import piece
 from agents.registry import AGENTS
@@ -88,7 +91,7 @@ def test_regrets_by_hand(tiny):
         {"seed": 0, "rows": [0, 2], "evaluations": [1, 2], "greedy": 0},
         {"seed": 3, "rows": [0, 1], "evaluations": [1, 2], "greedy": 1},  # answered by seed 1
     ]
-    found = judge(tiny, SAVING, "somebody", runs, evaluations=3)
+    found = judge(TableBoard(tiny), SAVING, "somebody", runs, evaluations=3)
     regrets = {0: [0.30 * 3 / 0.34, 0, 0.04 * 3 / 0.34], 1: [1.5, 0, 1.5]}
     first, second = (regrets[0][0] + regrets[1][0]) / 2, (regrets[0][2] + 0) / 2
     assert found["best"]["mean"] == pytest.approx([first, second, second], abs=1e-6)
@@ -108,13 +111,40 @@ def test_regrets_are_those_of_the_table(folder):
     levels = np.array([[i, j] for i in range(3) for j in range(3)])
     for seed, split in ((None, "test"), (1, "validation")):
         expected = table.regret(levels, "budget", 0.1, seed, split, normalised=True)
-        np.testing.assert_allclose(regret.regrets_of(table, form, seed, split), expected)
+        np.testing.assert_allclose(TableBoard(table).of_all(form, seed, split), expected)
 
 
-def test_the_best_so_far_by_hand():
+def test_what_is_known_after_each_evaluation_by_hand():
     # three steps, which ended after 2, 4 and 7 evaluations
-    curve = best_so_far(np.array([0.5, 0.7, 0.1]), [2, 4, 7], evaluations=8)
-    np.testing.assert_equal(curve, [np.nan, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1])
+    curve = after_each(np.array([0.5, 0.4, 0.1]), [2, 4, 7], evaluations=8)
+    np.testing.assert_equal(curve, [np.nan, 0.5, 0.5, 0.4, 0.4, 0.4, 0.1, 0.1])
+
+
+def test_on_a_surrogate_the_best_is_the_one_that_looked_best(tmp_path):
+    board = SurrogateBoard(dsfp_env.load_surrogate(make_surrogate(tmp_path / "surrogate")))
+    best, chance = board.surrogate.best_and_chance()
+    half = (best + chance) / 2  # a regret of 0.5
+    run = {"seed": 0, "seen": [0.3, 0.5, 0.4], "worth": [half, chance, best], "evaluations": [1, 2, 3]}
+    regrets = board.regrets(SAVING, {**run, "greedy": best, "test": 0.0})
+    assert regrets.best == pytest.approx([0.5, 1.0, 1.0])  # the second looked best, and is worth what chance is
+    assert regrets.greedy == pytest.approx(0)
+
+
+def test_a_leaderboard_on_a_surrogate(tmp_path):
+    folder = make_surrogate(tmp_path / "surrogate")
+    asked = leaderboard.LeaderboardSettings(
+        ("random_search", "uniform"), surrogate=str(folder), seeds="0-1", evaluations=5, out=str(tmp_path / "out")
+    )
+    leaderboard.leaderboard(asked)
+    found = result(tmp_path / "out")
+    assert (found["board"]["kind"], found["live_seconds"]) == ("surrogate", None)
+    assert (
+        "best joint action of levels that a long search has found" in (tmp_path / "out/leaderboard.md").read_text()
+    )
+    before = (tmp_path / "out/runs").glob("*")
+    assert len(list(before)) == 4  # two learners, two rewards
+    with pytest.raises(InputError, match="expected one of them"):
+        leaderboard.check(replace(asked, table="small-vgg-16px"))
 
 
 def test_intervals_are_those_of_the_statistics():
@@ -132,12 +162,17 @@ def test_the_best_so_far_never_rises_and_all_files_are_there(finished, folder):
                 assert len(curve) == 6
                 assert curve == sorted(curve, reverse=True)
     assert [form["reward"] for form in result(finished)["forms"]] == list(leaderboard.FORMS)
-    assert result(finished)["table"]["checksum"] == dsfp_env.load_table(folder).meta["checksum"]
+    assert result(finished)["board"]["checksum"] == dsfp_env.load_table(folder).meta["checksum"]
     text = (finished / "leaderboard.md").read_text()
     assert text == tables(result(finished))
     assert "|  | best, 6 | optimum found | greedy | best, test | seeds |" in text
     assert re.search(r"would have taken \d+\.\d hours on one core. This call took \d+ seconds", text)
     assert matplotlib.image.imread(finished / "leaderboard.png").std() > 0.01
+
+
+def test_the_tables_judge_after_as_many_evaluations_as_asked(folder, tmp_path):
+    leaderboard.leaderboard(settings(folder, tmp_path / "out", at=(4, 2, 99)))
+    assert "| best, 2 | best, 4 | best, 6 | optimum found |" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
 def test_what_a_run_leaves(finished, folder):
@@ -270,6 +305,7 @@ def test_an_optimum_beyond_the_budget_is_named(folder, tmp_path):
         ({"rewards": ("accuracy_x_speed",)}, "needs measured times, and a table has none"),
         ({"seeds": "3-1"}, "expected for example 0-4"),
         ({"evaluations": 0}, "--evaluations is 0: expected 1 or more"),
+        ({"at": (0, 50)}, r"--at is \(0, 50\): expected numbers of evaluations, 1 or more"),
         ({"slow_seeds": -1}, "--slow-seeds is -1: expected 0 or more"),
         ({"table": "nowhere"}, "There is no table 'nowhere'"),
     ],

@@ -11,7 +11,6 @@ import numpy as np
 from agents.reporting.baselines import YARDSTICKS
 from agents.reporting.statistics import warning_of_few
 
-COLUMNS = (10, 30, 100, 300)  # evaluations after which the tables look
 COLOURED = 8  # learners with a colour in each panel
 FLOOR = 1e-4  # lower regrets are drawn there
 CAPTION = """\
@@ -27,27 +26,47 @@ brackets their 95 % bootstrap intervals; the lowest regret of the best after the
 """
 
 
+ON_A_SURROGATE = """\
+Regrets are normalised: 0 is the best joint action of levels that a long search has found, 1 is what one drawn at
+random has on average; below 0 is better than all that the search has found. They are of means over the seeds of
+the fine-tuning, while a learner sees one seed, with its noise, and its best is the best that it saw. Means over
+runs, in brackets their 95 % bootstrap intervals; the lowest regret of the best after the last evaluation comes
+first.
+
+- best, k: the joint action with the highest reward that was seen in k evaluations;
+- optimum found: the share of runs that end with one as good as the best known;
+- greedy: the joint action that the learner plays in the end, under masks drawn anew if it has masks;
+- best, test: the best one seen, on the test split;
+- seeds: runs. Learners that take long themselves have fewer.
+"""
+CAPTIONS = {"table": CAPTION, "surrogate": ON_A_SURROGATE}
+
+
 def tables(results: Mapping[str, Any]) -> str:
     """Markdown: a table for every reward, and the time that was saved."""
-    what, this = results["table"], results["this_call"]
-    live = f"{results['live_seconds'] / 3600:.1f} hours"
+    what, this, seconds = results["board"], results["this_call"], results["live_seconds"]
+    live = (
+        ""
+        if seconds is None
+        else (f"Live, the {results['runs']} runs would have taken {seconds / 3600:.1f} hours on one core. ")
+    )
     parts = [
-        f"Leaderboard on the table {what['task']} ({what['checksum'][:12]}).",
-        CAPTION.rstrip(),
-        *(_table(form) for form in results["forms"]),
+        f"Leaderboard on the {what['kind']} {what['task']} ({what['checksum'][:12]}).",
+        CAPTIONS[what["kind"]].rstrip(),
+        *(_table(form, results["settings"]["at"]) for form in results["forms"]),
         *_warnings(results["forms"]),
-        f"Live, the {results['runs']} runs would have taken {live} on one core. This call took "
-        f"{this['seconds']:.0f} seconds, in which it made {this['runs']} of them.",
+        f"{live}This call took {this['seconds']:.0f} seconds, in which it made {this['runs']} of the "
+        f"{results['runs']} runs.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(form: Mapping[str, Any]) -> str:
-    """One reward: its optima, and a row for every learner."""
+def _table(form: Mapping[str, Any], at: Iterable[int]) -> str:
+    """One reward: its optima, and a row for every learner, judged after so many evaluations."""
     heading = [f"## {form['reward']}", "", *_optima(form), ""]
     if not form["learners"]:
         return "\n".join([*heading, "No learner could be run with this reward."])
-    after = _columns(len(form["learners"][0]["best"]["mean"]))
+    after = _columns(len(form["learners"][0]["best"]["mean"]), at)
     names = [f"best, {k}" for k in after] + ["optimum found", "greedy", "best, test", "seeds"]
     lines = [*heading, _row("", names), "|---|" + "---|" * len(names)]
     for learner in form["learners"]:
@@ -64,8 +83,8 @@ def _warnings(forms: Iterable[Mapping[str, Any]]) -> list[str]:
     return [warning] if warning else []
 
 
-def _columns(evaluations: int) -> list[int]:
-    return sorted({k for k in COLUMNS if k <= evaluations} | {evaluations})
+def _columns(evaluations: int, at: Iterable[int]) -> list[int]:
+    return sorted({k for k in at if k <= evaluations} | {evaluations})
 
 
 def _optima(form: Mapping[str, Any]) -> list[str]:
@@ -73,13 +92,18 @@ def _optima(form: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in form["optima"]:
         ratios = "-".join(f"{ratio:.0f}" for ratio in one["ratios"].values())
+        whose = f"Optimum of seed {one['seed']}" if "seed" in one else "Best known"
         lines.append(
-            f"- Optimum of seed {one['seed']}: {ratios} %, score {one['score']:.4f}, accuracy "
+            f"- {whose}: {ratios} %, score {one['score']:.4f}, accuracy "
             f"{one['accuracy']:.1%}, test accuracy {one['test_accuracy']:.1%}, relative MACs "
             f"{one['relative_macs']:.1%}"
         )
     budget = form["macs_budget"]
-    beyond = [str(one["seed"]) for one in form["optima"] if budget is not None and one["relative_macs"] > budget]
+    beyond = [
+        str(one.get("seed", "all"))
+        for one in form["optima"]
+        if budget is not None and one["relative_macs"] > budget
+    ]
     if beyond:
         lines.append(
             f"- Beyond the budget, where learners of levels cannot go for their masks: the optimum of seed "

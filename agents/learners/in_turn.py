@@ -7,6 +7,7 @@ masks, every agent has the one that the choices before its own leave; see `dsfp_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ Choose = Callable[[int, np.ndarray], int]
 Worth = Callable[[np.ndarray], np.ndarray]
 """Joint actions ``[k, agents]`` -> what each is believed worth ``[k]``"""
 SWEEPS = 10  # of all agents, at most
+PAIRS = 40  # of agents that change together, in a sweep, at most
+TRIES = 4  # where the best joint action within a budget is wanted, not just a good one to try
 
 
 class InTurn:
@@ -64,16 +67,47 @@ class InTurn:
         """The wished joint action, or, where masks forbid a level, the nearest that is left."""
         return self.choose(infos, lambda i, levels: int(levels[np.abs(levels - wished[i]).argmin()]), order)
 
-    def climb(self, infos: Infos, start: np.ndarray, worth: Worth, rng: np.random.Generator) -> np.ndarray:
+    def climb(
+        self, infos: Infos, start: np.ndarray, worth: Worth, rng: np.random.Generator, *, tries: int = 1
+    ) -> np.ndarray:
         """Change one agent's level at a time to the one worth most, until no change is better.
+
+        At the edge of a budget no single change may be both allowed and better. So where infos carry masks, pairs
+        of agents change too: one to a lower level, and the other to one that this leaves.
 
         Args:
             infos: Of the environment.
             start: Where to begin; brought under the masks first.
             worth: What joint actions are believed worth.
             rng: Draws the order of the agents.
+            tries: With masks, as often, in other orders; the best end is taken.
         """
-        joint = self.nearest(infos, start, rng.permutation(len(self.agents)))
+        if not any("action_mask" in infos[agent] for agent in self.agents):
+            return self._climbed(infos, self.nearest(infos, start, rng.permutation(len(start))), worth, rng)
+        ends = [self._in_pairs(infos, self.raised(infos, start, rng), worth, rng) for _ in range(tries)]
+        return ends[int(np.argmax(worth(np.stack(ends))))]
+
+    def allows(self, infos: Infos, joint: np.ndarray) -> bool:
+        """Whether a joint action has levels that there are, which masks leave together."""
+        return all(level in self._left(infos, joint, number) for number, level in enumerate(joint))
+
+    def raised(self, infos: Infos, wished: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The wished joint action under the masks: all levels are raised together until it is allowed.
+
+        Then one agent after another returns towards what was wished, as far as it may.
+        """
+        highest = np.array([self._sizes[agent] - 1 for agent in self.agents])
+        joint = wished
+        while not self.allows(infos, joint):
+            joint = np.minimum(joint + 1, highest)
+        joint = joint.copy()
+        for number in rng.permutation(len(joint)):
+            levels = self._left(infos, joint, int(number))
+            joint[number] = levels[np.abs(levels - wished[number]).argmin()]
+        return joint
+
+    def _climbed(self, infos: Infos, joint: np.ndarray, worth: Worth, rng: np.random.Generator) -> np.ndarray:
+        """By changes of one agent."""
         for _ in range(SWEEPS):
             before = joint.copy()
             for number in rng.permutation(len(self.agents)):
@@ -81,6 +115,38 @@ class InTurn:
             if (joint == before).all():
                 break
         return joint
+
+    def _in_pairs(self, infos: Infos, joint: np.ndarray, worth: Worth, rng: np.random.Generator) -> np.ndarray:
+        """By changes of one agent and of two; which two is drawn, as there may be many."""
+        for _ in range(SWEEPS):
+            joint = self._climbed(infos, joint, worth, rng)
+            before = joint
+            for pair in rng.permutation(list(permutations(range(len(joint)), 2)))[:PAIRS]:
+                joint = self._exchanged(infos, joint, *pair.tolist(), worth)
+            if joint is before:
+                break
+        return joint
+
+    def _exchanged(self, infos: Infos, joint: np.ndarray, giver: int, taker: int, worth: Worth) -> np.ndarray:
+        """A joint action, or a better one where the giver has a lower level and the taker one that this leaves."""
+        tried = joint.copy()
+        tried[taker] = self._sizes[self.agents[taker]] - 1
+        found = [joint]
+        for level in self._left(infos, tried, giver):
+            if level < joint[giver]:
+                tried[giver] = level
+                left = self._left(infos, tried, taker)
+                found.append(np.repeat(tried[None], len(left), 0))
+                found[-1][:, taker] = left
+        candidates = np.vstack(found)
+        best = int(np.argmax(worth(candidates)))
+        return candidates[best] if best else joint
+
+    def _left(self, infos: Infos, joint: np.ndarray, number: int) -> np.ndarray:
+        """The levels that an agent may choose, where all others keep theirs."""
+        others = self.as_actions(joint)
+        del others[self.agents[number]]
+        return self._allowed(infos, self.agents[number], others)
 
     def as_actions(self, joint: np.ndarray) -> dict[str, int]:
         """By agent."""
@@ -91,9 +157,7 @@ class InTurn:
         return np.array([int(actions[agent]) for agent in self.agents])
 
     def _improved(self, infos: Infos, joint: np.ndarray, number: int, worth: Worth) -> np.ndarray:
-        others = self.as_actions(joint)
-        del others[self.agents[number]]
-        levels = self._allowed(infos, self.agents[number], others)
+        levels = self._left(infos, joint, number)
         candidates = np.repeat(joint[None], len(levels), 0)
         candidates[:, number] = levels
         return candidates[np.argmax(worth(candidates))]

@@ -19,7 +19,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.learners.in_turn import InTurn
+from agents.learners.in_turn import TRIES, InTurn
 from agents.learners.linear_model import LinearModel, alike_levels
 from dsfp_env.common.ranges import Finite, Positive, ranges_checked
 
@@ -71,7 +71,8 @@ class JointThompson:
         def worth(joints: np.ndarray) -> np.ndarray:
             return np.take_along_axis(values[None], joints[..., None], 2).sum((1, 2))
 
-        return self._turns.as_actions(self._turns.climb(infos, values.argmax(1), worth, rng))
+        tries = TRIES if deterministic else 1
+        return self._turns.as_actions(self._turns.climb(infos, values.argmax(1), worth, rng, tries=tries))
 
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Learn the score of a joint action."""

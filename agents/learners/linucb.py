@@ -22,7 +22,8 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.learners.in_turn import InTurn
+from agents.learners.in_turn import TRIES, InTurn
+from agents.learners.layer_inputs import standardised
 from agents.learners.linear_model import LinearModel, alike_levels
 from dsfp_env.common.ranges import Finite, NotNegative, Positive, Share, ranges_checked
 
@@ -75,7 +76,9 @@ class LinUCB:
         """The joint action with the highest bound, or with the highest expected score."""
         model = self._model(observations)
         rng = np.random.default_rng(0) if deterministic else self._rng
-        joint = self._highest(model, infos, 0.0 if deterministic else self.alpha, rng)
+        joint = self._highest(
+            model, infos, 0.0 if deterministic else self.alpha, rng, TRIES if deterministic else 1
+        )
         return self._turns.as_actions(joint if deterministic else self._astray(infos, joint))
 
     def act_many(
@@ -100,7 +103,12 @@ class LinUCB:
         return {"error": self._model(transition.observations).update(self._features(joint[None])[0], score)}
 
     def _highest(
-        self, model: LinearModel, infos: Mapping[str, dict[str, Any]], alpha: float, rng: np.random.Generator
+        self,
+        model: LinearModel,
+        infos: Mapping[str, dict[str, Any]],
+        alpha: float,
+        rng: np.random.Generator,
+        tries: int = 1,
     ) -> np.ndarray:
         """The joint action ``[agents]`` with the highest bound, of this width."""
 
@@ -109,7 +117,7 @@ class LinUCB:
             return features @ model.mean + alpha * model.deviations(features)
 
         start = rng.integers(self._turns.num_levels, size=len(self._turns.agents))
-        return self._turns.climb(infos, start, worth, rng)
+        return self._turns.climb(infos, start, worth, rng, tries=tries)
 
     def _astray(self, infos: Mapping[str, dict[str, Any]], joint: np.ndarray) -> np.ndarray:
         """A joint action with some levels drawn at random instead."""
@@ -136,11 +144,7 @@ class LinUCB:
 
     def _shared_inputs(self, seen: np.ndarray) -> np.ndarray:
         """Of observations ``[agents, features]``, standardised: ``[agents, levels, inputs]``."""
-        centred = seen - seen.mean(0)
-        deviations = centred.std(0)
-        differing = deviations > 1e-6
-        layers = centred[:, differing] / deviations[differing] / np.sqrt(max(1, differing.sum()))
-        layers = np.concatenate([np.ones((len(seen), 1)), layers], 1)
+        layers = standardised(seen)
         ratios = np.linspace(-1, 1, self._turns.num_levels)
         powers = np.stack([ratios**power for power in range(1, DEGREE + 1)], 1)
         return np.einsum("av,lp->alvp", layers, powers).reshape(len(seen), len(ratios), -1)

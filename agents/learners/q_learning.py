@@ -20,7 +20,7 @@ from agents.base import Transition
 from agents.learners.exploration import fallen
 from agents.masking import allowed
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.ranges import Count, Finite, Share, WholeNumber, ranges_checked
+from dsfp_env.common.ranges import Count, Finite, NotNegative, Share, WholeNumber, ranges_checked
 
 
 def td_error(
@@ -59,6 +59,8 @@ class QLearning:
         replays: Past transitions that each update learns from again.
         memory: Transitions that are remembered.
         bins: Values that a feature is rounded to.
+        smoothing: Levels over which neighbours share what comes: a level at distance d learns it too, with step
+            sizes times ``exp(-(d / smoothing)^2 / 2)``; 0: each level for itself. Replays are not shared.
     """
 
     @ranges_checked
@@ -79,6 +81,7 @@ class QLearning:
         replays: WholeNumber = 4,
         memory: Count = 64,
         bins: Count = 4,
+        smoothing: NotNegative = 0.0,
     ) -> None:
         if not isinstance(action_space, Discrete) or not isinstance(observation_space, Box):
             raise InputError(
@@ -90,7 +93,7 @@ class QLearning:
         self._rng = rng
         self.step_size, self.negative_step_size, self.discount = step_size, negative_step_size, discount
         self.epsilon, self.final_epsilon, self.exploration_steps = epsilon, final_epsilon, exploration_steps
-        self.initial_value, self.replays, self.bins = initial_value, replays, bins
+        self.initial_value, self.replays, self.bins, self.smoothing = initial_value, replays, bins, smoothing
         self.q_values: dict[bytes, np.ndarray] = {}  # state -> [actions]
         self._memory: deque[tuple[bytes, int, float, bytes, bool]] = deque(maxlen=memory)
         self._steps = 0
@@ -116,7 +119,11 @@ class QLearning:
             self._state(transition.next_observation),
             transition.terminated,
         )
+        state, action = experience[:2]
+        before = self._values(state)[action]
         error = self._learn(*experience)
+        if self.smoothing:
+            self._teach_neighbours(self._values(state), action, before + error)
         for index in self._rng.integers(len(self._memory), size=self.replays) if self._memory else ():
             self._learn(*self._memory[index])
         self._memory.append(experience)
@@ -127,6 +134,13 @@ class QLearning:
         error = td_error(self._values(state), action, reward, discount, self._values(next_state))
         self._values(state)[action] += (self.step_size if error >= 0 else self.negative_step_size) * error
         return error
+
+    def _teach_neighbours(self, values: np.ndarray, action: int, target: float) -> None:
+        """Move the values of the other levels towards what came, the less, the farther they are."""
+        shares = np.exp(-0.5 * ((np.arange(len(values)) - action) / self.smoothing) ** 2)
+        shares[action] = 0
+        errors = target - values
+        values += shares * np.where(errors >= 0, self.step_size, self.negative_step_size) * errors
 
     def _values(self, state: bytes) -> np.ndarray:
         return self.q_values.setdefault(state, np.full(self._num_actions, float(self.initial_value)))

@@ -20,17 +20,17 @@ class Uniform(KeepBest):
     """
 
     def __init__(self, agent: str, observation_space: Space[Any], action_space: Space[Any], rng: object) -> None:
-        super().__init__(_swept(action_space, 0))
+        super().__init__(swept(action_space, 0))
         self._space, self._proposed = action_space, 0
 
     def propose(self, info: Mapping[str, Any]) -> Any:
         """The next ratio of the sweep; of levels that are masked, the nearest that is not."""
-        action = _swept(self._space, self._proposed)
+        action = swept(self._space, self._proposed)
         self._proposed += 1
         return action if "action_mask" not in info else max(action, int(np.flatnonzero(info["action_mask"])[0]))
 
 
-def _swept(space: Space[Any], number: int) -> Any:
+def swept(space: Space[Any], number: int) -> Any:
     """The action of the sweep with this number, from 0."""
     if isinstance(space, Discrete):
         return number % int(space.n)

@@ -26,7 +26,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition
-from agents.masking import allowed, infos_in_turn
+from agents.masking import under_masks
 from dsfp_env.common.errors import InputError
 
 
@@ -122,36 +122,6 @@ class AskTellTeam:
     def _worth(self, transition: JointTransition) -> Any:
         """What the optimiser is told of a joint action."""
         return transition.score
-
-
-def under_masks(
-    env: ParallelEnv[str, Any, Any], infos: Mapping[str, dict[str, Any]], wished: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The joint action that is played where masks forbid the wished one.
-
-    All levels are raised together, by as little as is enough, so that no layer pays for the others; then each in
-    turn returns towards what was wished, as far as the masks allow. Equal wishes give equal actions.
-
-    Args:
-        env: The environment.
-        infos: Its infos; without masks in them nothing is changed.
-        wished: Agent -> action.
-    """
-    if not any("action_mask" in infos[agent] for agent in wished):
-        return dict(wished)
-    size = {agent: int(env.action_space(agent).n) for agent in wished}
-
-    def levels_of(agent: str) -> np.ndarray:
-        return allowed(infos_in_turn(env, infos, agent, played), size[agent])
-
-    for shift in range(max(size.values())):
-        played = {agent: min(level + shift, size[agent] - 1) for agent, level in wished.items()}
-        if all(level in levels_of(agent) for agent, level in played.items()):
-            break
-    for agent, level in wished.items():
-        levels = levels_of(agent)
-        played[agent] = int(levels[np.abs(levels - level).argmin()])
-    return played
 
 
 def _as_actions(asked: Any, spaces: Mapping[str, Space[Any]]) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class CostCounter:
         nodes: Module path -> the classes along its tensors.
         params: Of the whole network, uncut.
         other_macs: Multiply-adds that never change.
+
+    Attributes:
+        axis_of: Module path of a convolution -> the axis of its filters.
+        others: Multiply-adds, and parameters, that never change.
     """
 
     def __init__(self, nodes: Mapping[str, Node], params: int, other_macs: int) -> None:
@@ -72,32 +76,50 @@ class CostCounter:
             return places[id(classes)]
 
         # Every tensor as the product of two axes and a constant.
-        rows, convolutions = [], []
-        for node in nodes.values():
+        rows, self.axis_of = [], dict[str, int]()
+        for path, node in nodes.items():
             for tensor in node.tensors.values():
                 cut = [classes for classes in tensor.axes if classes is not None]
                 first, second = ([place(classes) for classes in cut] + [0, 0])[:2]
                 rest = math.prod(tensor.shape) // math.prod(map(len, cut))
                 rows.append((first, second, rest * tensor.counts, rest * tensor.uses))
             if node.is_convolution:
-                convolutions.append(place(node.out_class))
+                self.axis_of[path] = place(node.out_class)
 
         # As arrays, one row for every tensor, and all axes in one.
         self._first, self._second, self._params, self._macs = np.array(rows, np.int64).reshape(-1, 4).T
-        self._convolutions = np.array(convolutions, np.int64)
+        self._convolutions = np.array(list(self.axis_of.values()), np.int64)
         self._axes, self._starts = np.concatenate(axes), np.cumsum([0, *map(len, axes[:-1])])
 
         # What is not in these tensors.
-        self._other_macs, self._other_params = other_macs, 0
+        self.others = other_macs, 0
         everything = np.ones(max(map(int, self._axes)), bool)
-        self._other_params = params - self.count(everything).params
+        self.others = other_macs, params - self.count(everything).params
+
+    def widths(self, alive: np.ndarray) -> np.ndarray:
+        """What stays of every axis along which something is cut, ``[axes]``; of the first, which is no axis, 1."""
+        return np.add.reduceat(np.concatenate([[True], alive])[self._axes], self._starts, dtype=np.int64)
 
     def count(self, alive: np.ndarray) -> Costs:
         """Costs if these classes stay, ``[classes]`` bool."""
-        widths = np.add.reduceat(np.concatenate([[True], alive])[self._axes], self._starts, dtype=np.int64)
+        widths = self.widths(alive)
         sizes = widths[self._first] * widths[self._second]
         return Costs(
-            macs=self._other_macs + int(sizes @ self._macs),
-            params=self._other_params + int(sizes @ self._params),
+            macs=self.others[0] + int(sizes @ self._macs),
+            params=self.others[1] + int(sizes @ self._params),
             filters=int(widths[self._convolutions].sum()),
         )
+
+    def products(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The products of two widths that costs are sums of.
+
+        Returns:
+            Pairs of axes ``[products, 2]``; and for each unit of a product, multiply-adds and parameters
+            ``[products]``.
+        """
+        pairs, of_row = np.unique(np.stack([self._first, self._second], axis=1), axis=0, return_inverse=True)
+        macs, params = (
+            np.bincount(of_row.reshape(-1), weights, len(pairs)).astype(np.int64)
+            for weights in (self._macs, self._params)
+        )
+        return pairs, macs, params

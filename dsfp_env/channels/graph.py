@@ -44,6 +44,8 @@ class ChannelGraph:
         sets: The module paths of each coupled set of layers.
         nodes: Module path -> the classes along the module's tensors; see `coupling`.
         num_classes: There are.
+        selector: Chooses which of them stay.
+        counter: Counts what stays.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class ChannelGraph:
     ) -> None:
         self.nodes = classes.nodes
         self.norms = dict(norms)
-        self._counter = counter
+        self.counter = counter
         self.num_classes = 1 + int(classes.of_label.max())
-        self._selector = Selector(classes, layers)
-        self.sets = self._selector.sets
+        self.selector = Selector(classes, layers)
+        self.sets = self.selector.sets
         set_of = {path: paths for paths in self.sets for path in paths}
         self.layers: dict[str, PrunableLayer] = {
             path: replace(layer, coupled_with=tuple(other for other in set_of[path] if other != path))
@@ -143,7 +145,7 @@ class ChannelGraph:
             )
         pruned = {path for path, ratio in ratios.items() if ratio > 0}
         pruned |= {other for path in pruned for other in self.layers[path].coupled_with}
-        alive = self._selector.alive(ratios, self._checked_scores(pruned, scores), min_filters, round_to)
+        alive = self.selector.alive(ratios, self._checked_scores(pruned, scores), min_filters, round_to)
         return self._filters(alive)
 
     def slim(self, network: nn.Module, keep: Keep) -> nn.Module:
@@ -170,7 +172,7 @@ class ChannelGraph:
 
     def costs(self, keep: Keep | None = None) -> Costs:
         """Costs with these filters kept (all, if none are given), from the structure alone."""
-        return self._counter.count(self.alive(keep or {}))
+        return self.counter.count(self.alive(keep or {}))
 
     def kept(self, keep: Mapping[str, Any]) -> Keep:
         """Kept filters as `keep` gives them, from indices or masks by hand; raises as `slim` does."""

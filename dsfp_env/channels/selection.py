@@ -20,6 +20,7 @@ class Selector:
 
     Attributes:
         sets: The layers of each coupled set.
+        sizes: How many classes of each can go, ``[sets]``.
     """
 
     def __init__(self, classes: Classes, layers: Mapping[str, PrunableLayer]) -> None:
@@ -44,8 +45,8 @@ class Selector:
 
         # Each set as a range of its classes.
         self._filters_of_class = np.bincount(self._class_of_filter)
-        self._sizes = np.bincount(self._set_of_class, minlength=len(self.sets))
-        self._starts = np.cumsum([0, *self._sizes[:-1]])[: len(self._sizes)]
+        self.sizes = np.bincount(self._set_of_class, minlength=len(self.sets))
+        self._starts = np.cumsum([0, *self.sizes[:-1]])[: len(self.sizes)]
 
         # Who loses outputs: these layers, and others without an agent, one after another; and who might lose all
         # inputs.
@@ -77,13 +78,13 @@ class Selector:
             return alive
         by_layer = np.array([ratios.get(path, 0.0) for path in self._layers])
         by_set = np.bincount(self._set_of_layer, by_layer) / np.bincount(self._set_of_layer)
-        counts = np.floor(by_set * self._sizes + 0.5).astype(np.int64)
+        counts = np.floor(by_set * self.sizes + 0.5).astype(np.int64)
         widths = self._widths[: len(self._layers)]
         of_filter = np.concatenate(
             [scores.get(path, np.zeros(width)) for path, width in zip(self._layers, widths, strict=True)]
         )
         of_class = np.bincount(self._class_of_filter, of_filter[self._filters]) / self._filters_of_class
-        for start, size, count in zip(self._starts, self._sizes, counts, strict=True):
+        for start, size, count in zip(self._starts, self.sizes, counts, strict=True):
             if count:
                 own = of_class[start : start + size]
                 alive[self._classes[start : start + size][_lowest(own, count)]] = False

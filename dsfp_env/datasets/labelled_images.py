@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 
 
@@ -31,6 +32,21 @@ class LabelledImages(NamedTuple):
             size = f"{len(self.labels)} images of {self.images[0].nbytes / 2**20:.2g} MiB each"
             raise_if_of_the_machine(error, f"bringing {size} to {device}, where all splits stay", "the splits")
             raise
+
+    def some(self, count: int | None) -> LabelledImages:
+        """So many images of the split, drawn at random but always the same; all, if no number is given.
+
+        Raises:
+            InputError: If there are not as many.
+        """
+        if count is None:
+            return self
+        if not 1 <= count <= len(self.labels):
+            raise InputError(
+                f"{count} images of a split of {len(self.labels)} are asked for: expected at most all."
+            )
+        chosen = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count]
+        return LabelledImages(self.images[chosen], self.labels[chosen])
 
 
 class Splits(NamedTuple):

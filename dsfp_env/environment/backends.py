@@ -1,6 +1,7 @@
 """Who tells what a joint action is worth: the arguments about measuring become an evaluator.
 
-``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, see `tables.evaluator`.
+``"live"`` measures; ``"table"`` looks up what was measured once of every joint action, see `tables.evaluator`;
+``"surrogate"`` asks a model of what was measured of some, see `surrogates.evaluator`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
+from dsfp_env.surrogates.evaluator import SurrogateEvaluator, predicting
+from dsfp_env.surrogates.surrogate import Surrogate
 from dsfp_env.tables.evaluator import TableEvaluator, tabulated
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_control import control_of
@@ -27,11 +30,11 @@ from dsfp_env.tasks.loading import load_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 
-BACKENDS = ("live", "table")
+BACKENDS = ("live", "table", "surrogate")
 
 
 def make_evaluator(
-    task: str | Task | Table = "digits",
+    task: str | Task | Table | Surrogate = "digits",
     criterion: str | Criterion = "dsfp",
     fidelity: Fidelity | None = None,
     device: str = "auto",
@@ -51,20 +54,13 @@ def make_evaluator(
         InputError: If one is not what was expected.
     """
     choose("backend", backend, dict.fromkeys(BACKENDS))
-    if backend == "table":
-        return tabulated(
-            task,
-            criterion,
-            fidelity,
-            min_filters,
-            round_to,
-            latency,
-            layers=layers,
-            tie=tie,
-            agents_per=agents_per,
-        )
-    if isinstance(task, Table):
-        raise InputError("The task is a table: expected backend='table' with it.")
+    if backend != "live":
+        made = tabulated if backend == "table" else predicting
+        how = {"layers": layers, "tie": tie, "agents_per": agents_per}
+        return made(task, criterion, fidelity, min_filters, round_to, latency, **how)
+    if isinstance(task, (Table, Surrogate)):
+        name = type(task).__name__.lower()
+        raise InputError(f"The task is a {name}: expected backend={name!r} with it.")
     loaded = load_task(task, device=device)
     if layers is not None or tie is not None or not isinstance(agents_per, str) or agents_per != "layer":
         loaded = loaded.with_layers(layers, tie, agents_per)
@@ -85,8 +81,8 @@ def check_evaluator(evaluator: Any) -> None:
     if isinstance(evaluator, type) or not hasattr(evaluator, "evaluate_many"):
         what = f"class {evaluator.__name__}" if isinstance(evaluator, type) else type(evaluator).__name__
         raise InputError(
-            f"The evaluator is of type {what}: expected a dsfp_env.Evaluator or dsfp_env.TableEvaluator; "
-            "dsfp_env.parallel_env(task=...) makes one."
+            f"The evaluator is of type {what}: expected a dsfp_env.Evaluator, TableEvaluator or "
+            "SurrogateEvaluator; dsfp_env.parallel_env(task=...) makes one."
         )
 
 
@@ -98,9 +94,9 @@ def check_predicts(evaluator: AnyEvaluator, budget: Budget | None) -> None:
     """
     if budget is None or budget.of != LATENCY or isinstance(evaluator.latency, LatencyPredictor):
         return
-    if isinstance(evaluator, TableEvaluator):
+    if known := _known_by(evaluator):
         raise InputError(
-            "A table has no times, and latency_budget was given: expected macs_budget or params_budget, or "
+            f"A {known} has no times, and latency_budget was given: expected macs_budget or params_budget, or "
             "backend='live'."
         )
     raise InputError(
@@ -126,15 +122,25 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
             )
 
 
+def _known_by(evaluator: Any) -> str | None:
+    """``"table"`` or ``"surrogate"``, if an evaluator measures nothing itself."""
+    kinds = {TableEvaluator: "table", SurrogateEvaluator: "surrogate"}
+    return next((name for kind, name in kinds.items() if isinstance(evaluator, kind)), None)
+
+
 def _agrees(evaluator: Any, name: str, value: Any) -> bool:
     """Whether an evaluator was made with this value of an argument, or need not be."""
-    looks_up = isinstance(evaluator, TableEvaluator)
+    looks_up = _known_by(evaluator)
     if name == "task":
-        names = [evaluator.task.name, *([str(evaluator.table.folder)] if looks_up else [])]
-        same = value is evaluator.task or value is getattr(evaluator, "table", None)
-        return same or (isinstance(value, (str, Path)) and str(value) in names)
+        known = getattr(evaluator, looks_up) if looks_up else None
+        names = [evaluator.task.name, *([str(known.folder)] if known else [])]
+        return (
+            value is evaluator.task
+            or (known and value is known)
+            or (isinstance(value, (str, Path)) and str(value) in names)
+        )
     if name == "backend":
-        return looks_up if value == "table" else isinstance(evaluator, Evaluator)
+        return looks_up == value if value != "live" else isinstance(evaluator, Evaluator)
     if name in ("device", "store", "executor") and looks_up:
         return True
     if name == "device":

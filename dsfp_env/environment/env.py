@@ -420,6 +420,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         }
         if self.budget is not None and self.budget.of != MACS:
             team[f"relative_{self.budget.of}"] = self.budget.used(outcome, self.evaluator.original)
+        if outcome.distance is not None:
+            team["distance"] = outcome.distance
         own = {
             agent: {
                 "credit": now.credits[agent],

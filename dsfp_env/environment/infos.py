@@ -12,6 +12,7 @@ Of the network that all have made together:
 | evaluations   | that the last step asked for                                         |
 | relative_params | only under a budget of parameters: they / the original's, in (0, 1] |
 | relative_latency | only under a budget of time: it / the original's, as predicted     |
+| distance      | only of a surrogate: to the nearest joint action that was measured, in percentage points |
 
 Of the agent's own part:
 
@@ -39,6 +40,7 @@ TEAM = (
     "evaluations",
     "relative_params",
     "relative_latency",
+    "distance",
 )
 OWN = ("credit", "ratio", "applied_ratio", "coupled_set", "filters_kept", "action_mask")
 

@@ -21,6 +21,7 @@ class Outcome:
     filters_kept: dict[str, int]  # by agent
     applied_ratios: dict[str, float]  # by agent: percent of its filters that are gone
     latency: float | None = None  # seconds of one forward pass, if measured
+    distance: float | None = None  # of a surrogate: to the nearest that was measured, see `Surrogate.distance`
 
 
 def outcome_of(

@@ -23,10 +23,12 @@ other's exploration, prune far too much. A function of your own can still be any
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError, shortened
@@ -47,7 +49,8 @@ def within_budget(outcome: Outcome, original: Outcome, budget: float | Budget) -
     """Accuracy, scaled down in proportion when more than the budget is used; a number is one of relative MACs."""
     if not isinstance(budget, Budget):
         budget = Budget(MACS, budget)
-    return outcome.accuracy * min(1.0, budget.allowed(original) / budget.used(outcome, original))
+    share = budget.allowed(original) / budget.used(outcome, original)
+    return outcome.accuracy * (min(1.0, share) if isinstance(share, float) else np.minimum(1.0, share))
 
 
 def accuracy_x_speed(outcome: Outcome, original: Outcome) -> float:
@@ -139,3 +142,26 @@ def reward_function(reward: str | RewardFunction, budget: float | Budget | None 
             "params_budget, or latency_budget."
         )
     return partial(form.worth, budget=budget)
+
+
+def many_scores(
+    reward: str | RewardFunction, budget: float | Budget | None, outcomes: Outcome, original: Outcome
+) -> np.ndarray:
+    """What many outcomes are worth, ``[N]``; a function of the user's own is asked one after another.
+
+    Args:
+        reward: As for `reward_function`, and so ``budget``.
+        budget: Likewise.
+        outcomes: One whose numbers are arrays ``[N]``; nothing is told of single layers.
+        original: Of the unpruned network.
+
+    Raises:
+        InputError: As `reward_function`, and if measured times are needed.
+    """
+    worth: Any = reward_function(reward, budget)
+    if isinstance(reward, str) and reward in REWARDS:
+        scores: np.ndarray = worth(outcomes, original)
+        return scores
+    arrays = {name: value for name, value in vars(outcomes).items() if isinstance(value, np.ndarray)}
+    rows = zip(*(array.tolist() for array in arrays.values()), strict=True)
+    return np.array([worth(replace(outcomes, **dict(zip(arrays, row, strict=True))), original) for row in rows])

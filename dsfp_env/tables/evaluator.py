@@ -13,34 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import by_layer, listed
+from dsfp_env.tables.recorded_task import RecordedTask
 from dsfp_env.tables.table import Table, load_table
-from dsfp_env.tasks.layer_control import LayerControl, Layers, controlled, coupled_agents
-from dsfp_env.tasks.layer_features import together
 from dsfp_env.training.distillation import Fidelity
 
 _HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
-
-
-class TabulatedTask(NamedTuple):
-    """What a table knows of its task."""
-
-    name: str
-    control: LayerControl
-    coupled_agents: dict[str, tuple[str, ...]]
-
-    @property
-    def agents(self) -> dict[str, str]:
-        """Agent -> module path of its convolution; of the first, if it decides for several."""
-        return {agent: decides.paths[0] for agent, decides in self.control.agents.items()}
 
 
 class TableEvaluator:
@@ -75,7 +59,7 @@ class TableEvaluator:
         self.table = table
         self.task = _controlled(table, layers, tie, agents_per)
         self.levels = table.levels
-        self.layer_features = _features(table, self.task.control)
+        self.layer_features = self.task.features()
         self.fidelity_name = _named(table, fidelity)
         self.fidelity = Fidelity(**table.meta["fidelities"][self.fidelity_name])
         self.criterion: str = table.meta["criterion"]
@@ -84,7 +68,7 @@ class TableEvaluator:
     @cached_property
     def original(self) -> Outcome:
         """The unpruned network as it is, without fine-tuning."""
-        return self._by_agent(self.table.original())
+        return self.task.by_agent(self.table.original())
 
     def row_of(self, ratios: Mapping[str, float]) -> int:
         """The place in the table of ratios in percent by agent of this task.
@@ -93,34 +77,14 @@ class TableEvaluator:
             InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
         """
         of_layer = by_layer(ratios, self.task.control)
-        return self.table.row_of({agent: of_layer[path] for agent, path in _paths(self.table).items()})
-
-    def _by_agent(self, outcome: Outcome) -> Outcome:
-        """What was measured, told by the agents of this task."""
-        agent_of = {path: agent for agent, path in _paths(self.table).items()}
-        members = {
-            agent: [agent_of[path] for path in decides.paths]
-            for agent, decides in self.task.control.agents.items()
-        }
-        if members == {agent: [agent] for agent in self.table.agents}:
-            return outcome
-        filters = {agent: about["filters"] for agent, about in self.table.meta["agents"].items()}
-        kept, whole = (
-            {agent: sum(of_one[one] for one in ones) for agent, ones in members.items()}
-            for of_one in (outcome.filters_kept, filters)
-        )
-        return replace(
-            outcome,
-            filters_kept=kept,
-            applied_ratios={agent: 100 * (1 - kept[agent] / whole[agent]) for agent in kept},
-        )
+        return self.table.row_of({agent: of_layer[path] for agent, path in self.task.paths.items()})
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """Look a joint action up; see `Evaluator.evaluate`, and the top of this file."""
         check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
         key = self.row_of(ratios), self.measured_seed(seed)
         if key not in self._known:
-            self._known[key] = self._by_agent(self.table.outcome(*key, fidelity=self.fidelity_name))
+            self._known[key] = self.task.by_agent(self.table.outcome(*key, fidelity=self.fidelity_name))
         return self._known[key]
 
     def evaluate_many(
@@ -169,17 +133,10 @@ class TableEvaluator:
         """Nothing is open."""
 
 
-def _paths(table: Table) -> dict[str, str]:
-    """Agent of the table -> module path."""
-    return {agent: about["path"] for agent, about in table.meta["agents"].items()}
-
-
-def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> TabulatedTask:
+def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> RecordedTask:
     """The task of a table, with agents for its layers as they are wanted."""
-    names, about = _paths(table), table.meta["agents"]
-    sets = [[path, *(names[other] for other in about[agent]["coupled_with"])] for agent, path in names.items()]
-    control = controlled(Layers(names, sets), layers, tie, agents_per)
-    for path, ratio in control.fixed.items():
+    task = RecordedTask.of(table.task, table.meta["agents"], layers, tie, agents_per)
+    for path, ratio in task.control.fixed.items():
         if ratio not in table.levels:
             what = "be left alone" if ratio == 0 else f"always lose {ratio:g} %"
             raise InputError(
@@ -187,17 +144,7 @@ def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> Tabulat
                 f"levels, {', '.join(f'{level:g}' for level in table.levels)} %, or backend='live', or a table "
                 "that was made so."
             )
-    return TabulatedTask(table.task, control, coupled_agents(control, sets))
-
-
-def _features(table: Table, control: LayerControl) -> dict[str, np.ndarray]:
-    """Agent -> the features of its layers that never change; of several, see `together`."""
-    agent_of = {path: agent for agent, path in _paths(table).items()}
-    known = {agent: np.array(about["features"], np.float32) for agent, about in table.meta["agents"].items()}
-    return {
-        agent: together([known[agent_of[path]] for path in decides.paths])
-        for agent, decides in control.agents.items()
-    }
+    return task
 
 
 def _named(table: Table, fidelity: Fidelity | None) -> str:

@@ -19,7 +19,9 @@ SPLITS = ("validation", "test")
 MOST_ROWS = 100_000_000  # joint actions
 
 
-class _Splits(Strict):
+class AboutSplits(Strict):
+    """Images of each split."""
+
     validation: Positive
     test: Positive
 
@@ -29,7 +31,9 @@ class _Right(Strict):
     test: Natural
 
 
-class _Agent(Strict):
+class AboutAgent(Strict):
+    """An agent, and its first layer."""
+
     path: Name  # of its first layer
     filters: Positive
     coupled_with: list[str]
@@ -43,7 +47,9 @@ class _Control(Strict):
     tied: dict[str, list[Name]]  # agent -> module paths, of those that decide for several
 
 
-class _Original(Strict):
+class AboutOriginal(Strict):
+    """The original network: images answered rightly, and costs."""
+
     correct: _Right
     macs: Positive
     params: Positive
@@ -56,9 +62,9 @@ class _Meta(Strict):
     task_seed: Natural
     task_hash: str
     split_hash: str
-    splits: _Splits
-    agents: Annotated[dict[str, _Agent], Meta(min_length=1)]
-    original: _Original
+    splits: AboutSplits
+    agents: Annotated[dict[str, AboutAgent], Meta(min_length=1)]
+    original: AboutOriginal
     levels: Annotated[list[Annotated[int, Meta(ge=1, le=99)]], Meta(min_length=2)]
     criterion: Name
     fidelities: dict[str, dict[str, int | float | str]]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.options import EvaluationOptions
-from dsfp_env.tasks.options import TaskOptions
+from dsfp_env.tasks.options import SplitOptions, TaskOptions
 from dsfp_env.tasks.ratios import LEVELS
 
 
 @dataclass(frozen=True)
-class TableSettings(ExecutorSettings, TaskOptions, EvaluationOptions):
+class TableSettings(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOptions):
     """What is measured, and where it is kept."""
 
     out: str
@@ -20,10 +20,6 @@ class TableSettings(ExecutorSettings, TaskOptions, EvaluationOptions):
     """Ratios in percent that every agent chooses from, rising."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the fine-tuning."""
-    validation_images: int | None = None
-    """So many of the validation images, drawn at random; all unless given."""
-    test_images: int | None = None
-    """So many of the test images, drawn at random; all unless given."""
     part: str = "1/1"
     """Measure only a part of the joint actions: 1/2 and 2/2 are halves."""
     merge: tuple[str, ...] = ()

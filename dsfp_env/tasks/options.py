@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dsfp_env.common.choices import choose
+from dsfp_env.common.errors import InputError
 
 if TYPE_CHECKING:
     from dsfp_env.tasks.task import Task
@@ -97,3 +98,34 @@ class TaskOptions(LayerOptions):
 
         task = load_task(self.task, self.data_root, device, self.seed_of_task(seed), **self.given())
         return self.controlled(task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """What a command says about how many images a task is judged by; the settings of a command inherit it."""
+
+    validation_images: int | None = None
+    """So many of the validation images, drawn at random; all unless given."""
+    test_images: int | None = None
+    """So many of the test images, drawn at random; all unless given."""
+
+    def check_splits(self) -> None:
+        """Refuse numbers that cannot be used.
+
+        Raises:
+            InputError: If one is below 1.
+        """
+        for name in ("validation_images", "test_images"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {count}: expected 1 or more.")
+
+    def fewer(self, task: Task) -> Task:
+        """A task that is judged by so many images, always the same; itself, if nothing was said.
+
+        Raises:
+            InputError: If it has not as many.
+        """
+        if (self.validation_images, self.test_images) == (None, None):
+            return task
+        validation, test = task.validation.some(self.validation_images), task.test.some(self.test_images)
+        return replace(task, validation=validation, test=test)

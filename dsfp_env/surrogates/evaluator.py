@@ -1,0 +1,196 @@
+"""A surrogate in the place of the live evaluator: the environment's ``backend="surrogate"``.
+
+It answers what the live `Evaluator` would, as far as a model can tell: costs are exact, accuracies are predicted,
+and the noise of the fine-tuning's seed is drawn, always the same for equal questions. Each outcome says how far it
+is from the nearest joint action that was measured (`Outcome.distance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsfp_env.channels.costs import Costs
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
+from dsfp_env.evaluation.outcome import Outcome, outcome_of
+from dsfp_env.evaluation.plans import LOWEST, by_layer, listed
+from dsfp_env.surrogates.surrogate import Surrogate, load_surrogate
+from dsfp_env.tables.recorded_task import RecordedTask
+from dsfp_env.training.distillation import Fidelity
+
+_MOST_KNOWN = 100_000  # outcomes that are remembered
+_HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
+
+
+class SurrogateEvaluator:
+    """Predicts joint actions, with the interface that environments and learners use of `Evaluator`.
+
+    Args:
+        surrogate: From `load_surrogate`.
+        layers: Bounds of layers, or ratios that layers always have; see `tasks.layer_control`. None can be left
+            alone: every joint action that was measured prunes all layers.
+        tie: Layers with one agent; likewise.
+        agents_per: ``"layer"`` or ``"set"``; likewise.
+
+    Raises:
+        InputError: If the layers cannot be controlled so.
+    """
+
+    latency = None  # there are no times of forward passes
+    timed = False
+    min_filters = round_to = 1  # as surveys are made
+
+    def __init__(
+        self, surrogate: Surrogate, layers: Any = None, tie: Any = None, agents_per: str = "layer"
+    ) -> None:
+        if not isinstance(surrogate, Surrogate):
+            raise InputError(
+                f"The surrogate is {shortened(surrogate)}: expected one, as dsfp_env.load_surrogate gives."
+            )
+        self.surrogate = surrogate
+        self.task = RecordedTask.of(surrogate.task, surrogate.meta["agents"], layers, tie, agents_per)
+        for path, ratio in self.task.control.fixed.items():
+            if ratio < LOWEST:
+                raise InputError(
+                    f"{path!r} is to be left alone, and no joint action that {surrogate} knows leaves a layer "
+                    f"alone: expected a ratio of {LOWEST:g} % or more, or backend='live'."
+                )
+        self.levels = surrogate.levels
+        self.layer_features = self.task.features()
+        self.fidelity = Fidelity(**surrogate.meta["fidelity"])
+        self.criterion: str = surrogate.meta["criterion"]
+        self._known: dict[tuple[bytes, int], Outcome] = {}  # (classes lost, seed) -> outcome
+        self._filters = {agent: about["filters"] for agent, about in surrogate.meta["agents"].items()}
+
+    @cached_property
+    def original(self) -> Outcome:
+        """The unpruned network as it is, without fine-tuning; that was measured."""
+        return replace(self.task.by_agent(self.surrogate.original()), distance=0.0)
+
+    def ratios_of(self, ratios: Mapping[str, float]) -> list[float]:
+        """Ratios of the surrogate's agents, in their order, from those of this task's.
+
+        Raises:
+            InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
+        """
+        of_layer = by_layer(ratios, self.task.control)
+        return [of_layer[path] for path in self.task.paths.values()]
+
+    def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
+        """Predict a joint action; see `Evaluator.evaluate`, and the top of this file."""
+        return self.evaluate_many([ratios], seed)[0]
+
+    def evaluate_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> list[Outcome]:
+        """Predict many; see `Evaluator.evaluate_many`. There are no workers."""
+        plans, seeds = listed(plans, seed)
+        for one in seeds:
+            check_seed(one, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
+        if not plans:
+            return []
+        lost = self._lost([self.ratios_of(plan) for plan in plans])
+        keys = [(row.tobytes(), int(one)) for row, one in zip(lost, seeds, strict=True)]
+        new = {key: place for place, key in enumerate(keys) if key not in self._known}
+        if len(self._known) + len(new) > _MOST_KNOWN:
+            self._known.clear()
+            new = {key: place for place, key in enumerate(keys)}
+        if new:
+            places = list(new.values())
+            outcomes = self._predicted(lost[places], np.array([key[1] for key in new], np.int64))
+            self._known.update(zip(new, outcomes, strict=True))
+        return [self._known[key] for key in keys]
+
+    def start_many(
+        self,
+        plans: Iterable[Mapping[str, float]],
+        seed: int | Sequence[int] = 0,
+        workers: int | None = None,
+    ) -> Iterator[Outcome]:
+        """As `evaluate_many`."""
+        return iter(self.evaluate_many(plans, seed))
+
+    def costs(self, ratios: Mapping[str, float]) -> Costs:
+        """The costs of the pruned network, exactly."""
+        found = self.surrogate.cost_tables.costs(self._lost([self.ratios_of(ratios)]))
+        return Costs(int(found.macs[0]), int(found.params[0]), int(found.filters[0]))
+
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """Raises InputError: a surrogate has no times."""
+        raise InputError("A surrogate has no times: expected a budget of MACs or parameters, or backend='live'.")
+
+    def measures_with(self, fidelity: Fidelity) -> bool:
+        """Whether this is the work that was measured."""
+        how = {name: getattr(self.fidelity, name) for name in _HOW}
+        return isinstance(fidelity, Fidelity) and replace(fidelity, **how) == self.fidelity
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SurrogateEvaluator:
+        return self  # what is predicted does not change
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _lost(self, ratios: Sequence[Sequence[float]]) -> np.ndarray:
+        """How many classes of each coupled set go, ``[N, sets]``."""
+        return self.surrogate.cost_tables.classes_lost(np.array(ratios) / 100)
+
+    def _predicted(self, lost: np.ndarray, seeds: np.ndarray) -> list[Outcome]:
+        """Outcomes of ``[N, sets]``, each with its seed."""
+        accuracies = self.surrogate.accuracy_lost(lost, seeds).tolist()
+        costs, distances = self.surrogate.cost_tables.costs(lost), self.surrogate.distance_lost(lost).tolist()
+        whole = self.surrogate.original()
+        whole_costs = Costs(whole.macs, whole.params, whole.filters)
+        outcomes = []
+        for row, (accuracy, distance) in enumerate(zip(accuracies, distances, strict=True)):
+            kept = dict(zip(self._filters, costs.kept[row].tolist(), strict=True))
+            cost = Costs(int(costs.macs[row]), int(costs.params[row]), int(costs.filters[row]))
+            outcome = outcome_of(accuracy, cost, whole_costs, kept, self._filters)
+            outcomes.append(self.task.by_agent(replace(outcome, distance=distance)))
+        return outcomes
+
+
+def predicting(
+    task: Any,
+    criterion: Any,
+    fidelity: Fidelity | None,
+    min_filters: int,
+    round_to: int,
+    latency: Any,
+    layers: Any = None,
+    tie: Any = None,
+    agents_per: str = "layer",
+) -> SurrogateEvaluator:
+    """The evaluator of ``backend="surrogate"``, from the arguments of the environment.
+
+    Raises:
+        InputError: If there is no such surrogate, or it was made otherwise.
+    """
+    if not isinstance(task, (str, Path, Surrogate)):
+        raise InputError(
+            f"The task is a {type(task).__name__}: expected, with backend='surrogate', the name of a surrogate."
+        )
+    surrogate = task if isinstance(task, Surrogate) else load_surrogate(task)
+    evaluator = SurrogateEvaluator(surrogate, layers, tie, agents_per)
+    made = {"criterion": evaluator.criterion, "min_filters": 1, "round_to": 1, "latency": None}
+    asked = {"criterion": criterion, "min_filters": min_filters, "round_to": round_to, "latency": latency}
+    for name, value in asked.items():
+        if type(value) not in (type(made[name]), int) or value != made[name]:
+            raise InputError(
+                f"The surrogate {surrogate.task!r} was made with {name}={made[name]!r}, and {shortened(value)} "
+                "was asked for: expected the same, or backend='live'."
+            )
+    if fidelity is not None and not evaluator.measures_with(fidelity):
+        what = {name: value for name, value in asdict(evaluator.fidelity).items() if name not in _HOW}
+        raise InputError(
+            f"The surrogate {surrogate.task!r} was made with another fidelity, {what}: expected that, or None."
+        )
+    return evaluator

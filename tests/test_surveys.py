@@ -1,0 +1,181 @@
+"""Surveys: what is in them is what the live evaluator measures, whatever happens meanwhile."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_task
+
+import dsfp_env
+from agents.survey.runs import read_runs, survey_learners
+from agents.survey.settings import LearnersSurveySettings
+from dsfp_env.channels.cost_tables import cost_tables
+from dsfp_env.channels.graph import ChannelGraph
+from dsfp_env.networks import make_network
+from dsfp_env.survey import merge, survey
+from dsfp_env.surveys import files
+from dsfp_env.surveys.designs import SHARES, design
+from dsfp_env.surveys.settings import SurveySettings
+
+TINY = {"task": "tiny_tasks:tiny", "workers": 1}
+
+
+def surveyed(folder, plans=12, **more):
+    survey(SurveySettings(out=str(folder), plans=plans, seeds=(0, 5), **TINY | more))
+    return files.read_survey([folder])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a survey of the tiny task, made in one go."""
+    folder = tmp_path_factory.mktemp("surveys") / "tiny"
+    surveyed(folder)
+    return folder
+
+
+def rows_of(folder):
+    return sorted(files.read_rows(folder, 2), key=files.key_of)
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_rows_are_what_the_live_evaluator_measures(whole):
+    known, task = files.read_survey([whole]), make_tiny_task()
+    fidelity = dsfp_env.Fidelity(recalibration_images=32, batches=2, batch_size=16, threads=1)
+    live = dsfp_env.Evaluator(task, fidelity=fidelity, store=False)
+    for ratios, seed, accuracy in zip(known.ratios.tolist(), known.seeds, known.accuracy, strict=True):
+        plan = dict(zip(task.agents, ratios, strict=True))
+        assert tuple(accuracy) == live.measure_splits(plan, int(seed))
+
+
+def test_every_tenth_joint_action_is_measured_with_all_seeds():
+    asked = list(design([[0], [1]], 2, lambda ratios: 1 - ratios.mean() / 100, 20, [0, 5, 7]))
+    assert [one.seed for one in asked] == [0, 5, 7, *[5, 7, 0] * 3, *[0, 5, 7], *[7, 0, 5] * 3][: len(asked)]
+    assert asked[0].ratios == asked[1].ratios == asked[2].ratios != asked[3].ratios
+
+
+def test_more_plans_later_keep_those_that_are_there(whole, tmp_path):
+    folder = tmp_path / "grown"
+    surveyed(folder, plans=5)
+    assert surveyed(folder, plans=12).meta == files.read_survey([whole]).meta
+    assert without_times(rows_of(folder)) == without_times(rows_of(whole))
+
+
+def test_parts_merge_to_the_whole(whole, tmp_path):
+    parts = [tmp_path / "first", tmp_path / "second"]
+    for number, part in enumerate(parts, start=1):
+        surveyed(part, part=f"{number}/2")
+    merge(parts, tmp_path / "merged")
+    assert without_times(rows_of(tmp_path / "merged")) == without_times(rows_of(whole))
+    with pytest.raises(dsfp_env.InputError, match="exists: choose another"):
+        merge(parts, tmp_path / "merged")
+
+
+def test_a_line_cut_short_is_measured_again_and_a_changed_one_is_refused(tmp_path):
+    folder = tmp_path / "survey"
+    surveyed(folder, plans=3)
+    before, path = rows_of(folder), folder / files.ROWS
+    path.write_bytes(path.read_bytes()[:-10])
+    surveyed(folder, plans=3)
+    assert without_times(rows_of(folder)) == without_times(before)
+    lines = path.read_text().splitlines()
+    changed = json.loads(lines[0])
+    changed["row"]["right"][0] += 1
+    path.write_text("\n".join([json.dumps(changed), *lines[1:]]) + "\n")
+    with pytest.raises(dsfp_env.InputError, match=r"Line 1 of .* was changed"):
+        surveyed(folder, plans=3)
+
+
+def test_another_task_in_the_same_folder_is_refused(whole):
+    with pytest.raises(dsfp_env.InputError, match="not of one survey: criterion is dsfp and l1"):
+        surveyed(whole, criterion="l1")
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"plans": 0}, "--plans is 0"),
+        ({"part": "3/2"}, "--part is '3/2'"),
+        ({"layers": "first=keep"}, "--layers was given, and a survey is of all layers"),
+        ({"validation_images": 0}, "--validation-images is 0"),
+        ({"seeds": (1, 1)}, "each once"),
+    ],
+)
+def test_what_cannot_be_surveyed_is_refused_before_anything_is_written(said, sentence, tmp_path):
+    with pytest.raises(dsfp_env.InputError, match=sentence):
+        survey(SurveySettings(out=str(tmp_path / "survey"), **TINY | said))
+    assert not (tmp_path / "survey").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_survey_goes_on(whole, tmp_path):
+    folder = tmp_path / "survey"
+    command = [
+        *(sys.executable, "-m", "dsfp_env.survey", "--task", TINY["task"], "--plans", "12", "--seeds", "0", "5"),
+        *("--workers", "1", "--out", str(folder)),
+    ]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / files.ROWS).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    surveyed(folder)
+    assert without_times(rows_of(folder)) == without_times(rows_of(whole))
+
+
+def test_a_design_has_its_shares_and_costs_from_the_cheapest_to_the_dearest():
+    def relative_macs(ratios):
+        return float(np.prod(1 - ratios / 100))
+
+    asked = list(design([[0], [1, 2]], 3, relative_macs, 100, [0]))
+    sources = [one.source for one in asked]
+    assert {name: sources.count(name) for name in SHARES} == SHARES
+    costs = [relative_macs(np.array(one.ratios)) for one in asked if one.source == "stratified"]
+    share, _ = np.histogram(costs, bins=3, range=(0.1**3, 0.9**3))
+    assert min(share) > 5  # random ones would be cheap, nearly all
+    sweeps = [one.ratios for one in asked if one.source == "sweep"]
+    assert all(ratios[1] == ratios[2] or ratios[0] in ratios[1:] for ratios in sweeps)
+
+
+def test_learners_leave_their_joint_actions_and_runs(whole, tmp_path):
+    said = {"agents": ("random_search", "q_learning"), "seeds": "0", "evaluations": 4, **TINY}
+    settings = LearnersSurveySettings(out=str(tmp_path / "survey"), **said)
+    survey_learners(settings)
+    known, runs = files.read_survey([tmp_path / "survey"]), read_runs(tmp_path / "survey")
+    assert {source.split(",")[0] for source in known.sources} <= {"random_search", "q_learning"}
+    assert [run["agent"] for run in runs] == ["q_learning", "random_search"]
+    assert all(len(run["scores"]) == 4 for run in runs)
+    measured = set(known.accuracy[:, 0].round(9))
+    assert {round(accuracy, 9) for run in runs for accuracy in run["accuracies"]} == measured
+    before = rows_of(tmp_path / "survey")
+    survey_learners(settings)  # nothing is left
+    assert rows_of(tmp_path / "survey") == before
+
+
+@pytest.mark.parametrize("name", ["resnet20", "small-vgg", "digits-net"])
+def test_cost_tables_are_exact(name):
+    channels, size = (1, 8) if name == "digits-net" else (3, 32)
+    graph = ChannelGraph.trace(make_network(name, 10), torch.randn(1, channels, size, size))
+    rng = np.random.default_rng(1)
+    scores = {path: torch.from_numpy(rng.random(layer.out_channels)) for path, layer in graph.layers.items()}
+    tables = cost_tables(graph, scores)
+    ratios = rng.uniform(0.1, 0.9, (50, len(graph.layers)))
+    found = tables.costs(tables.classes_lost(ratios))
+    for row, one in enumerate(ratios.tolist()):
+        keep = graph.keep(dict(zip(graph.layers, one, strict=True)), scores)
+        costs = graph.costs(keep)
+        assert (found.macs[row], found.params[row], found.filters[row]) == (
+            costs.macs,
+            costs.params,
+            costs.filters,
+        )
+        assert found.kept[row].tolist() == [len(keep[path]) for path in graph.layers]
