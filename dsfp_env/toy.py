@@ -138,7 +138,7 @@ class ToyEnv(ParallelEnv[str, np.ndarray, Any]):
         """As `LayerPruningEnv.cost_range`."""
         highest = {agent: choice.highest for agent, choice in self._choices.items()}
         lowest = {agent: choice.lowest for agent, choice in self._choices.items()}
-        return _relative_macs({**highest, **ratios}), _relative_macs({**lowest, **ratios})
+        return self.relative_macs({**highest, **ratios}), self.relative_macs({**lowest, **ratios})
 
     def _observe(self) -> dict[str, np.ndarray]:
         shared = self._score, self._time / self._horizon
