@@ -73,6 +73,29 @@ def test_batches(tmp_path):
     assert rows[0].count("|") == 6
 
 
+def test_many_agents(tmp_path):
+    asked = [
+        "--layers",
+        "3",
+        "--seeds",
+        "0-1",
+        "--at",
+        "2",
+        "9",
+        "--workers",
+        "1",
+        "--agents",
+        "random_search",
+        "uniform",
+    ]
+    command = [sys.executable, str(BENCHMARKS / "many_agents.py"), *asked]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| | best, 2 | best, 9 | greedy |" in done.stdout
+    first, last = (float(cell.split("±")[0]) for cell in done.stdout.strip().splitlines()[-1].split("|")[2:4])
+    assert 0 <= last < first  # nine uniform plans are better than two
+
+
 def test_blocks(tmp_path):
     pytest.importorskip("torch_pruning", reason="what it compares with is not installed")
     lines = run("blocks.py", "repvgg", "convnext_conv", folder=tmp_path).strip().splitlines()

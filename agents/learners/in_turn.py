@@ -121,8 +121,8 @@ class InTurn:
         for _ in range(SWEEPS):
             joint = self._climbed(infos, joint, worth, rng)
             before = joint
-            for pair in rng.permutation(list(permutations(range(len(joint)), 2)))[:PAIRS]:
-                joint = self._exchanged(infos, joint, *pair.tolist(), worth)
+            for giver, taker in rng.permutation(list(permutations(range(len(joint)), 2)))[:PAIRS].tolist():
+                joint = self._exchanged(infos, joint, giver, taker, worth)
             if joint is before:
                 break
         return joint

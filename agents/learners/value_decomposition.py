@@ -52,6 +52,7 @@ class Utilities(nn.Module):
     """What agents see ``[..., agents, features]`` -> what their levels are worth ``[..., agents, levels]``."""
 
     cosines: Tensor
+    who: Tensor
 
     def __init__(self, num_agents: int, num_features: int, num_levels: int, hidden: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class Utilities(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """See the class."""
-        who = self.who.expand(*seen.shape[:-2], *self.who.shape)  # type: ignore[operator, union-attr]
+        who = self.who.expand(*seen.shape[:-2], *self.who.shape)
         utilities: Tensor = self.layers(torch.cat([seen, who], -1)) @ self.cosines
         return utilities
 
@@ -235,7 +236,7 @@ class VDN:
                 target = target + self.discount * several.going_on * self._target.best_worth(several.seen_next)
         loss = nn.functional.mse_loss(self.network.worth(several.seen, several.levels), target)
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimiser.step()
         return float(loss.detach())
 
