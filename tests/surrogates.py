@@ -1,4 +1,4 @@
-"""Surrogates made by hand, for tests: exact costs of a small network, accuracies of networks with random weights."""
+"""Surrogates made by hand, for tests: exact costs of a small network, accuracies told by random weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,9 @@ def make_surrogate(
             name: {
                 "path": path,
                 "filters": filters[path],
-                "coupled_with": [names[other] for other in next(o for o in graph.sets if path in o) if other != path],
+                "coupled_with": [
+                    names[other] for other in next(o for o in graph.sets if path in o) if other != path
+                ],
                 "features": [round(number / len(names), 3)] * len(FIXED),
             }
             for number, (path, name) in enumerate(names.items())
@@ -90,6 +92,9 @@ def _layers(rng, sets, width, bias):
     """Random weights of a network of two hidden layers."""
     sizes = [(sets, width), (width, width), (width, 2)]
     return [
-        (rng.normal(0, fan_in**-0.5, (fan_in, out)).astype(np.float32), np.full(out, bias * (out == 2), np.float32))
+        (
+            rng.normal(0, fan_in**-0.5, (fan_in, out)).astype(np.float32),
+            np.full(out, bias * (out == 2), np.float32),
+        )
         for fan_in, out in sizes
     ]

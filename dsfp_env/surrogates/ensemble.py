@@ -55,8 +55,8 @@ class Ensemble:
 
         Args:
             kept: The share that is kept of each coupled set, ``[N, sets]``.
-            exactly: Whether to compute in float64, in twice the time. In float32 the last digits depend on how many
-                are asked about at once.
+            exactly: Whether to compute in float64, in twice the time. In float32 the last digits depend on how
+                many are asked about at once.
         """
         answers = (self._exact if exactly else self._quick)(self._standardised(kept))
         return Predicted(_sigmoid(answers))

@@ -167,7 +167,9 @@ class Surrogate:
             exactly: As for `Ensemble.predict`.
         """
         noise = self._ensemble.deviations(kept, exactly)[:, split] * numbers
-        right: np.ndarray = np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
+        right: np.ndarray = (
+            np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
+        )
         return right
 
     def _numbers(self, lost: np.ndarray, seeds: np.ndarray, split: int) -> np.ndarray:
