@@ -303,12 +303,12 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             own["action_mask"] = self._drawn.swapaxes(0, 1).copy()
         if not everyone:
             own = {key: _only(which, value) for key, value in own.items()}
-        shared = {**team, "credit": team["score"]}  # one controller: the credit is shared
+        shared = _with_masks({**team, "credit": team["score"]}, which)  # one controller: the credit is shared
         for place, agent in enumerate(self.agents):
             mine = {key: value[place] for key, value in own.items()}
             if "action_mask" in mine:
                 mine["action_mask"] = mine["action_mask"][:, : self._sizes[place]]
-            infos |= _with_masks({agent: _with_masks(shared | mine, which)}, which)
+            infos[agent], infos[f"_{agent}"] = {**shared, **_with_masks(mine, which)}, which
         return infos
 
     def _final(self, over: np.ndarray) -> Infos:

@@ -109,14 +109,14 @@ class SurrogateNetworks:
         recorded = evaluator.surrogate.meta["agents"]
         place = {about["path"]: number for number, about in enumerate(recorded.values())}
         control = evaluator.task.control
-        self._members = [[place[path] for path in one.paths] for one in control.agents.values()]  # of each agent
-        self._always = list(control.fixed.values())  # percent, of layers that no agent decides for
-        decided = [number for numbers in self._members for number in numbers]
-        agents = [agent for agent, numbers in enumerate(self._members) for _ in numbers]
-        fixed = range(len(self._members), len(self._members) + len(self._always))
-        columns = dict(zip([*decided, *(place[path] for path in control.fixed)], [*agents, *fixed], strict=True))
-        # Of each layer, where its ratio is among those of agents and those that never change.
-        self._of_layer = [columns[number] for number in range(len(place))]
+        members = [[place[path] for path in one.paths] for one in control.agents.values()]  # of each agent
+        self._layers, sizes = np.concatenate(members), [len(of_agent) for of_agent in members]
+        self._firsts = np.cumsum([0, *sizes[:-1]])  # [agents], where in those layers an agent's own begin
+        # What all layers have, in percent, but for those that agents decide for.
+        self._always = np.zeros(len(place))
+        self._always[[place[path] for path in control.fixed]] = list(control.fixed.values())
+        self._decides = np.repeat(np.arange(len(members)), sizes)  # for these layers, which agent
+        self._one_each = np.array_equal(self._layers, np.arange(len(place))) and max(sizes) == 1
         self._told = ["accuracy", "relative_macs", "macs", "params", *(["distance"] if distances else [])]
         if budget is not None and budget.of != MACS:
             self._told.append("relative_params")
@@ -137,7 +137,7 @@ class SurrogateNetworks:
         """Each becomes what is predicted of its ratios."""
         lost = self._lost(actions.ratios)
         costs = self.surrogate.cost_tables.costs(lost)
-        self._kept = np.stack([costs.kept[:, members].sum(1) for members in self._members])
+        self._kept = np.add.reduceat(costs.kept.T[self._layers], self._firsts)
         self._now = {
             "accuracy": self.surrogate.accuracy_lost(lost, self._seeds),
             "macs": costs.macs,
@@ -170,10 +170,10 @@ class SurrogateNetworks:
 
     def _lost(self, ratios: np.ndarray) -> np.ndarray:
         """How many classes of each coupled set go, ``[N, sets]``; of ratios in percent ``[N, agents]``."""
-        of_layers = np.concatenate(
-            [ratios, np.broadcast_to(self._always, (len(ratios), len(self._always)))], axis=1
-        )
-        return self.surrogate.cost_tables.classes_lost(of_layers[:, self._of_layer] / 100)
+        if not self._one_each:
+            of_agents, ratios = ratios, np.tile(self._always, (len(ratios), 1))
+            ratios[:, self._layers] = of_agents[:, self._decides]
+        return self.surrogate.cost_tables.classes_lost(ratios / 100)
 
     def _applied(self) -> np.ndarray:
         """Percent of filters that are gone, ``[agents, num_envs]``."""
