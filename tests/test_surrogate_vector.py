@@ -139,6 +139,8 @@ def test_make_vec_chooses(surrogate):
         "dsfp/LayerPruning-v0", num_envs=3, task=str(surrogate.folder), backend="surrogate", workers=2
     )
     assert type(env) is SurrogateVectorEnv
+    made = SurrogateVectorEnv(3, evaluator=dsfp_env.SurrogateEvaluator(surrogate))
+    assert_equal(made.reset(seed=0), env.reset(seed=0))
     with pytest.raises(InputError, match="expected a SurrogateEvaluator, or none"):
         SurrogateVectorEnv(3, evaluator=dsfp_env.TableEvaluator(dsfp_env.load_table("digits")))
     with pytest.raises(InputError, match="backend='surrogate' only"):

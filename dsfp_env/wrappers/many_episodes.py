@@ -24,6 +24,7 @@ from dsfp_env.wrappers.joint_action import JointActionEnv
 
 Infos = dict[str, Any]
 MOST_ENVS = 10_000_000
+DEFAULT_TASKS = {"table": "digits", "surrogate": "resnet20"}  # backend -> what it is asked about unless told
 
 
 class Known(NamedTuple):
@@ -414,7 +415,8 @@ def pattern_of(backend: str, evaluator: type, task: Any, game: dict[str, Any], k
         raise InputError(
             f"The evaluator is of type {type(given).__name__}: expected a {evaluator.__name__}, or none."
         )
-    measured = {} if given is not None and task == "digits" else {"task": task, "backend": backend}
+    left_out = given is not None and isinstance(task, str) and task == DEFAULT_TASKS[backend]
+    measured = {} if left_out else {"task": task, "backend": backend}
     return JointActionEnv(**game, **measured, **kwargs)
 
 
