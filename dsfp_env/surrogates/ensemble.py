@@ -131,7 +131,9 @@ class _Together:
     """
 
     def __init__(self, members: Sequence[Layers], precision: Any) -> None:
-        weights, floors, added = [], [], np.zeros(())
+        weights: list[np.ndarray] = []
+        floors: list[np.ndarray] = []
+        added = np.zeros(())
         for layers in zip(*members, strict=True):
             weight = np.stack([weight for weight, _ in layers]).astype(np.float64)  # [members, in, out]
             bias = np.stack([bias for _, bias in layers])[:, None].astype(np.float64)  # [members, 1, out]

@@ -6,6 +6,7 @@ from dsfp_env.wrappers.joint_action import JointActionEnv as JointActionEnv
 from dsfp_env.wrappers.layer_by_layer import LayerByLayerEnv as LayerByLayerEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardEnv as VectorRewardEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardJointActionEnv as VectorRewardJointActionEnv
+from dsfp_env.wrappers.surrogate_vector import SurrogateVectorEnv as SurrogateVectorEnv
 from dsfp_env.wrappers.table_vector import TableVectorEnv as TableVectorEnv
 from dsfp_env.wrappers.together import step_together as step_together
 from dsfp_env.wrappers.vector import VectorJointActionEnv as VectorJointActionEnv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -11,24 +11,28 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.backends import MEASURING
 from dsfp_env.wrappers.joint_action import JointActionEnv
+from dsfp_env.wrappers.surrogate_vector import SurrogateVectorEnv
 from dsfp_env.wrappers.table_vector import TableVectorEnv
 from dsfp_env.wrappers.together import evaluate_ahead
 
 
 def vector_env(num_envs: int = 1, backend: str = "live", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
-    """What `gymnasium.make_vec` makes: a `TableVectorEnv` of a table, else a `VectorJointActionEnv`.
+    """What `gymnasium.make_vec` makes: of a table a `TableVectorEnv`, of a surrogate a `SurrogateVectorEnv`.
+
+    Else it is a `VectorJointActionEnv`.
 
     Args:
         num_envs: How many.
-        backend: ``"live"`` or ``"table"``, as for `LayerPruningEnv`.
-        **kwargs: See these classes; a table has no use for ``workers``.
+        backend: ``"live"``, ``"table"`` or ``"surrogate"``, as for `layer_pruning_v0.parallel_env`.
+        **kwargs: See these classes; only the last has a use for ``workers``.
 
     Raises:
         InputError: If an argument is not what was expected.
     """
-    if backend == "table":
+    kinds: dict[str, Any] = {"table": TableVectorEnv, "surrogate": SurrogateVectorEnv}
+    if isinstance(backend, str) and backend in kinds:
         kwargs.pop("workers", None)
-        return TableVectorEnv(num_envs, **kwargs)
+        return cast(VectorEnv[Any, Any, Any], kinds[backend](num_envs, **kwargs))
     return VectorJointActionEnv(num_envs, backend=backend, **kwargs)
 
 
