@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dsfp_env import networks as networks
+from dsfp_env import suite as suite
 from dsfp_env.channels.costs import Costs as Costs
 from dsfp_env.channels.graph import ChannelGraph as ChannelGraph
 from dsfp_env.checkpoints import load_pruned as load_pruned

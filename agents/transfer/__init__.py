@@ -1,0 +1,1 @@
+"""Policies that are carried from some networks to others: ``python -m agents.transfer``."""
