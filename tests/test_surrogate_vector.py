@@ -15,6 +15,7 @@ from test_table_vector import MODES, NUMBER, assert_equal, weigh
 
 import dsfp_env
 from dsfp_env import InputError
+from dsfp_env.surrogates.drawn import normal_numbers
 from dsfp_env.surrogates.surrogate import Surrogate
 from dsfp_env.wrappers import JointActionEnv, SurrogateVectorEnv
 
@@ -176,3 +177,12 @@ def test_the_benchmark_runs(surrogate):
     assert done.returncode == 0, done.stderr
     for row in ("| 1,000 | query, with a seed |", "| 64 | SurrogateVectorEnv |", "| 64 | parallel_env |"):
         assert f"\n{row} " in done.stdout
+
+
+def test_one_question_is_answered_as_among_many():
+    rng = np.random.default_rng(0)
+    whole, seeds = rng.integers(0, 600, (40, 13)), rng.integers(0, 2**62, 40)
+    seeds[:3] = 0, -1, 2**63 - 1
+    many = normal_numbers(whole, seeds)
+    assert many.tolist() == [normal_numbers(whole[[row]], seeds[[row]])[0] for row in range(40)]
+    assert abs(normal_numbers(rng.integers(0, 600, (20_000, 5)), np.zeros(20_000)).std() - 1) < 0.03

@@ -171,6 +171,7 @@ def test_cost_tables_are_exact(name):
     ratios = rng.uniform(0.1, 0.9, (50, len(graph.layers)))
     found = tables.costs(tables.classes_lost(ratios))
     for row, one in enumerate(ratios.tolist()):
+        assert tables.classes_lost(ratios[[row]]).tolist() == [tables.classes_lost(ratios)[row].tolist()]
         keep = graph.keep(dict(zip(graph.layers, one, strict=True)), scores)
         costs = graph.costs(keep)
         assert (found.macs[row], found.params[row], found.filters[row]) == (

@@ -76,8 +76,15 @@ class CostTables:
             Of each coupled set, ``[N, sets]`` int64.
         """
         sums = np.zeros((len(self.sizes), len(fractions)))
+        if len(fractions) == 1:  # the same sums, sooner
+            sums[:, 0] = np.bincount(self.set_of_layer, fractions[0], len(self.sizes))
+            return self._rounded(sums)
         for layers, sets in self._turns:  # layers of one set in their order, as `Selector` adds them
             sums[sets] += fractions.T[layers]
+        return self._rounded(sums)
+
+    def _rounded(self, sums: np.ndarray) -> np.ndarray:
+        """Classes that go, by the sums of their layers' ratios, ``[sets, N]`` -> ``[N, sets]``."""
         sums /= self._members
         sums *= self.sizes[:, None]
         sums += 0.5
