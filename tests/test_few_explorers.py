@@ -97,3 +97,8 @@ def test_a_chain_by_hand():
     noisy = ChainEnv(3, seed=1, interaction=0)
     assert noisy.score(half) == noisy.score(half) != env.score(half)
     check_env(ChainEnv)
+
+
+def test_in_the_end_the_best_joint_action_known_is_played():
+    history, played = learn(FEW, ToyEnv())
+    assert played.actions == agents.best(history).actions

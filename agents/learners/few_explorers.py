@@ -63,7 +63,12 @@ class FewExplorers(Independent):
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
-        """The best joint action so far, but for the actions of a few; or what the learners believe best."""
+        """The best joint action so far, but for the actions of a few; if deterministic, that one itself.
+
+        What learners believe of levels that only few have tried, one at a time, is not what is best together.
+        """
+        if deterministic and self.explorers and self._best[1]:
+            return under_masks(self._env, infos, self._best[1])
         if deterministic or self._as_always:
             return super().act(observations, infos, deterministic=deterministic)
         return self._explored(observations, infos, self._tried)
