@@ -1,5 +1,5 @@
 # docker build -t dsfp_env .
-# docker run --rm -v dsfp_cache:/cache -v dsfp_runs:/work/runs dsfp_env python -m train_agents
+# docker run --rm -v dsfp_cache:/cache -v dsfp_runs:/home/dsfp/runs dsfp_env python -m train_agents
 #
 # For a GPU, either the wheels of a CUDA release, or an image that has torch already; then docker run --gpus all:
 # docker build -t dsfp_env --build-arg TORCH=https://download.pytorch.org/whl/cu128 .
@@ -21,11 +21,11 @@ RUN apt-get update \
 COPY . /src
 RUN pip install --no-cache-dir /src \
     && useradd --uid 10001 --create-home dsfp \
-    && mkdir -p /cache /work/runs \
-    && chown -R dsfp /cache /work
+    && mkdir -p /cache /home/dsfp/runs \
+    && chown -R dsfp /cache /home/dsfp
 
 USER 10001
-WORKDIR /work
+WORKDIR /home/dsfp
 ENV DSFP_ENV_CACHE=/cache
-VOLUME ["/cache", "/work/runs"]
+VOLUME ["/cache", "/home/dsfp/runs"]
 CMD ["python", "-m", "train_agents", "--help"]

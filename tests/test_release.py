@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PLACES = {
     "pyproject.toml": r'^version = "(.+)"$',
     "CITATION.cff": r"^version: (.+)$",
-    "conda/recipe.yaml": r"^  version: (.+)$",
+    "conda/recipe.yaml": r"^  version: (\d.*)$",
 }
 
 
