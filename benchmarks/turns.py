@@ -28,7 +28,9 @@ from pettingzoo.utils import parallel_to_aec
 
 import dsfp_env
 from agents.leaderboard import runs as leaderboard
-from agents.leaderboard.regret import bands, best_so_far, parse_form, regrets_of
+from agents.leaderboard.boards import TableBoard
+from agents.leaderboard.forms import parse_form
+from agents.leaderboard.regret import after_each, bands
 from dsfp_env.common import command_line
 from dsfp_env.common.saying import say
 from dsfp_env.evaluation.workers import available_cores
@@ -103,13 +105,12 @@ def regrets(
     asked: leaderboard.LeaderboardSettings, reward: str, contestant: str, marks: list[int]
 ) -> dict[int, np.ndarray]:
     """Seed -> the regret of the best so far at the marks, and of what is played in the end."""
-    table, form = dsfp_env.load_table(asked.table), parse_form(reward)
-    measured_seed = dsfp_env.TableEvaluator(table).measured_seed
+    board, form = TableBoard(dsfp_env.load_table(asked.table)), parse_form(reward)
     found = {}
-    for seed, run in leaderboard.runs_in(leaderboard.piece(Path(asked.out), form, contestant), table).items():
-        known = regrets_of(table, form, measured_seed(seed))
-        best = best_so_far(known[np.array(run["rows"])], run["evaluations"], asked.evaluations)
-        found[seed] = np.append(best[np.array(marks) - 1], known[run["greedy"]])
+    for seed, run in leaderboard.runs_in(leaderboard.piece(Path(asked.out), form, contestant), board).items():
+        known = board.regrets(form, run)
+        best = after_each(known.best, run["evaluations"], asked.evaluations)
+        found[seed] = np.append(best[np.array(marks) - 1], known.greedy)
     return found
 
 

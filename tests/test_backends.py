@@ -130,7 +130,8 @@ def test_the_turn_based_view_takes_the_same(tiny):
 def test_what_is_no_evaluator_is_refused(tiny):
     for no in (tiny, "digits", Evaluator):
         with pytest.raises(
-            InputError, match=r"expected a dsfp_env.Evaluator or .*parallel_env\(task=...\) makes one"
+            InputError,
+            match=r"expected a dsfp_env.Evaluator, TableEvaluator or .*parallel_env\(task=...\) makes one",
         ):
             dsfp_env.parallel_env(evaluator=no)
         with pytest.raises(InputError, match=r"expected a dsfp_env.Evaluator"):

@@ -23,6 +23,7 @@ from dsfp_env.evaluation import workers
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.executors.serial import Serial
+from dsfp_env.tables import described
 
 PART = "result.json.0a_b1c2d.part"  # as a killed process leaves it
 
@@ -80,7 +81,7 @@ def test_what_was_begun_with_other_versions_does_not_go_on_with_these(studies, t
         return {**versions.versions_of(*packages), "torch": "9.9.9"}
 
     monkeypatch.setattr(run_folder, "versions_of", of_another_year)
-    monkeypatch.setattr(tabulate, "versions_of", of_another_year)
+    monkeypatch.setattr(described, "versions_of", of_another_year)
     sentence = (
         rf"The {name} in .*out was begun with torch .*, and this is 9\.9\.9, whose numbers may differ: go on"
     )

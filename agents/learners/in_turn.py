@@ -97,7 +97,7 @@ class InTurn:
         Then one agent after another returns towards what was wished, as far as it may.
         """
         highest = np.array([self._sizes[agent] - 1 for agent in self.agents])
-        joint = wished
+        joint = np.minimum(wished, highest)
         while not self.allows(infos, joint):
             joint = np.minimum(joint + 1, highest)
         joint = joint.copy()

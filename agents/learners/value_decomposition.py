@@ -21,10 +21,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
-from torch import Tensor, nn
 
 from agents.base import JointTransition
 from agents.learners.exploration import fallen
@@ -33,7 +31,6 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.ranges import Count, NotNegative, Positive, Share, WholeNumber, ranges_checked
 from dsfp_env.common.torch_left_alone import torch_left_alone
 
-COSINES = 5  # over the levels
 ATTEMPTS = 20  # to find a joint action that was not tried
 REFRESHED = 50  # updates after which the network that targets come from is copied anew
 
@@ -46,83 +43,6 @@ class Remembered(NamedTuple):
     reward: Any
     seen_next: Any  # [agents, features]
     going_on: Any  # 0 at the end of an episode, else 1
-
-
-class Utilities(nn.Module):
-    """What agents see ``[..., agents, features]`` -> what their levels are worth ``[..., agents, levels]``."""
-
-    cosines: Tensor
-    who: Tensor
-
-    def __init__(self, num_agents: int, num_features: int, num_levels: int, hidden: int) -> None:
-        super().__init__()
-        places = (torch.arange(num_levels) + 0.5) * torch.pi / num_levels
-        orders = torch.arange(min(COSINES, num_levels))
-        self.register_buffer("cosines", torch.cos(orders[:, None] * places))  # [cosines, levels]
-        self.register_buffer("who", torch.eye(num_agents))
-        self.layers = nn.Sequential(
-            nn.Linear(num_features + num_agents, hidden), nn.ReLU(), nn.Linear(hidden, len(orders))
-        )
-
-        for parameter in self.layers[-1].parameters():  # at first all levels are worth the same
-            nn.init.zeros_(parameter)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        """See the class."""
-        who = self.who.expand(*seen.shape[:-2], *self.who.shape)
-        utilities: Tensor = self.layers(torch.cat([seen, who], -1)) @ self.cosines
-        return utilities
-
-
-class Sum(nn.Module):
-    """VDN's mixture: utilities ``[..., agents]`` -> ``[...]``."""
-
-    def __init__(self, num_agents: int, num_features: int, hidden: int) -> None:
-        super().__init__()
-        self.constant = nn.Parameter(torch.zeros(()))
-
-    def forward(self, utilities: Tensor, seen: Tensor) -> Tensor:
-        """See the class."""
-        return utilities.sum(-1) + self.constant
-
-
-class Monotone(nn.Module):
-    """QMIX's mixture: utilities ``[..., agents]`` and the state -> ``[...]``; it rises with every utility."""
-
-    def __init__(self, num_agents: int, num_features: int, hidden: int) -> None:
-        super().__init__()
-        size, self.width = num_agents * num_features, 8
-        self.weights = nn.Linear(size, num_agents * self.width)
-        self.offsets = nn.Linear(size, self.width)
-        self.weights_out = nn.Linear(size, self.width)
-        self.offset_out = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-
-    def forward(self, utilities: Tensor, seen: Tensor) -> Tensor:
-        """See the class."""
-        state = seen.flatten(-2)
-        weights = self.weights(state).abs().unflatten(-1, (-1, self.width))
-        inner = nn.functional.elu((utilities[..., None, :] @ weights).squeeze(-2) + self.offsets(state))
-        mixed: Tensor = (inner * self.weights_out(state).abs()).sum(-1) + self.offset_out(state).squeeze(-1)
-        return mixed
-
-
-class Decomposed(nn.Module):
-    """Utilities and their mixture."""
-
-    def __init__(self, utilities: Utilities, mixture: nn.Module) -> None:
-        super().__init__()
-        self.utilities, self.mixture = utilities, mixture
-
-    def worth(self, seen: Tensor, levels: Tensor) -> Tensor:
-        """Of joint actions ``[..., agents]``: ``[...]``."""
-        chosen = self.utilities(seen).gather(-1, levels[..., None]).squeeze(-1)
-        worth: Tensor = self.mixture(chosen, seen)
-        return worth
-
-    def best_worth(self, seen: Tensor) -> Tensor:
-        """Of each agent's best level: ``[...]``."""
-        best: Tensor = self.mixture(self.utilities(seen).amax(-1), seen)
-        return best
 
 
 class VDN:
@@ -146,7 +66,7 @@ class VDN:
     """
 
     team = True
-    mixture: type[nn.Module] = Sum
+    mixture = "sum"  # one of `decomposed.MIXTURES`
 
     @ranges_checked
     def __init__(
@@ -177,11 +97,15 @@ class VDN:
         num_agents, num_features = self._low.shape
         self.epsilon, self.final_epsilon = epsilon, min(epsilon, explorers / num_agents)
         self.exploration_steps = exploration_steps
+        import torch  # takes seconds to import
+
+        from agents.learners.decomposed import MIXTURES, Decomposed, Utilities
+
         with torch_left_alone():
             torch.manual_seed(int(self._rng.integers(2**63)))
             self.network = Decomposed(
                 Utilities(num_agents, num_features, self._turns.num_levels, hidden),
-                type(self).mixture(num_agents, num_features, hidden),
+                MIXTURES[self.mixture](num_agents, num_features, hidden),
             )
         self._target = copy.deepcopy(self.network)
         self._optimiser = torch.optim.Adam(self.network.parameters(), step_size)
@@ -228,34 +152,36 @@ class VDN:
 
     def _learn(self, places: np.ndarray) -> float:
         """A step towards the targets of remembered transitions."""
+        import torch
+
         columns = zip(*(self._memory[place] for place in places), strict=True)
         several = Remembered(*(torch.from_numpy(np.stack(column)) for column in columns))
         with torch.no_grad():
             target = several.reward
             if several.going_on.any():
                 target = target + self.discount * several.going_on * self._target.best_worth(several.seen_next)
-        loss = nn.functional.mse_loss(self.network.worth(several.seen, several.levels), target)
+        loss = torch.nn.functional.mse_loss(self.network.worth(several.seen, several.levels), target)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
         return float(loss.detach())
 
-    @torch.no_grad()
     def _best(
         self, seen: np.ndarray, infos: Mapping[str, dict[str, Any]], rng: np.random.Generator, tries: int
     ) -> np.ndarray:
         """The joint action that is believed best, ``[agents]``; under masks the best one that is climbed to."""
-        utilities = self.network.utilities(torch.from_numpy(seen))
+        import torch
 
-        @torch.no_grad()
+        state = torch.from_numpy(seen)
+
         def worth(joints: np.ndarray) -> np.ndarray:
             chosen = utilities.expand(len(joints), -1, -1).gather(-1, torch.from_numpy(joints)[..., None])
-            state = torch.from_numpy(seen).expand(len(joints), -1, -1)
-            mixed: np.ndarray = self.network.mixture(chosen.squeeze(-1), state).numpy()
+            mixed: np.ndarray = self.network.mixture(chosen.squeeze(-1), state.expand(len(joints), -1, -1)).numpy()
             return mixed
 
-        best = utilities.argmax(-1).numpy()
-        return self._turns.climb(infos, best, worth, rng, tries=tries)
+        with torch.no_grad():
+            utilities = self.network.utilities(state)
+            return self._turns.climb(infos, utilities.argmax(-1).numpy(), worth, rng, tries=tries)
 
     def _explored(self, infos: Mapping[str, dict[str, Any]], best: np.ndarray) -> np.ndarray:
         """The best joint action with some levels drawn at random, one that was not tried if it is found."""
@@ -279,4 +205,4 @@ class VDN:
 class QMIX(VDN):
     """As `VDN`, with a mixture that is monotone in the utilities, and depends on the state."""
 
-    mixture = Monotone
+    mixture = "monotone"

@@ -1,18 +1,16 @@
-"""Whether learners rank on a surrogate as they do live: ``python -m agents.survey.ranking``.
-
-    python -m agents.survey.ranking --survey surveys/resnet20 --surrogate surrogates/resnet20
-
-The runs that `python -m agents.survey` has made live, each beside runs of the same learner with the same reward
-and as many evaluations on the surrogate: the mean of the best scores seen, and Spearman's rank correlation of
-these means.
-"""
+"""Whether learners rank on a surrogate as they do live: ``python -m agents.survey.ranking``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from agents.survey.settings import RANKING, RankingSettings
+from dsfp_env.common import command_line
+
+if __name__ == "__main__":
+    command_line.answer_early(RankingSettings, RANKING)
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -23,22 +21,9 @@ from agents.leaderboard.forms import parse_form
 from agents.registry import choose_agent, contestant
 from agents.reporting.seeds import parse_seeds
 from agents.survey.runs import read_runs
-from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
 from dsfp_env.common.saying import say
-
-
-@dataclass(frozen=True)
-class RankingSettings:
-    """What is compared."""
-
-    survey: str
-    """The folder of a survey with runs of learners."""
-    surrogate: str
-    """One that comes with the package, or the folder of another."""
-    seeds: str = "0-19"
-    """Of the runs on the surrogate; for example 0-19 or 0,3,7."""
 
 
 class Ranked(NamedTuple):
@@ -51,7 +36,7 @@ class Ranked(NamedTuple):
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(RankingSettings, rank, __doc__)
+    return command_line.run(RankingSettings, rank, RANKING)
 
 
 def rank(settings: RankingSettings) -> None:
