@@ -54,6 +54,7 @@ class InTurn:
                 )
             self._sizes[agent] = int(space.n)
         self.num_levels = max(self._sizes.values())
+        self._highest = np.array([size - 1 for size in self._sizes.values()])
 
     def choose(self, infos: Infos, choose: Choose, order: np.ndarray) -> np.ndarray:
         """Let the agents choose in this order, each of what the choices before its own leave."""
@@ -89,6 +90,8 @@ class InTurn:
 
     def allows(self, infos: Infos, joint: np.ndarray) -> bool:
         """Whether a joint action has levels that there are, which masks leave together."""
+        if (joint > self._highest).any():
+            return False
         return all(level in self._left(infos, joint, number) for number, level in enumerate(joint))
 
     def raised(self, infos: Infos, wished: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -96,10 +99,9 @@ class InTurn:
 
         Then one agent after another returns towards what was wished, as far as it may.
         """
-        highest = np.array([self._sizes[agent] - 1 for agent in self.agents])
-        joint = np.minimum(wished, highest)
+        joint = np.minimum(wished, self._highest)
         while not self.allows(infos, joint):
-            joint = np.minimum(joint + 1, highest)
+            joint = np.minimum(joint + 1, self._highest)
         joint = joint.copy()
         for number in rng.permutation(len(joint)):
             levels = self._left(infos, joint, int(number))
