@@ -35,6 +35,7 @@ from agents.run_settings import RunSettings
 from dsfp_env.common.config_files import write_config
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.folders import remove_parts
 from dsfp_env.common.saying import remark, say
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.as_done import as_done
@@ -141,12 +142,13 @@ def _leave(runs: Mapping[int, RunSettings], folder: Path, error: BaseException) 
     """Seeds whose processes were ended: the best so far of each is written, and no trace of what did not begin."""
     for seed, one in runs.items():
         place = folder_of(folder, seed)
-        if not (place / SETTINGS).exists():
-            continue
-        with suppress(InputError), RunFolder(place, asdict(one)) as record:
-            if record.recorded:
-                remark(f"seed {seed}: {leave(record, summary_of(one), one.evaluations).strip()}")
-            elif isinstance(error, InputError):
-                record.withdraw()
-                with suppress(OSError):  # there was more than settings
-                    place.rmdir()
+        if (place / SETTINGS).exists():
+            with suppress(InputError), RunFolder(place, asdict(one)) as record:
+                if record.recorded:
+                    remark(f"seed {seed}: {leave(record, summary_of(one), one.evaluations).strip()}")
+                elif isinstance(error, InputError):
+                    record.withdraw()
+        if isinstance(error, InputError) and place.is_dir():
+            remove_parts(place)  # it may have been ended before it wrote its settings
+            with suppress(OSError):  # there is more than that
+                place.rmdir()
