@@ -68,6 +68,7 @@ def fit_surrogate(settings: FitSettings) -> None:
     meta = {
         "schema": files.SCHEMA,
         **{name: survey.meta[name] for name in (*_OF_THE_TASK, "split_hash", "machines")},
+        **({} if settings.name is None else {"task": settings.name}),
         "rows": len(lost),
         "sources": dict(Counter(source.split(",")[0] for source in survey.sources)),
         "trust": found,

@@ -13,6 +13,8 @@ class FitSettings:
     """Folders of surveys of one task."""
     out: str
     """The folder of the surrogate."""
+    name: str | None = None
+    """What the task is called; as in the survey unless given."""
     members: int = 4
     """Networks in the ensemble."""
     width: int = 64
