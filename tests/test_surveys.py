@@ -180,3 +180,20 @@ def test_cost_tables_are_exact(name):
             costs.filters,
         )
         assert found.kept[row].tolist() == [len(keep[path]) for path in graph.layers]
+
+
+def test_the_surrogate_that_comes_with_the_package():
+    surrogate = dsfp_env.load_surrogate("resnet20")
+    assert len(surrogate.agents) == 19
+    best = surrogate.optimum()
+    assert surrogate.regret(best.ratios) == pytest.approx(0, abs=1e-6)
+    uniform = np.repeat(np.arange(10.0, 91.0, 10.0)[:, None], 19, axis=1)
+    assert (surrogate.regret(uniform) > 0).all()
+    assert (np.diff(surrogate.query(uniform).macs) < 0).all()
+    env = dsfp_env.parallel_env(task="resnet20", backend="surrogate", actions="levels")
+    env.reset(seed=0)
+    *_, infos = env.step(dict.fromkeys(env.agents, 4))
+    told = infos["conv_0"]
+    assert told["accuracy"] == surrogate.query(uniform[[4]], seed=0).accuracy[0]
+    assert told["macs"] == surrogate.query(uniform[[4]]).macs[0]
+    assert told["distance"] == pytest.approx(surrogate.distance(uniform[[4]])[0])
