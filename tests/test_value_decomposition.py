@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import agents
+from agents.learners.decomposed import Monotone, Sum, Utilities
 from agents.learners.policy_gradient import softmax
-from agents.learners.value_decomposition import Monotone, Sum, Utilities
 from agents.registry import choose_agent
 from dsfp_env import InputError
 from dsfp_env.chain import ChainEnv
