@@ -114,20 +114,14 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     Raises:
         InputError: If they are not of one task, or the folder is there already.
     """
-    metas = [files.read_meta(part) for part in parts]
-    for part, meta in zip(parts, metas, strict=True):
-        files.check_same(parts[0], metas[0], part, meta)
+    metas, rows = files.read_together(parts)
     if contents(folder):
         raise InputError(f"The folder {folder} exists: choose another with --out, so that nothing is lost.")
     check_writable(folder)
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for part, meta in zip(parts, metas, strict=True):
-        for row in files.read_rows(part, len(meta["agents"])):
-            rows.setdefault(files.key_of(row), row)
     unfinished = folder.with_name(f".{folder.name}.merging")  # it gets its name when it is whole
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for row in rows.values():
+    for row in rows:
         files.append_row(unfinished, row)
     for name in (files.COSTS, files.NETWORK):
         shutil.copy(parts[0] / name, unfinished / name)

@@ -147,13 +147,11 @@ class SurrogateEvaluator:
         """Outcomes of ``[N, sets]``, each with its seed."""
         accuracies = self.surrogate.accuracy_lost(lost, seeds).tolist()
         costs, distances = self.surrogate.cost_tables.costs(lost), self.surrogate.distance_lost(lost).tolist()
-        whole = self.surrogate.original()
-        whole_costs = Costs(whole.macs, whole.params, whole.filters)
         outcomes = []
         for row, (accuracy, distance) in enumerate(zip(accuracies, distances, strict=True)):
             kept = dict(zip(self._filters, costs.kept[row].tolist(), strict=True))
             cost = Costs(int(costs.macs[row]), int(costs.params[row]), int(costs.filters[row]))
-            outcome = outcome_of(accuracy, cost, whole_costs, kept, self._filters)
+            outcome = outcome_of(accuracy, cost, self.surrogate.whole, kept, self._filters)
             outcomes.append(self.task.by_agent(replace(outcome, distance=distance)))
         return outcomes
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,6 +22,7 @@ import numpy as np
 from msgspec import Meta
 
 from dsfp_env.channels.cost_tables import CostTables
+from dsfp_env.common.array_files import read_arrays, write_arrays
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import check_regular, write_whole
 from dsfp_env.common.json_files import read_file
@@ -68,7 +68,7 @@ def write(folder: Path, meta: Mapping[str, Any], costs: CostTables, ensemble: En
     """Write a surrogate; `meta.json` last, so that a folder with it is whole."""
     contents = {COSTS: costs.arrays(), MODEL: ensemble.arrays(), DATA: data}
     for name, arrays in contents.items():
-        write_whole(folder / name, partial(_save, arrays=arrays))
+        write_arrays(folder / name, arrays)
     whole = {**meta, "files": {name: _checksum(folder / name) for name in contents}}
     text = json.dumps({**whole, "checksum": _checksum_of(whole)}, indent=1) + "\n"
     write_whole(folder / META, lambda file: file.write(text.encode()))
@@ -103,16 +103,11 @@ def _arrays(folder: Path, name: str, checksums: Mapping[str, str]) -> dict[str, 
         check_regular(path)
         if _checksum(path) != checksums.get(name):
             raise InputError(damaged)
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        return read_arrays(path)
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{damaged} ({error})") from error
-
-
-def _save(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _checksum(path: Path) -> str:

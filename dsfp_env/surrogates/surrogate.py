@@ -80,6 +80,7 @@ class Surrogate:
     Attributes:
         agents: Their names, in the order of columns.
         levels: The ratios in percent that actions="levels" means.
+        whole: What the original network costs.
         trust: How good predictions are, as cross-validation found; see docs/surrogates.md.
     """
 
@@ -90,7 +91,7 @@ class Surrogate:
         self.agents: list[str] = list(self.meta["agents"])
         self.levels = LEVELS.copy()
         self.trust: dict[str, Any] = self.meta["trust"]
-        self._whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
+        self.whole = Costs(**{name: self.meta["original"][name] for name in COSTS})
         self._optima: dict[tuple[Any, ...], np.ndarray] = {}
         self._ends: dict[tuple[Any, ...], tuple[float, float]] = {}
 
@@ -122,7 +123,7 @@ class Surrogate:
         place = SPLITS.index(choose("split of a surrogate", split, {name: name for name in SPLITS}))
         costs = self.cost_tables.costs(lost)
         accuracy = self.accuracy_lost(lost, seed, place)
-        return Outcomes(accuracy, costs.macs, costs.macs / self._whole.macs, costs.params, costs.filters)
+        return Outcomes(accuracy, costs.macs, costs.macs / self.whole.macs, costs.params, costs.filters)
 
     def classes_lost(self, ratios: ArrayLike) -> np.ndarray:
         """How many classes of each coupled set go, ``[N, agents]`` in percent -> ``[N, sets]``.
@@ -259,7 +260,7 @@ class Surrogate:
             macs=arrays.macs,
             relative_macs=arrays.relative_macs,
             params=arrays.params,
-            relative_params=arrays.params / self._whole.params,
+            relative_params=arrays.params / self.whole.params,
             filters=arrays.filters,
             filters_kept={},
             applied_ratios={},
@@ -349,7 +350,7 @@ class Surrogate:
         """What was measured of the original network."""
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
         filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
-        return outcome_of(accuracy, self._whole, self._whole, filters, filters)
+        return outcome_of(accuracy, self.whole, self.whole, filters, filters)
 
     def _best_known(
         self, reward: str | RewardFunction, macs_budget: float | Budget | None, split: str = "validation"

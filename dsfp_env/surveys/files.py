@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,8 +23,9 @@ import numpy as np
 from msgspec import Meta
 
 from dsfp_env.channels.cost_tables import CostTables
+from dsfp_env.common.array_files import read_arrays, write_arrays
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import append_line, check_regular, write_whole
+from dsfp_env.common.files import append_line, write_whole
 from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.schemas import Name, Natural, Percent, Strict
 from dsfp_env.tables.meta import SPLITS, AboutAgent, AboutOriginal, AboutSplits
@@ -129,28 +129,33 @@ def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return (*row["ratios"], row["seed"])
 
 
-def read_survey(folders: Sequence[Path]) -> Survey:
-    """What one survey, or several of one task, have measured; equal questions count once.
+def read_together(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What surveys of one task say about themselves, and their rows; of equal questions the first answer.
 
     Raises:
         InputError: If a folder is none, is damaged, or they are not of one task.
     """
     metas = [read_meta(folder) for folder in folders]
-    for folder, meta in zip(folders, metas, strict=True):
-        check_same(folders[0], metas[0], folder, meta)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for folder, meta in zip(folders, metas, strict=True):
+        check_same(folders[0], metas[0], folder, meta)
         for row in read_rows(folder, len(meta["agents"])):
             rows.setdefault(key_of(row), row)
+    return metas, list(rows.values())
+
+
+def read_survey(folders: Sequence[Path]) -> Survey:
+    """What one survey, or several of one task, have measured; raises as `read_together`, and without a row."""
+    metas, rows = read_together(folders)
     if not rows:
         raise InputError(f"{folders[0]} has no row: expected a survey with joint actions that were measured.")
     images = [metas[0]["splits"][split] for split in SPLITS]
     return Survey(
         metas[0],
-        np.array([row["ratios"] for row in rows.values()], np.float64),
-        np.array([row["seed"] for row in rows.values()], np.int64),
-        np.array([row["right"] for row in rows.values()], np.float64) / images,
-        [row["source"] for row in rows.values()],
+        np.array([row["ratios"] for row in rows], np.float64),
+        np.array([row["seed"] for row in rows], np.int64),
+        np.array([row["right"] for row in rows], np.float64) / images,
+        [row["source"] for row in rows],
         read_costs(folders[0]),
     )
 
@@ -177,7 +182,7 @@ def check_same(one: Path, meta: Mapping[str, Any], other: Path | str, other_meta
 
 def write_costs(folder: Path, costs: CostTables) -> None:
     """Write `costs.npz`."""
-    write_whole(folder / COSTS, partial(_save, arrays=costs.arrays()))
+    write_arrays(folder / COSTS, costs.arrays())
 
 
 def read_costs(folder: Path) -> CostTables:
@@ -188,15 +193,9 @@ def read_costs(folder: Path) -> CostTables:
     """
     path = folder / COSTS
     try:
-        check_regular(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            return CostTables(**{name: arrays[name] for name in arrays.files})
+        return CostTables(**read_arrays(path))
     except (OSError, ValueError, TypeError, EOFError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}): {_OTHERWISE}.") from error
-
-
-def _save(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _checksum(row: Mapping[str, Any]) -> str:
