@@ -21,9 +21,10 @@ from dsfp_env.evaluation.executors.chosen import executor_from
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
-from dsfp_env.surrogates.evaluator import SurrogateEvaluator, predicting
+from dsfp_env.surrogates.evaluator import predicting
 from dsfp_env.surrogates.surrogate import Surrogate
-from dsfp_env.tables.evaluator import TableEvaluator, tabulated
+from dsfp_env.tables.evaluator import tabulated
+from dsfp_env.tables.known_outcomes import KnownOutcomes
 from dsfp_env.tables.table import Table
 from dsfp_env.tasks.layer_control import control_of
 from dsfp_env.tasks.loading import load_task
@@ -124,8 +125,7 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
 
 def _known_by(evaluator: Any) -> str | None:
     """``"table"`` or ``"surrogate"``, if an evaluator measures nothing itself."""
-    kinds = {TableEvaluator: "table", SurrogateEvaluator: "surrogate"}
-    return next((name for kind, name in kinds.items() if isinstance(evaluator, kind)), None)
+    return evaluator.kind if isinstance(evaluator, KnownOutcomes) else None
 
 
 def _agrees(evaluator: Any, name: str, value: Any) -> bool:

@@ -7,8 +7,8 @@ is from the nearest joint action that was measured (`Outcome.distance`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.outcome import Outcome, outcome_of
 from dsfp_env.evaluation.plans import LOWEST, by_layer, listed
 from dsfp_env.surrogates.surrogate import Surrogate, load_surrogate
+from dsfp_env.tables.known_outcomes import KnownOutcomes, check_made, same_work, work_of
 from dsfp_env.tables.recorded_task import RecordedTask
 from dsfp_env.training.distillation import Fidelity
 
 _MOST_KNOWN = 100_000  # outcomes that are remembered
-_HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
 
 
-class SurrogateEvaluator:
+class SurrogateEvaluator(KnownOutcomes):
     """Predicts joint actions, with the interface that environments and learners use of `Evaluator`.
 
     Args:
@@ -42,9 +42,7 @@ class SurrogateEvaluator:
         InputError: If the layers cannot be controlled so.
     """
 
-    latency = None  # there are no times of forward passes
-    timed = False
-    min_filters = round_to = 1  # as surveys are made
+    kind = "surrogate"
 
     def __init__(
         self, surrogate: Surrogate, layers: Any = None, tie: Any = None, agents_per: str = "layer"
@@ -110,34 +108,14 @@ class SurrogateEvaluator:
             self._known.update(zip(new, outcomes, strict=True))
         return [self._known[key] for key in keys]
 
-    def start_many(
-        self,
-        plans: Iterable[Mapping[str, float]],
-        seed: int | Sequence[int] = 0,
-        workers: int | None = None,
-    ) -> Iterator[Outcome]:
-        """As `evaluate_many`."""
-        return iter(self.evaluate_many(plans, seed))
-
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network, exactly."""
         found = self.surrogate.cost_tables.costs(self._lost([self.ratios_of(ratios)]))
         return Costs(int(found.macs[0]), int(found.params[0]), int(found.filters[0]))
 
-    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
-        """Raises InputError: a surrogate has no times."""
-        raise InputError("A surrogate has no times: expected a budget of MACs or parameters, or backend='live'.")
-
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was measured."""
-        how = {name: getattr(self.fidelity, name) for name in _HOW}
-        return isinstance(fidelity, Fidelity) and replace(fidelity, **how) == self.fidelity
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SurrogateEvaluator:
-        return self  # what is predicted does not change
-
-    def close(self) -> None:
-        """Nothing is open."""
+        return isinstance(fidelity, Fidelity) and same_work(fidelity, self.fidelity)
 
     def _lost(self, ratios: Sequence[Sequence[float]]) -> np.ndarray:
         """How many classes of each coupled set go, ``[N, sets]``."""
@@ -178,16 +156,10 @@ def predicting(
         )
     surrogate = task if isinstance(task, Surrogate) else load_surrogate(task)
     evaluator = SurrogateEvaluator(surrogate, layers, tie, agents_per)
-    made = {"criterion": evaluator.criterion, "min_filters": 1, "round_to": 1, "latency": None}
     asked = {"criterion": criterion, "min_filters": min_filters, "round_to": round_to, "latency": latency}
-    for name, value in asked.items():
-        if type(value) not in (type(made[name]), int) or value != made[name]:
-            raise InputError(
-                f"The surrogate {surrogate.task!r} was made with {name}={made[name]!r}, and {shortened(value)} "
-                "was asked for: expected the same, or backend='live'."
-            )
+    check_made("surrogate", surrogate.task, evaluator.criterion, asked)
     if fidelity is not None and not evaluator.measures_with(fidelity):
-        what = {name: value for name, value in asdict(evaluator.fidelity).items() if name not in _HOW}
+        what = work_of(evaluator.fidelity)
         raise InputError(
             f"The surrogate {surrogate.task!r} was made with another fidelity, {what}: expected that, or None."
         )

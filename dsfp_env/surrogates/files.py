@@ -12,7 +12,6 @@ Nothing here is pickled. What does not fit together is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from dsfp_env.common.files import check_regular, write_whole
 from dsfp_env.common.json_files import read_file
 from dsfp_env.common.schemas import Hash, Name, Natural, Positive, Strict
 from dsfp_env.surrogates.ensemble import Ensemble
+from dsfp_env.tables.files import checksum, checksum_of
 from dsfp_env.tables.meta import AboutAgent, AboutOriginal, AboutSplits
 
 SCHEMA = 1
@@ -69,8 +69,8 @@ def write(folder: Path, meta: Mapping[str, Any], costs: CostTables, ensemble: En
     contents = {COSTS: costs.arrays(), MODEL: ensemble.arrays(), DATA: data}
     for name, arrays in contents.items():
         write_arrays(folder / name, arrays)
-    whole = {**meta, "files": {name: _checksum(folder / name) for name in contents}}
-    text = json.dumps({**whole, "checksum": _checksum_of(whole)}, indent=1) + "\n"
+    whole = {**meta, "files": {name: checksum(folder / name) for name in contents}}
+    text = json.dumps({**whole, "checksum": checksum_of(whole)}, indent=1) + "\n"
     write_whole(folder / META, lambda file: file.write(text.encode()))
 
 
@@ -83,7 +83,7 @@ def read(folder: Path) -> Content:
     expected = "expected a folder that `python -m dsfp_env.fit_surrogate` has made"
     meta = read_file(folder / META, AboutSurrogate, expected)
     told = {name: value for name, value in meta.items() if name != "checksum"}
-    if meta.get("checksum") != _checksum_of(told):
+    if meta.get("checksum") != checksum_of(told):
         raise InputError(f"The surrogate {folder} is damaged: {META} was changed. Get it anew, or make it anew.")
     arrays = {name: _arrays(folder, name, meta["files"]) for name in (COSTS, MODEL, DATA)}
     try:
@@ -101,18 +101,10 @@ def _arrays(folder: Path, name: str, checksums: Mapping[str, str]) -> dict[str, 
     damaged = f"The surrogate {folder} is damaged: {name} is not the file that {META} tells of. Get it anew."
     try:
         check_regular(path)
-        if _checksum(path) != checksums.get(name):
+        if checksum(path) != checksums.get(name):
             raise InputError(damaged)
         return read_arrays(path)
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{damaged} ({error})") from error
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _checksum_of(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

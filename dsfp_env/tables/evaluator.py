@@ -9,8 +9,7 @@ things are coarser, and said here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import by_layer, listed
+from dsfp_env.tables.known_outcomes import KnownOutcomes, check_made, same_work, work_of
 from dsfp_env.tables.recorded_task import RecordedTask
 from dsfp_env.tables.table import Table, load_table
 from dsfp_env.training.distillation import Fidelity
 
-_HOW = ("precision", "threads", "kernels")  # fields of a fidelity that say how it is done, not what
 
-
-class TableEvaluator:
+class TableEvaluator(KnownOutcomes):
     """Looks joint actions up, with the interface that environments and learners use of `Evaluator`.
 
     Args:
@@ -42,9 +40,7 @@ class TableEvaluator:
         InputError: If the fidelity was not tabulated, or the layers cannot be controlled so.
     """
 
-    latency = None  # there are no times of forward passes
-    timed = False
-    min_filters = round_to = 1  # as tables are made
+    kind = "table"
 
     def __init__(
         self,
@@ -97,22 +93,9 @@ class TableEvaluator:
         plans, seeds = listed(plans, seed)
         return [self.evaluate(plan, one) for plan, one in zip(plans, seeds, strict=True)]
 
-    def start_many(
-        self,
-        plans: Iterable[Mapping[str, float]],
-        seed: int | Sequence[int] = 0,
-        workers: int | None = None,
-    ) -> Iterator[Outcome]:
-        """As `evaluate_many`."""
-        return iter(self.evaluate_many(plans, seed))
-
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network."""
         return self.table.costs(self.row_of(ratios))
-
-    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
-        """Raises InputError: a table has no times."""
-        raise InputError("A table has no times: expected a budget of MACs or parameters, or backend='live'.")
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was tabulated."""
@@ -125,12 +108,6 @@ class TableEvaluator:
         """The seed that answers for this one."""
         seeds = self.table.seeds
         return int(seed) if seed in seeds else seeds[seed % len(seeds)]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TableEvaluator:
-        return self  # a table does not change
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _controlled(table: Table, layers: Any, tie: Any, agents_per: str) -> RecordedTask:
@@ -155,10 +132,9 @@ def _named(table: Table, fidelity: Fidelity | None) -> str:
         raise InputError(f"The fidelity is {shortened(fidelity)}: expected a dsfp_env.Fidelity, or None.")
     tabulated = {name: Fidelity(**fields) for name, fields in table.meta["fidelities"].items()}
     for name, one in tabulated.items():
-        how = {field: getattr(one, field) for field in _HOW}
-        if replace(fidelity, **how) == one:
+        if same_work(fidelity, one):
             return name
-    what = {field: value for field, value in asdict(fidelity).items() if field not in _HOW}
+    what = work_of(fidelity)
     different = [
         {field: value for field, value in what.items() if value != getattr(one, field)}
         for one in tabulated.values()
@@ -191,13 +167,6 @@ def tabulated(
             f"The task is a {type(task).__name__}: expected, with backend='table', the name of a table."
         )
     table = task if isinstance(task, Table) else load_table(task)
-    made = {"criterion": table.meta["criterion"], "min_filters": 1, "round_to": 1, "latency": None}
     asked = {"criterion": criterion, "min_filters": min_filters, "round_to": round_to, "latency": latency}
-    for name, value in asked.items():
-        if type(value) not in (type(made[name]), int) or value != made[name]:
-            raise InputError(
-                f"The table {table.task!r} was made with {name}={made[name]!r}, and {shortened(value)} was "
-                "asked for: "
-                "expected the same, or backend='live'."
-            )
+    check_made("table", table.task, table.meta["criterion"], asked)
     return TableEvaluator(table, fidelity, layers, tie, agents_per)

@@ -115,7 +115,7 @@ def finish(folder: Path, meta: Mapping[str, Any]) -> None:
     names = [f"{name}.npy" for name in Arrays._fields] + [NETWORK]
     checksums = {name: checksum(folder / name) for name in names}
     whole = {key: value for key, value in meta.items() if key != "checksum"} | {"files": checksums}
-    write_meta(folder, {**whole, "checksum": _checksum_of(whole)})
+    write_meta(folder, {**whole, "checksum": checksum_of(whole)})
 
 
 def read(folder: Path) -> tuple[dict[str, Any], Arrays]:
@@ -132,7 +132,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Arrays]:
             "on."
         )
     told = {key: value for key, value in meta.items() if key != "checksum"}
-    if "files" not in meta or _checksum_of(told) != meta["checksum"]:
+    if "files" not in meta or checksum_of(told) != meta["checksum"]:
         raise InputError(f"The table {folder} is damaged: {META} was changed. Get it anew, or make it anew.")
     for name, expected in meta["files"].items():
         if Path(name).name != name or not (folder / name).is_file():
@@ -196,5 +196,6 @@ def checksum(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _checksum_of(meta: Mapping[str, Any]) -> str:
+def checksum_of(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of what a `meta.json` says."""
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
