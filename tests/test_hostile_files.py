@@ -65,7 +65,7 @@ def test_tables(table, data):
     whole = (table / "meta.json").read_bytes()
     try:
         told = {key: value for key, value in meta.items() if key != "checksum"}
-        (table / "meta.json").write_text(json.dumps({**told, "checksum": table_files._checksum_of(told)}))
+        (table / "meta.json").write_text(json.dumps({**told, "checksum": table_files.checksum_of(told)}))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             used(table)

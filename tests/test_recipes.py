@@ -16,7 +16,10 @@ STUBS = {
         'case "$*" in *hostname*) echo "10.0.0.1 fe80::1" ;; *) echo $$ >> "$LOG.pids"; exec sleep 600 ;; esac'
     ),
     "ray": 'echo "ray $*" >> "$LOG"',
-    "work": 'echo "work $*"; echo $$ > "$LOG.work"; [ "$1" != wait ] || exec sleep 600; exit 7',
+    "work": (
+        'echo "work $*"; echo $$ > "$LOG.work"; [ "$1" != wait ] || exec sleep 600\n'
+        'until [ "$(grep -c "ray start" "$LOG")" = 3 ]; do sleep 0.02; done; exit 7'  # nodes come when they come
+    ),
 }
 
 
