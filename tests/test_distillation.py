@@ -11,7 +11,7 @@ from torch import nn
 from dsfp_env import Fidelity, InputError, Task
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.training.accuracy import compute_logits, measure_accuracy
-from dsfp_env.training.adamw import AdamW
+from dsfp_env.training.adamw import AdamW, cosine
 from dsfp_env.training.distillation import default_fidelity, distillation_loss, fine_tune, recalibrate
 
 
@@ -117,16 +117,18 @@ def test_adamw_takes_the_steps_of_torch_to_the_last_bit(dtype):
     for ours in (False, True):
         late, *others = parameters = [nn.Parameter(weight.clone()) for weight in weights]
         if ours:
-            optimizer = AdamW(parameters, 6e-3, 0.01, 9)
+            optimizer = AdamW(parameters, 0.01)
         else:
             optimizer = torch.optim.AdamW(parameters, 6e-3, weight_decay=0.01, fused=True)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
-        for step in range(9):
+        for step, rate in enumerate(cosine(6e-3, 9)):
             optimizer.zero_grad()
             learning = others[:2] if step < 3 else [late, *others[:2]]
             sum((one - step).pow(3).sum() for one in learning).backward()
-            optimizer.step()
-            if not ours:
+            if ours:
+                optimizer.step(rate)
+            else:
+                optimizer.step()
                 schedule.step()
         found.append(parameters)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

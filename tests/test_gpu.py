@@ -25,11 +25,13 @@ from dsfp_env.networks import make_network
 from dsfp_env.speed.folding import foldable
 from dsfp_env.training import epochs
 from dsfp_env.training.accuracy import compute_logits, measure_accuracy
-from dsfp_env.training.distillation import fine_tune
+from dsfp_env.training.distillation import Fidelity, TransferSet, fine_tune, is_same_graphed
+from dsfp_env.training.objectives import Objective
 from dsfp_env.training.recipes import Recipe
 
 SHORT = {"recipe": "digits(epochs=5)"}
 PRECISIONS = ("float32", "bfloat16")
+FOUR = Fidelity(batches=4, batch_size=12, kernels="torch")
 RATIOS = (50.0, 30.0, 70.0, 40.0)
 
 
@@ -223,6 +225,64 @@ def test_times_are_positive_and_say_where(task):
     latency = LatencyMeter(min_run_time=0.05).measure(task.network, task.test.images)
     assert latency.seconds > 0
     assert latency.device
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_batches_launched_as_one_give_the_same_bits(task, precision):
+    one = evaluator(task, precision)
+    assert one.measurement.graphed == (task.device.type == "cuda")
+    built = []
+    for graphed in (False, True):
+        one.measurement.graphed = graphed and one.measurement.graphed
+        built.append(hash_of(one.measurement.build(one.keep(plan(task)), 3).state_dict().values()))
+    assert built[0] == built[1]
+
+
+class Odd(nn.Module):
+    """A network with dropout that counts its calls, or that waits for the GPU."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls = how, 0
+        self.inner, self.dropout = TinyNet(), nn.Dropout(0.3)
+
+    def forward(self, x):
+        self.calls += 1
+        y = self.dropout(self.inner(x))
+        return y * self.calls if self.how == "counts" else y * float(y.sum() * 0 + 1)
+
+
+@pytest.mark.parametrize("name", [gpu("cuda")])
+@pytest.mark.parametrize("how", ["counts", "waits"])
+def test_what_cannot_be_launched_as_one_is_done_as_it_is(name, how):
+    """A counter changes the weights, so no graph; who waits is refused by the recording, and goes on without."""
+    train, fidelity = images().to(torch.device(name)), replace(FOUR, precision="float32")
+    with own_random_numbers(torch.device("cpu"), seed=0):
+        odd = Odd(how).to(name)
+    assert is_same_graphed(odd, train, fidelity, Objective()) == (how == "waits")
+    transfer_set = TransferSet(*(one.to(name) for one in (torch.arange(48).view(4, 12), torch.randn(4, 12, 3))))
+    hashes = []
+    for graphed in (False, True):
+        student = copy.deepcopy(odd)
+        fine_tune(student, train, transfer_set, fidelity, 1, graphed=graphed)
+        hashes.append(hash_of(student.state_dict().values()))
+    assert (hashes[0] == hashes[1]) == (how == "waits")
+
+
+@pytest.mark.parametrize("name", [gpu("cuda")])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_epochs_launched_as_one_give_the_same_bits(name, accumulate, monkeypatch):
+    recipe = Recipe(epochs=2, batch_size=8, shift=1, accumulate=accumulate, precision="float32")
+    hashes = []
+    for graphed in (False, True):
+        asked = epochs._Training.is_same_graphed
+        answer = (lambda *given: False) if not graphed else asked
+        with monkeypatch.context() as patch:
+            patch.setattr(epochs._Training, "is_same_graphed", answer)
+            network = begun(torch.device(name))
+            epochs.train(network, images(), recipe, 3)
+        hashes.append(hash_of(network.state_dict().values()))
+    assert hashes[0] == hashes[1]
 
 
 @pytest.mark.parametrize("name", [gpu("cuda")])

@@ -19,7 +19,7 @@ from torch import nn
 from dsfp_env.channels.graph import Keep
 from dsfp_env.common.devices import threads_set, with_gradients
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.one_at_a_time import alone
+from dsfp_env.common.one_at_a_time import alone, computed_once
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.evaluation.latency import Latency, LatencyMeter
@@ -29,7 +29,7 @@ from dsfp_env.speed.folding import fold
 from dsfp_env.speed.norm_kernel import choose_kernels
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.accuracy import measure_metric
-from dsfp_env.training.distillation import Fidelity, fine_tune, recalibrate
+from dsfp_env.training.distillation import Fidelity, fine_tune, is_same_graphed, recalibrate
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Measurement:
             images = self.train.images[: fidelity.recalibration_images]
             recalibrate(network, images, precision=fidelity.precision)
             transfer_set = self.teacher.transfer_set(fidelity, seed)
-            fine_tune(network, self.train, transfer_set, fidelity, seed, self.objective)
+            fine_tune(network, self.train, transfer_set, fidelity, seed, self.objective, self.graphed)
             return network.eval()
 
     def accuracies(self, network: nn.Module, *splits: LabelledImages) -> list[float]:
@@ -167,6 +167,14 @@ class Measurement:
         """Compute what is one for all seeds, so that who this is sent to need not."""
         with self._computing():
             self.teacher.transfer_set(self.fidelity, 0)
+            _ = self.graphed
+
+    @computed_once
+    @with_gradients()
+    def graphed(self) -> bool:
+        """Whether the batches of the fine-tuning are each launched as one, which changes no number."""
+        with self._computing():
+            return is_same_graphed(self.network, self.train, self.fidelity, self.objective)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ reshaped tensor may go into a copy. So a network is tried both ways, once; if it
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -42,6 +44,16 @@ def bears_channels_last(network: nn.Module, images: torch.Tensor) -> bool:
     if images.dim() != 4:
         return True
     return all(_answers_alike(network, images[:2], training) for training in (False, True))
+
+
+@contextmanager
+def weights_last(network: nn.Module) -> Iterator[None]:
+    """Within this context, weights of convolutions lie as images do; a GPU copies them for every batch if not."""
+    network.to(memory_format=layout_of(network))
+    try:
+        yield
+    finally:
+        network.to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -21,7 +23,7 @@ def compute_logits(
     """Answers ``[N, ...]`` to images ``[N, C, H, W]``, on its device; puts the network in evaluation mode."""
     network.eval()
     device = device_of(network, images.device)
-    batches = images.split(batch_size or _batch_size(precision, device, images[:1].numel()))
+    batches = images.split(batch_size or _batch_size(precision, device, images))
     with computing(precision, device):
         batches = [network(laid_out(batch.to(device), precision, network)) for batch in batches]
     return torch.cat(batches).float()
@@ -41,7 +43,7 @@ def measure_metric(network: nn.Module, split: LabelledImages, metric: Metric, pr
     """
     network.eval()
     device = device_of(network, split.images.device)
-    size = _batch_size(precision, device, split.images[:1].numel())
+    size = _batch_size(precision, device, split.images)
     running = metric.begin()
     with computing(precision, device):
         for images, targets in zip(split.images.split(size), split.labels.split(size), strict=True):
@@ -51,14 +53,18 @@ def measure_metric(network: nn.Module, split: LabelledImages, metric: Metric, pr
     return running.value()
 
 
-def _batch_size(precision: str, device: torch.device, numbers: int) -> int:
+def _batch_size(precision: str, device: torch.device, images: Any) -> int:
     """A fast one: as units for bfloat16 are fed from the CPU's cache, activations had better stay there.
 
     Args:
         precision: Of the network.
-        device: Where it is.
-        numbers: Of one image; of large ones fewer are taken together.
+        device: Where it is. On a GPU batches are equal: another size is another plan for every convolution.
+        images: ``[N, C, H, W]``; of large ones fewer are taken together.
     """
+    count, numbers = len(images), images.shape[1:].numel()
+    largest = _IN_CACHE if is_fast(precision) and device.type == "cpu" else _LARGE
     if numbers > _OF_A_LARGE_IMAGE:
-        return max(1, _IN_CACHE * _OF_A_LARGE_IMAGE // numbers)
-    return _IN_CACHE if is_fast(precision) and device.type == "cpu" else _LARGE
+        largest = max(1, _IN_CACHE * _OF_A_LARGE_IMAGE // numbers)
+    if device.type == "cpu" or count == 0:
+        return largest
+    return -(-count // -(-count // largest))

@@ -1,7 +1,8 @@
 """AdamW along a cosine to 0: torch's numbers, to the last bit, without what torch does around its kernel.
 
 Of a network of a few thousand weights the kernel is the smallest part of a step: collecting the parameters,
-checking them and counting their steps take ten times as long.
+checking them and counting their steps take ten times as long. On a GPU it is torch's own, such that its steps can
+be recorded as a graph: rates and counts are read there.
 """
 
 from __future__ import annotations
@@ -18,20 +19,17 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
 class AdamW:
-    """Trains parameters over a number of steps.
+    """Trains parameters, with a learning rate for every step.
 
     Args:
         parameters: Of a network, on one device.
-        rate: The learning rate of the first step.
         weight_decay: As torch has it.
-        steps: There will be, at most.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, weight_decay: float, steps: int) -> None:
-        self._parameters = list(parameters)
-        self._rates, self._weight_decay = iter(cosine(rate, steps)), weight_decay
+    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
+        self._parameters, self._weight_decay = list(parameters), weight_decay
         plain = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in self._parameters)
-        self._usual = None if plain else _usual(self._parameters, rate, weight_decay)
+        self._usual = None if plain else _usual(self._parameters, weight_decay)
         self._means = [torch.zeros_like(one) for one in self._parameters if plain]
         self._squares = [torch.zeros_like(one) for one in self._parameters if plain]
         self._counts = [0] * len(self._parameters)  # of the steps of each
@@ -42,9 +40,12 @@ class AdamW:
             one.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take a step with those parameters that have a gradient."""
-        rate = next(self._rates)
+    def step(self, rate: float | torch.Tensor) -> None:
+        """Take a step with those parameters that have a gradient.
+
+        Args:
+            rate: The learning rate; a tensor of the device on a GPU, a number elsewhere.
+        """
         if self._usual is not None:
             self._usual.param_groups[0]["lr"] = rate
             self._usual.step()
@@ -61,7 +62,7 @@ class AdamW:
             [self._squares[place] for place in learning],
             [],
             [counts[self._counts[place]] for place in learning],
-            lr=rate,
+            lr=rate,  # type: ignore[arg-type]
             beta1=_BETAS[0],
             beta2=_BETAS[1],
             weight_decay=self._weight_decay,
@@ -74,7 +75,7 @@ class AdamW:
 @lru_cache
 def cosine(rate: float, steps: int) -> tuple[float, ...]:
     """The learning rates of so many steps, as torch's schedule computes them, each from the one before."""
-    optimizer = _usual([nn.Parameter(torch.zeros(1))], rate, 0.0)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], rate)
     schedule, rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps), []
     for _ in range(steps):
         rates.append(float(schedule.get_last_lr()[0]))
@@ -83,7 +84,8 @@ def cosine(rate: float, steps: int) -> tuple[float, ...]:
     return tuple(rates)
 
 
-def _usual(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters, rate, _BETAS, _EPS, weight_decay, fused=fused(parameters[0].device) if parameters else None
-    )
+def _usual(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    device = parameters[0].device if parameters else torch.device("cpu")
+    there = device.type == "cuda"  # where the rate is a tensor
+    rate = torch.zeros((), device=device) if there else 1e-3
+    return torch.optim.AdamW(parameters, rate, _BETAS, _EPS, weight_decay, fused=fused(device), capturable=there)

@@ -16,9 +16,12 @@ defaults here differ.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,13 +39,16 @@ from dsfp_env.common.ranges import (
     WholeNumber,
     check_fields,
 )
-from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.datasets.on_demand import batches_of
+from dsfp_env.speed.graphed import launched_as_one
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.norm_kernel import KERNELS
 from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
-from dsfp_env.training.adamw import AdamW
+from dsfp_env.training.adamw import AdamW, cosine
 from dsfp_env.training.objectives import Objective
+
+_FEWEST_GRAPHED = 4  # batches: with fewer, recording them costs what it saves
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def distillation_loss(
     teacher_logits: torch.Tensor,
     labels: torch.Tensor,
     *,
-    distillation_weight: float,
+    distillation_weight: float | torch.Tensor,
     temperature: float = 4.0,
     label_smoothing: float = 0.1,
     objective: Objective | None = None,
@@ -159,6 +165,7 @@ def fine_tune(
     fidelity: Fidelity,
     seed: int,
     objective: Objective | None = None,
+    graphed: bool = False,
 ) -> None:
     """Distil the teacher into the student, in place.
 
@@ -169,39 +176,78 @@ def fine_tune(
         fidelity: How. Its precision and kernels must be chosen, not "auto".
         seed: Drives dropout if the network has any. Nothing else is random.
         objective: What is learned; that of classification unless given.
+        graphed: Launch a batch as one, on a GPU; see `is_same_graphed`.
     """
     if len(transfer_set.indices) == 0:
         return
     unfreeze(student)
-    batches = len(transfer_set.indices)
     device = train.images.device
-    optimizer = AdamW(student.parameters(), fidelity.learning_rate, fidelity.weight_decay, batches)
-    weights = torch.linspace(
-        fidelity.first_distillation_weight, fidelity.last_distillation_weight, batches
-    ).tolist()
+    optimizer = AdamW(student.parameters(), fidelity.weight_decay)
+
+    def learn(
+        images: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor, weight: Any, rate: Any
+    ) -> None:
+        with computing(fidelity.precision, device):
+            logits = student(laid_out(images, fidelity.precision, student))
+        loss = distillation_loss(
+            logits.float(),
+            teacher_logits,
+            labels,
+            distillation_weight=weight,
+            temperature=fidelity.temperature,
+            label_smoothing=fidelity.label_smoothing,
+            objective=objective,
+        )
+        check_differentiable(loss, "no fine-tuning: Fidelity(batches=0)")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step(rate)
+
     student.train()
     with (
         own_random_numbers(device, seed),
         hastened(student, train.images[:1], fidelity.precision, fidelity.kernels),
+        launched_as_one(learn, device) if graphed else nullcontext(learn) as learn_batch,
     ):
         images = batches_of(train.images, transfer_set.indices)
-        for batch, indices, teacher_logits, weight in zip(images, *transfer_set, weights, strict=True):
-            with computing(fidelity.precision, device):
-                logits = student(laid_out(batch, fidelity.precision, student))
-            loss = distillation_loss(
-                logits.float(),
-                teacher_logits,
-                train.labels[indices],
-                distillation_weight=weight,
-                temperature=fidelity.temperature,
-                label_smoothing=fidelity.label_smoothing,
-                objective=objective,
-            )
-            check_differentiable(loss, "no fine-tuning: Fidelity(batches=0)")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        schedule = _schedule(fidelity, len(transfer_set.indices), device)
+        for batch, indices, teacher_logits, weight, rate in zip(images, *transfer_set, *schedule, strict=True):
+            learn_batch(batch, teacher_logits, train.labels[indices], weight, rate)
+        optimizer.zero_grad()
     student.eval()
+
+
+def is_same_graphed(network: nn.Module, train: LabelledImages, fidelity: Fidelity, objective: Objective) -> bool:
+    """Whether fine-tuning gives the same weights, to the last bit, when its batches are launched as one.
+
+    It does not where a forward pass depends on what Python holds, such as a counter. Tried with a few batches.
+
+    Args:
+        network: The original one; left as it is.
+        train: The training split.
+        fidelity: How; chosen, as for `fine_tune`.
+        objective: What is learned.
+    """
+    device = train.images.device
+    if device.type != "cuda" or fidelity.batches < _FEWEST_GRAPHED:
+        return False
+    indices = draw_batches(len(train.labels), fidelity.batch_size, _FEWEST_GRAPHED, seed=0).to(device)
+    with torch.no_grad(), computing(fidelity.precision, device):
+        answers = torch.stack([network(images).float() for images in batches_of(train.images, indices)])
+    students = [copy.deepcopy(network) for _ in range(2)]
+    for student, graphed in zip(students, (False, True), strict=True):
+        fine_tune(student, train, TransferSet(indices, answers), fidelity, 0, objective, graphed)
+    states = zip(*(student.state_dict().values() for student in students), strict=True)
+    return all(torch.equal(one, other) for one, other in states)
+
+
+def _schedule(fidelity: Fidelity, batches: int, device: torch.device) -> Iterable[Iterable[Any]]:
+    """Distillation weight and learning rate of every batch: numbers, which a GPU reads when it comes to them."""
+    first, last = fidelity.first_distillation_weight, fidelity.last_distillation_weight
+    weights, rates = torch.linspace(first, last, batches).tolist(), cosine(fidelity.learning_rate, batches)
+    if device.type != "cuda":
+        return weights, rates
+    return torch.tensor([weights, rates]).to(device, non_blocking=True)
 
 
 def unfreeze(student: nn.Module) -> None:

@@ -11,8 +11,8 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
+from dsfp_env.speed.graphed import Work, launched_as_one
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.norm_kernel import choose_kernels
@@ -50,9 +51,8 @@ class Batch(NamedTuple):
     logits: torch.Tensor  # [N, classes], or answers [N, ...] of another form; float32
     images: torch.Tensor  # [N, C, H, W], as the network saw them
     labels: torch.Tensor  # [N] int64, or [N, classes] after mixup; or targets [N, ...]
-    epoch: int  # from 0
-    number: int  # in the epoch, from 0
-    done: float  # the share of the training that is over, in [0, 1)
+    answers: torch.Tensor  # [N, ...], of the teacher, if there is one
+    done: Any  # the share of the training that is over, in [0, 1): a number; on a GPU a tensor
 
 
 class Epoch(NamedTuple):
@@ -65,6 +65,8 @@ class Epoch(NamedTuple):
 
 
 Loss = Callable[[Batch], torch.Tensor]
+Teacher = Callable[[torch.Tensor, int, int], torch.Tensor]  # of images, the epoch and the batch in it, both from 0
+_BATCHES_TRIED = 4
 _ARCHIVE_END = 22  # bytes of the last record of a zip archive
 
 
@@ -75,6 +77,7 @@ def train(
     seed: int,
     *,
     loss: Loss | None = None,
+    teacher: Teacher | None = None,
     validation: LabelledImages | None = None,
     before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -91,6 +94,7 @@ def train(
         recipe: How to train.
         seed: Chooses the batches, varies the images, and drives dropout if the network has any.
         loss: Of a batch, a scalar; that of the objective with the recipe's label smoothing unless given.
+        teacher: Gives `Batch.answers` for the images as the network sees them.
         validation: If given, the network ends with the weights of the epoch that was best on it. It is brought
             to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
@@ -112,12 +116,13 @@ def train(
     loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
-    with own_random_numbers(run.device, seed), run.hastened():
+    graphed = before_epoch is None and run.is_same_graphed(loss, teacher)
+    with own_random_numbers(run.device, seed), run.hastened(), run.learning(loss, graphed) as learn:
         run.resume()
         while len(run.history) < recipe.epochs:
             if before_epoch:
                 before_epoch(len(run.history))
-            mean_loss = run.epoch(loss)
+            mean_loss = run.epoch(learn, teacher)
             accuracy = None if validation is None else run.measure(validation)
             run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
             run.save()
@@ -190,6 +195,7 @@ class _Training:
         self.batches = len(images.labels) // self.batch_size  # in an epoch
         self.optimizer = _optimizer(network, recipe, self.device)
         self.schedule = _schedule(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
+        self.last_loss = torch.zeros((), device=self.device)
         self.rng = torch.Generator().manual_seed(seed)  # of order and shifts: they do not depend on the network
 
     def hastened(self) -> AbstractContextManager[None]:
@@ -198,28 +204,74 @@ class _Training:
         kernels = choose_kernels("auto", precision, self.device) if self.channels_last else "torch"
         return hastened(self.network, self.images.images[:1], precision, kernels)
 
-    def epoch(self, loss: Loss) -> float:
+    @contextmanager
+    def learning(self, loss: Loss, graphed: bool) -> Iterator[Work]:
+        """What is done with a batch: its gradients are added to those that are there.
+
+        Args:
+            loss: Of a batch.
+            graphed: Launch a batch as one, on a GPU.
+
+        Yields:
+            A function of images, labels, the teacher's answers and the share that is done; the loss goes to
+            ``last_loss``.
+        """
+        network, recipe = self.network, self.recipe
+
+        def learn(images: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor, done: Any) -> None:
+            with self._precision():
+                logits = network(images)
+            one = loss(Batch(logits.float(), images, labels, answers, done))
+            (one / recipe.accumulate).backward()
+            self.last_loss.copy_(one.detach())
+
+        with launched_as_one(learn, self.device) if graphed else nullcontext(learn) as work:
+            yield work
+
+    def epoch(self, learn: Work, teacher: Teacher | None) -> float:
         """Go over the images once; the mean loss."""
         recipe, device = self.recipe, self.device
         self.network.train()
         order = torch.randperm(len(self.images.labels), generator=self.rng)[: self.batches * self.batch_size]
         losses = torch.zeros(self.batches, device=device)
-        places = order.view(-1, self.batch_size).to(device)
-        read = batches_of(self.images.images, places)
-        for number, (batch, indices) in enumerate(zip(read, places, strict=True)):
-            images, labels = self._vary(batch, self.images.labels[indices])
-            with self._precision():
-                logits = self.network(images)
+        for number, (images, labels) in enumerate(self._batches(order.view(-1, self.batch_size))):
             epoch = len(self.history)
-            done = (epoch + number / self.batches) / recipe.epochs
-            one = loss(Batch(logits.float(), images, labels, epoch, number, done))
-            (one / recipe.accumulate).backward()
-            losses[number] = one.detach()
+            answers = labels if teacher is None else teacher(images, epoch, number)
+            done: Any = (epoch + number / self.batches) / recipe.epochs
+            if device.type == "cuda":  # which reads it when it comes to it
+                done = torch.full((), done, device=device)
+            learn(images, labels, answers, done)
+            losses[number] = self.last_loss
             if (number + 1) % recipe.accumulate == 0 or number + 1 == self.batches:
                 self.optimizer.step()
-                self.optimizer.zero_grad()
+                self.optimizer.zero_grad(set_to_none=device.type != "cuda")  # a graph writes where they were
                 self.schedule.step()
         return float(losses.mean())
+
+    def is_same_graphed(self, loss: Loss, teacher: Teacher | None) -> bool:
+        """Whether gradients are the same, to the last bit, when a batch is launched as one; tried with a few."""
+        if self.device.type != "cuda" or self.batches < _BATCHES_TRIED:
+            return False
+        places = torch.arange(_BATCHES_TRIED * self.batch_size).view(_BATCHES_TRIED, -1)
+        rng, original, found = self.rng.get_state(), self.network, []
+        for graphed in (False, True):
+            self.network = copy.deepcopy(original).train()
+            with own_random_numbers(self.device, 0), self.hastened(), self.learning(loss, graphed) as learn:
+                for images, labels in self._batches(places):
+                    answers = labels if teacher is None else torch.zeros_like(self.network(images)).float()
+                    learn(images, labels, answers, torch.full((), 0.5, device=self.device))
+            found.append([*self.network.state_dict().values(), *(p.grad for p in self.network.parameters())])
+            self.rng.set_state(rng)
+        self.network = original
+        pairs = [pair for pair in zip(*found, strict=True) if pair != (None, None)]
+        return all(None not in pair and torch.equal(*pair) for pair in pairs)
+
+    def _batches(self, places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images and labels ``[n, ...]`` as they are varied; of places ``[batches, n]``."""
+        places = places.to(self.device)
+        read = batches_of(self.images.images, places)
+        for batch, indices in zip(read, places, strict=True):
+            yield self._vary(batch, self.images.labels[indices])
 
     def measure(self, validation: LabelledImages) -> float:
         """The scaled metric on the validation split; the weights are kept if it is the best so far."""
@@ -236,6 +288,7 @@ class _Training:
             self.network.load_state_dict(self.best)
         if self.channels_last:
             self.network.to(memory_format=torch.contiguous_format)
+        self.optimizer.zero_grad()
         self.network.eval()
 
     def save(self) -> None:

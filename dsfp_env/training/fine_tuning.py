@@ -72,7 +72,7 @@ def distil(
         fallen = first_distillation_weight + (last_distillation_weight - first_distillation_weight) * batch.done
         return distillation_loss(
             batch.logits,
-            answers(batch),
+            batch.answers,
             batch.labels,
             distillation_weight=fallen,
             temperature=temperature,
@@ -86,6 +86,7 @@ def distil(
         recipe,
         seed,
         loss=loss,
+        teacher=answers,
         validation=validation,
         on_epoch=on_epoch,
         checkpoint=checkpoint,
@@ -114,15 +115,15 @@ class TeacherMemory:
         self._epoch, self._known = -1, torch.empty(0)
         self._answers: list[torch.Tensor] = []
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """Answers ``[N, ...]`` for the images of a batch."""
+    def __call__(self, images: torch.Tensor, epoch: int, number: int) -> torch.Tensor:
+        """Answers ``[N, ...]`` for the images of a batch, of that number in an epoch; both from 0."""
         if self._folder is None:
-            return self._ask(batch.images)
-        if batch.epoch != self._epoch:
-            self._open(batch.epoch)
-        if batch.number < len(self._known):
-            return self._known[batch.number].to(batch.images.device)
-        self._answers.append(self._ask(batch.images))
+            return self._ask(images)
+        if epoch != self._epoch:
+            self._open(epoch)
+        if number < len(self._known):
+            return self._known[number].to(images.device)
+        self._answers.append(self._ask(images))
         return self._answers[-1]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
