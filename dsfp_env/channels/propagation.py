@@ -88,6 +88,12 @@ class Propagation(TorchDispatchMode):
         """Whether operations are not looked at now."""
         return self._opaque
 
+    def __enter__(self) -> Any:
+        """Enter; before, import what torch would when the first operation is caught, and which computes with a GPU."""
+        import torch._dynamo  # noqa: F401
+
+        return super().__enter__()
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
