@@ -35,6 +35,7 @@ import safetensors.torch
 import torch
 
 from dsfp_env.channels.cost_tables import CostTables, cost_tables
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
 from dsfp_env.common.folders import check_writable, contents, held, named, remove_parts
@@ -158,7 +159,7 @@ def check_surveyed(settings: SurveyedOptions) -> None:
         InputError: If a setting cannot be used.
     """
     settings.check_splits()
-    settings.place().check(torch.device("cpu"))
+    settings.place().check(choose_device(settings.device))
     settings.check_evaluation()
     settings.check()
     if said := settings.controls():
@@ -192,7 +193,7 @@ def surveyed_task(settings: SurveyedOptions) -> Task:
         InputError: If it cannot be loaded, or its metric is not accuracy.
     """
     torch.set_num_threads(1)  # as workers do
-    task = settings.load("cpu")
+    task = settings.load(settings.device)
     if not task.metric.is_accuracy:
         raise InputError(
             f"The metric of the task {task.name!r} is {task.metric.name!r}, and a survey counts images that are "

@@ -89,7 +89,7 @@ class Propagation(TorchDispatchMode):
         return self._opaque
 
     def __enter__(self) -> Any:
-        """Enter; before, import what torch would when the first operation is caught, and which computes with a GPU."""
+        """Import what torch would import when the first operation is caught: what that import does is not."""
         import torch._dynamo  # noqa: F401
 
         return super().__enter__()

@@ -18,6 +18,7 @@ from torch import nn
 
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.random_numbers import own_random_numbers
+from dsfp_env.common.repeatable import repeatable
 
 _TELLS = "_dsfp_env_tells_channels_last"  # an attribute of networks that do; their copies have it too
 
@@ -39,6 +40,7 @@ def layout_of(network: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if vars(network).get(_TELLS) else torch.channels_last
 
 
+@repeatable()  # or kernels that round otherwise would tell them apart
 def bears_channels_last(network: nn.Module, images: torch.Tensor) -> bool:
     """Whether a network answers the same whether channels are first or last, in evaluation and in training."""
     if images.dim() != 4:

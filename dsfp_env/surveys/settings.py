@@ -15,6 +15,9 @@ class SurveyedOptions(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOpt
 
     out: str
     """The folder of the survey; one that was begun with the same settings goes on."""
+    device: str = "cpu"
+    """Where it is measured: cpu, auto (a GPU if there is one), cuda:1, ... On a GPU, every worker has a copy of
+    the images of its own there."""
 
 
 @dataclass(frozen=True)

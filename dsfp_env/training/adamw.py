@@ -85,7 +85,13 @@ def cosine(rate: float, steps: int) -> tuple[float, ...]:
 
 
 def _usual(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    """Torch's own, whose rate is set before every step."""
     device = parameters[0].device if parameters else torch.device("cpu")
-    there = device.type == "cuda"  # where the rate is a tensor
-    rate = torch.zeros((), device=device) if there else 1e-3
-    return torch.optim.AdamW(parameters, rate, _BETAS, _EPS, weight_decay, fused=fused(device), capturable=there)
+    return torch.optim.AdamW(
+        parameters,
+        betas=_BETAS,
+        eps=_EPS,
+        weight_decay=weight_decay,
+        fused=fused(device),
+        capturable=device.type == "cuda",
+    )
