@@ -242,6 +242,17 @@ def plans(subject: Subject) -> Iterator[Result]:
         yield {"round_to": round_to, "widths": len(widths), "first": times["cold"][0], **medians}
 
 
+def as_one(subject: Subject) -> Iterator[Result]:
+    """An evaluation of 50 % of every layer, batch by batch, and each launched as one if bits are equal."""
+    evaluator = subject.evaluator()
+    measurement, keep = evaluator.measurement, evaluator.keep(dict.fromkeys(subject.task.agents, 50.0))
+    ways = (False, True) if measurement.graphed else (False,)
+    for graphed in ways * 2:
+        measurement.graphed = graphed
+        seconds = median(subject.device, partial(measurement.measure, keep))
+        yield {"launched_as_one": graphed, "seconds": seconds}
+
+
 def steps(subject: Subject) -> Iterator[Result]:
     """A batch of training of the whole network, by precision and layout of the weights; `rates` has the roof."""
     macs = ChannelGraph.trace(subject.network, subject.splits[0][0][:1]).costs().macs
@@ -258,16 +269,16 @@ def steps(subject: Subject) -> Iterator[Result]:
 
 
 def workers(subject: Subject) -> Iterator[Result]:
-    """Evaluations a second of one process and of two, each of which has a copy of all that is on the GPU."""
+    """Evaluations a second of one, two and four processes, each of which has a copy of all that is on the GPU."""
     chosen, outcomes = subject.random_plans(), []
-    for count in (1, 2):
+    for count in (1, 2) if subject.quick else (1, 2, 4):
         with subject.evaluator() as evaluator:
             start = timed(subject.device, partial(evaluator.evaluate_many, chosen[:2], 1, count))
             began = time.perf_counter()
             outcomes.append(evaluator.evaluate_many(chosen, 0, count))
             seconds = time.perf_counter() - began
         yield {"workers": count, "evaluations_per_second": len(chosen) / seconds, "first_two": start}
-    yield {"outcomes_equal": outcomes[0] == outcomes[1]}
+    yield {"outcomes_equal": all(one == outcomes[0] for one in outcomes)}
 
 
 def scoring(subject: Subject) -> Iterator[Result]:
@@ -296,6 +307,7 @@ SECTIONS: tuple[Callable[[Subject], Iterator[Result]], ...] = (
     exact,
     repeats,
     plans,
+    as_one,
     steps,
     workers,
     scoring,

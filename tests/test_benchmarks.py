@@ -114,7 +114,18 @@ def test_gpu(tmp_path, own_cache):
     assert (tmp_path / "gpu.jsonl").read_text() == printed
     lines = [json.loads(line) for line in printed.splitlines()]
     assert not [line for line in lines if "error" in line or "skipped" in line]
-    sections = ["versions", "rates", "exact", "repeats", "plans", "steps", "workers", "scoring", "latency"]
+    sections = [
+        "versions",
+        "rates",
+        "exact",
+        "repeats",
+        "plans",
+        "as_one",
+        "steps",
+        "workers",
+        "scoring",
+        "latency",
+    ]
     assert list(dict.fromkeys(line["section"] for line in lines)) == sections
     found = {key: value for line in lines for key, value in line.items()}
     assert found["layers_equal"]

@@ -162,7 +162,8 @@ def test_an_evaluation_is_that_of_the_cpu_with_the_same_weights(device, on_cpu):
     assert found.accuracy == pytest.approx(expected.accuracy, abs=0.03)  # rounding grows in training
     for criterion in ("dsfp", "taylor", "fisher", "l1", "activation_kl"):
         for path, scores in on_cpu.scores(criterion).items():
-            assert torch.allclose(same.scores(criterion)[path], scores, rtol=1e-3, atol=1e-6)
+            bins = 1e-2 if criterion == "activation_kl" else 1e-5  # a value at the edge of a bin may change sides
+            assert torch.allclose(same.scores(criterion)[path], scores, rtol=bins, atol=1e-6)
 
 
 def test_bfloat16_is_within_half_a_point_of_float32(task):

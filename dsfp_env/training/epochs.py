@@ -28,6 +28,7 @@ from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.progress import is_terminal
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
+from dsfp_env.common.repeatable import repeatable
 from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -116,18 +117,19 @@ def train(
     loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
-    graphed = before_epoch is None and run.is_same_graphed(loss, teacher)
-    with own_random_numbers(run.device, seed), run.hastened(), run.learning(loss, graphed) as learn:
-        run.resume()
-        while len(run.history) < recipe.epochs:
-            if before_epoch:
-                before_epoch(len(run.history))
-            mean_loss = run.epoch(learn, teacher)
-            accuracy = None if validation is None else run.measure(validation)
-            run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
-            run.save()
-            if on_epoch:
-                on_epoch(run.history[-1])
+    with repeatable(exact=run.recipe.precision != "bfloat16"):
+        graphed = before_epoch is None and run.is_same_graphed(loss, teacher)
+        with own_random_numbers(run.device, seed), run.hastened(), run.learning(loss, graphed) as learn:
+            run.resume()
+            while len(run.history) < recipe.epochs:
+                if before_epoch:
+                    before_epoch(len(run.history))
+                mean_loss = run.epoch(learn, teacher)
+                accuracy = None if validation is None else run.measure(validation)
+                run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
+                run.save()
+                if on_epoch:
+                    on_epoch(run.history[-1])
     run.finish()
     return run.history
 
