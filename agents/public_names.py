@@ -12,6 +12,7 @@ from agents.learners.bandits import EpsilonGreedy as EpsilonGreedy
 from agents.learners.bandits import GaussianThompson as GaussianThompson
 from agents.learners.coordinate_search import CoordinateSearch as CoordinateSearch
 from agents.learners.few_explorers import FewExplorers as FewExplorers
+from agents.learners.gp_search import GPSearch as GPSearch
 from agents.learners.independent import Independent as Independent
 from agents.learners.joint_thompson import JointThompson as JointThompson
 from agents.learners.linucb import LinUCB as LinUCB

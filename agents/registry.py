@@ -22,6 +22,7 @@ from agents.base import MakeAgent, MultiAgent
 from agents.learners.bandits import UCB1, EpsilonGreedy, GaussianThompson
 from agents.learners.coordinate_search import CoordinateSearch
 from agents.learners.few_explorers import FewExplorers
+from agents.learners.gp_search import GPSearch
 from agents.learners.independent import Independent
 from agents.learners.joint_thompson import JointThompson
 from agents.learners.linucb import LinUCB
@@ -159,6 +160,7 @@ AGENTS: dict[str, Entry] = {
     "qmix": replace(one_team(QMIX, exploration_steps=lambda budget: max(1, budget // 2)), slow=True),
     "policy_gradient": one_team(PolicyGradient),
     "local_search": one_team(LocalSearch),
+    "gp_search": replace(one_team(GPSearch), slow=True),
     "tpe": replace(one_team(TPE), slow=True),
     "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
     "cma_es": one_team(CMAES, "box"),

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Discrete
 
 import agents
 from agents.learners.coordinate_search import CoordinateSearch
+from agents.learners.gaussian_process import GaussianProcess, _Kernel
 from agents.learners.in_turn import InTurn
 from agents.learners.linear_model import LinearModel
 from agents.registry import choose_agent
@@ -24,6 +25,7 @@ LEARNERS = {  # regret of the best and of the greedy joint action on the toy aft
     "coordinate_search": (1e-9, 1e-9),
     "sequential_q_learning": (0.02, 0.02),
     "local_search": (1e-9, 1e-9),
+    "gp_search": (1e-9, 1e-9),
     "policy_gradient": (0.02, 0.04),
     "vdn": (0.02, 0.05),
     "qmix": (0.02, 0.05),
@@ -224,3 +226,31 @@ def test_climbing_finds_the_best_joint_action_within_the_budget():
     climbed = [turns.climb(infos, rng.integers(9, size=3), worth, rng) for _ in range(30)]
     assert all(tuple(joint) in within for joint in climbed)
     assert max(float(worth(joint)) for joint in climbed) == max(float(worth(np.array(joint))) for joint in within)
+
+
+def test_a_gaussian_process_learns_one_after_another_as_all_at_once():
+    rng = np.random.default_rng(0)
+    joints = np.unique(rng.integers(9, size=(40, 5)), axis=0)
+    scores, asked = np.sin(joints.mean(1)) + 0.1 * joints[:, 2], rng.integers(9, size=(20, 5))
+    process = GaussianProcess(9)
+    process.learn(joints[:30], scores[:30])
+    for joint, score in zip(joints[30:], scores[30:], strict=True):  # too few for another kernel
+        process.learn(joint[None], np.array([score]))
+    kernel, apart = process._kernel, process._apart(joints, joints)
+    covariance = kernel.of(apart) + kernel.noise * np.eye(len(joints))
+    between = kernel.of(process._apart(joints, asked))  # the formulas as books have them
+    solved = np.linalg.solve(covariance, np.column_stack([scores - scores.mean(), between]))
+    scale = (scores - scores.mean()) @ solved[:, 0] / len(joints)
+    expected, deviations = process.believed(asked)
+    assert np.allclose(expected, scores.mean() + between.T @ solved[:, 0])
+    assert np.allclose(deviations**2, scale * (1 - (between * solved[:, 1:]).sum(0)))
+    assert np.abs(process.expected(joints) - scores).mean() < 0.05
+
+
+def test_the_kernel_is_that_of_its_formula():
+    one, two = np.array([[0, 4, 8]]), np.array([[0, 8, 8]])
+    apart = GaussianProcess(9)._apart(one, two)
+    assert apart.squares.item() == pytest.approx(0.5**2 / 3)
+    assert apart.of_means.item() == pytest.approx(np.exp(-((0.5 / 3) ** 2) / (2 * 0.3**2)))
+    assert apart.of_layers.item() == pytest.approx((2 + np.exp(-(0.5**2) / (2 * 0.4**2))) / 3)
+    assert _Kernel((1.0, 1.0, 1.0), 0.2, 0.1).of(GaussianProcess(9)._apart(one, one)).item() == pytest.approx(1)

@@ -67,7 +67,7 @@ def work_of(fidelity: Fidelity) -> dict[str, Any]:
 
 
 def check_made(kind: str, name: str, criterion: str, asked: Mapping[str, Any]) -> None:
-    """Refuse what outcomes were not made with.
+    """Refuse what outcomes were not made with. A criterion's name alone is that criterion, whatever its options.
 
     Args:
         kind: ``"table"`` or ``"surrogate"``.
@@ -80,6 +80,8 @@ def check_made(kind: str, name: str, criterion: str, asked: Mapping[str, Any]) -
     """
     made = {"criterion": criterion, "min_filters": 1, "round_to": 1, "latency": None}
     for argument, value in asked.items():
+        if argument == "criterion" and value == criterion.partition("(")[0]:
+            continue
         if type(value) not in (type(made[argument]), int) or value != made[argument]:
             raise InputError(
                 f"The {kind} {name!r} was made with {argument}={made[argument]!r}, and {shortened(value)} was "
