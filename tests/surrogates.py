@@ -76,7 +76,7 @@ def make_surrogate(
         "trust": {"noise": {"validation": 0.01, "test": 0.01, "correlation": 0.5}},
     }
     members = [_layers(rng, sets, width, 0.0) for _ in range(4)]
-    ensemble = Ensemble(np.full(sets, 0.5), np.full(sets, 0.25), members, _layers(rng, sets, 16, -4.0))
+    ensemble = Ensemble(np.full(sets, 0.5), np.full(sets, 0.25), members, np.array(NOISE))
     lost = tables.classes_lost(rng.uniform(0.1, 0.9, (measured, len(names))))
     data = {
         "lost": lost.astype(np.uint16),
@@ -86,6 +86,9 @@ def make_surrogate(
     folder.mkdir(parents=True)
     files.write(folder, meta, tables, ensemble, data)
     return folder
+
+
+NOISE = [[-4.0, -4.0], [-0.3, -0.2], [-0.2, -0.1], [-2.0, -2.0], [2.0, 2.0]]  # deviations of about 0.02
 
 
 def _layers(rng, sets, width, bias):

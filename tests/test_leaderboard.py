@@ -264,7 +264,7 @@ def test_slow_learners_take_a_few_of_the_seeds(folder, tmp_path, monkeypatch, ma
 
 def test_who_is_slow():
     assert {name for name, entry in AGENTS.items() if entry.slow} == {
-        *("vdn", "qmix", "tpe", "ppo", "a2c", "sac", "td3", "ddpg", "tqc", "dqn", "maskable_ppo")
+        *("vdn", "qmix", "gp_search", "tpe", "ppo", "a2c", "sac", "td3", "ddpg", "tqc", "dqn", "maskable_ppo")
     }
 
 

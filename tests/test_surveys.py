@@ -18,6 +18,8 @@ from agents.survey.settings import LearnersSurveySettings
 from dsfp_env.channels.cost_tables import cost_tables
 from dsfp_env.channels.graph import ChannelGraph
 from dsfp_env.networks import make_network
+from dsfp_env.surrogates.ensemble import Ensemble
+from dsfp_env.surrogates.fitting import LEAST_DEVIATION, Replicates, fit_noise
 from dsfp_env.survey import merge, survey
 from dsfp_env.surveys import files
 from dsfp_env.surveys.designs import SHARES, design
@@ -197,3 +199,20 @@ def test_the_surrogate_that_comes_with_the_package():
     assert told["accuracy"] == surrogate.query(uniform[[4]], seed=0).accuracy[0]
     assert told["macs"] == surrogate.query(uniform[[4]]).macs[0]
     assert told["distance"] == pytest.approx(surrogate.distance(uniform[[4]])[0])
+
+
+def test_noise_is_told_by_the_accuracy_and_nowhere_made_up():
+    """Deviations of 0.05 at an accuracy of a half, less towards both ends; four seeds each."""
+    rng = np.random.default_rng(0)
+    means = np.repeat(rng.uniform(0.2, 0.8, 600), 4)
+    widths = 0.05 - 0.3 * (means - 0.5) ** 2
+    measured = means[:, None] + widths[:, None] * rng.normal(size=(2400, 2))
+    groups = Replicates(np.arange(2400), np.repeat(np.arange(600), 4))
+    ensemble = Ensemble(np.zeros(1), np.ones(1), [], fit_noise(groups, measured))
+    asked = np.array([[0.25] * 2, [0.5] * 2, [0.7] * 2])
+    assert np.allclose(ensemble.deviations(asked), 0.05 - 0.3 * (asked - 0.5) ** 2, rtol=0.12)
+    far, end = ensemble.deviations(np.array([[0.999] * 2, [0.9] * 2]))
+    assert np.allclose(far, end)  # as at the highest that was measured
+    assert (
+        fit_noise(Replicates(np.empty(0, int), np.empty(0, int)), measured)[0] == np.log(LEAST_DEVIATION)
+    ).all()

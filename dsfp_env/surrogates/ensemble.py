@@ -2,7 +2,8 @@
 
 Each member of the ensemble maps the share that is kept of each coupled set, standardised, by two hidden layers
 with ReLUs, to the accuracies on both splits, behind a sigmoid. The mean of the members is the prediction; how far
-they are apart grows away from the data. One more, smaller network tells the noise of the fine-tuning's seed.
+they are apart grows away from the data. The noise of the fine-tuning's seed depends on that accuracy alone: few
+joint actions were measured with several seeds, and a model of all layers would make noise up between them.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ class Ensemble:
         centre: ``[sets]``, subtracted from what is kept.
         scale: ``[sets]``, divides it then.
         members: The layers of each network.
-        noise: Those of the network that tells the noise.
+        noise: For both splits, ``[5, 2]``: what multiplies the powers 0, 1 and 2 of the logit of the accuracy, in
+            the logarithm of the deviation; and the lowest and the highest logit that it was fitted to.
     """
 
-    def __init__(self, centre: np.ndarray, scale: np.ndarray, members: Sequence[Layers], noise: Layers) -> None:
+    def __init__(
+        self, centre: np.ndarray, scale: np.ndarray, members: Sequence[Layers], noise: np.ndarray
+    ) -> None:
         self.centre, self.scale = centre.astype(np.float32), scale.astype(np.float32)
-        self.members, self.noise = members, noise
+        self.members, self.noise = members, np.asarray(noise, np.float64)
 
     def predict(self, kept: np.ndarray, exactly: bool = False) -> Predicted:
         """Accuracies of joint actions.
@@ -61,10 +65,11 @@ class Ensemble:
         answers = (self._exact if exactly else self._quick)(self._standardised(kept))
         return Predicted(_sigmoid(answers))
 
-    def deviations(self, kept: np.ndarray, exactly: bool = False) -> np.ndarray:
-        """The standard deviation between seeds on both splits, ``[N, 2]``; arguments as for `predict`."""
-        logarithms = (self._exact_noise if exactly else self._quick_noise)(self._standardised(kept))[0]
-        deviations: np.ndarray = np.exp(logarithms, out=logarithms)
+    def deviations(self, accuracy: np.ndarray) -> np.ndarray:
+        """The standard deviation between seeds of a mean accuracy on both splits, ``[N, 2]`` each."""
+        *powers, lowest, highest = self.noise
+        logits = np.clip(logit(accuracy), lowest, highest)
+        deviations: np.ndarray = np.exp(powers[0] + logits * (powers[1] + logits * powers[2]))
         return deviations
 
     @cached_property
@@ -75,14 +80,6 @@ class Ensemble:
     def _exact(self) -> _Together:
         return _Together(self.members, np.float64)
 
-    @cached_property
-    def _quick_noise(self) -> _Together:
-        return _Together([self.noise], np.float32)
-
-    @cached_property
-    def _exact_noise(self) -> _Together:
-        return _Together([self.noise], np.float64)
-
     def _standardised(self, kept: np.ndarray) -> np.ndarray:
         inputs = kept.astype(np.float32, order="C")
         inputs -= self.centre
@@ -91,13 +88,10 @@ class Ensemble:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All numbers by name."""
-        named = {"centre": self.centre, "scale": self.scale}
-        networks = {f"member{number}": layers for number, layers in enumerate(self.members)} | {
-            "noise": self.noise
-        }
-        for name, layers in networks.items():
+        named: dict[str, np.ndarray] = {"centre": self.centre, "scale": self.scale, "noise": self.noise}
+        for number, layers in enumerate(self.members):
             for depth, (weight, bias) in enumerate(layers):
-                named |= {f"{name}.{depth}.weight": weight, f"{name}.{depth}.bias": bias}
+                named |= {f"member{number}.{depth}.weight": weight, f"member{number}.{depth}.bias": bias}
         return named
 
     @classmethod
@@ -109,7 +103,7 @@ class Ensemble:
         """
         count = len({name.split(".")[0] for name in arrays if name.startswith("member")})
         members = [_layers(arrays, f"member{number}") for number in range(count)]
-        return cls(arrays["centre"], arrays["scale"], members, _layers(arrays, "noise"))
+        return cls(arrays["centre"], arrays["scale"], members, arrays["noise"])
 
 
 def _layers(arrays: dict[str, np.ndarray], name: str) -> Layers:
@@ -159,6 +153,13 @@ class _Together:
             np.matmul(rows, self._last, out=answers[:, first : first + BLOCK])
         answers -= self._lowered
         return answers
+
+
+def logit(shares: np.ndarray) -> np.ndarray:
+    """The inverse of the sigmoid, of shares that are brought within [0.001, 0.999]."""
+    within = np.clip(shares, 1e-3, 1 - 1e-3).astype(np.float64)
+    logits: np.ndarray = np.log(within / (1 - within))
+    return logits
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from dsfp_env.surrogates.ensemble import Ensemble
 from dsfp_env.tables.files import checksum, checksum_of
 from dsfp_env.tables.meta import AboutAgent, AboutOriginal, AboutSplits
 
-SCHEMA = 1
+SCHEMA = 2
 META, COSTS, MODEL, DATA = "meta.json", "costs.npz", "model.npz", "survey.npz"
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import nn
 
 from dsfp_env.common.random_numbers import own_random_numbers
-from dsfp_env.surrogates.ensemble import Ensemble, Layers
+from dsfp_env.surrogates.ensemble import Ensemble, Layers, logit
 
 LEAST_DEVIATION = 1e-4  # of the noise between seeds, as an accuracy
 
@@ -24,7 +25,6 @@ class Networks:
 
     members: int = 4
     width: int = 64  # of both hidden layers
-    noise_width: int = 16
     steps: int = 6000
     batch_size: int = 256
     learning_rate: float = 3e-3
@@ -44,12 +44,35 @@ def fit_ensemble(kept: np.ndarray, accuracy: np.ndarray, how: Networks | None = 
     centre, scale = kept.mean(0), kept.std(0) + 1e-6
     inputs = torch.from_numpy(((kept - centre) / scale).astype(np.float32))
     targets = torch.from_numpy(accuracy.astype(np.float32))
-    members = [
-        _trained(inputs, targets, _squared_error, how.width, how, seed + number) for number in range(how.members)
-    ]
-    groups = replicates(kept)
-    noise = _trained(inputs[groups.rows], groups.deviations(accuracy), _likelihood, how.noise_width, how, seed)
+    members = [_trained(inputs, targets, how, seed + number) for number in range(how.members)]
+    noise = fit_noise(replicates(kept), accuracy)
     return Ensemble(centre, scale, members, noise)
+
+
+def fit_noise(groups: Replicates, accuracy: np.ndarray) -> np.ndarray:
+    """How the deviation between seeds depends on the mean accuracy, by maximum likelihood; see `Ensemble`.
+
+    Args:
+        groups: Joint actions that were measured more than once; if none was, there is the least noise.
+        accuracy: On the validation and on the test split, ``[N, 2]``.
+    """
+    if len(groups.rows) == 0:
+        return np.array([[np.log(LEAST_DEVIATION)] * 2, [0.0] * 2, [0.0] * 2, [0.0] * 2, [0.0] * 2])
+    logits, squares = logit(groups.means(accuracy)), groups.deviations(accuracy) ** 2  # [M, 2]
+    columns = []
+    for one, two in zip(logits.T, squares.T, strict=True):
+        powers = np.stack([np.ones_like(one), one, one**2], 1)
+
+        def unlikely(weights: np.ndarray, powers: np.ndarray = powers, two: np.ndarray = two) -> float:
+            logarithms = np.maximum(powers @ weights, np.log(LEAST_DEVIATION))
+            likely = (logarithms + 0.5 * two * np.exp(-2 * logarithms)).mean()
+            return float(likely + 1e-4 * (weights[1:] ** 2).sum())  # where all accuracies are alike
+
+        start = np.array([0.5 * np.log(two.mean() + LEAST_DEVIATION**2), 0.0, 0.0])
+        columns.append(
+            [*minimize(unlikely, start, method="Nelder-Mead", options={"maxiter": 2000}).x, one.min(), one.max()]
+        )
+    return np.array(columns).T
 
 
 @dataclass(frozen=True)
@@ -59,12 +82,17 @@ class Replicates:
     rows: np.ndarray  # [M], their rows
     group: np.ndarray  # [M], which of them are of one joint action
 
-    def deviations(self, accuracy: np.ndarray) -> torch.Tensor:
-        """How far each is from the mean of its group, made up for what that mean has of it, ``[M, 2]``."""
+    def means(self, accuracy: np.ndarray) -> np.ndarray:
+        """The mean of the group of each, ``[M, 2]``."""
         counts = np.bincount(self.group)
-        means = np.stack([np.bincount(self.group, column) / counts for column in accuracy[self.rows].T], axis=1)
-        rest = (accuracy[self.rows] - means[self.group]) / np.sqrt(1 - 1 / counts[self.group])[:, None]
-        return torch.from_numpy(rest.astype(np.float32))
+        means = [np.bincount(self.group, column) / counts for column in accuracy[self.rows].T]
+        return np.stack(means, axis=1)[self.group]
+
+    def deviations(self, accuracy: np.ndarray) -> np.ndarray:
+        """How far each is from the mean of its group, made up for what that mean has of it, ``[M, 2]``."""
+        counts = np.bincount(self.group)[self.group]
+        rest: np.ndarray = (accuracy[self.rows] - self.means(accuracy)) / np.sqrt(1 - 1 / counts)[:, None]
+        return rest
 
 
 def replicates(kept: np.ndarray) -> Replicates:
@@ -75,18 +103,9 @@ def replicates(kept: np.ndarray) -> Replicates:
     return Replicates(rows, np.unique(group[rows], return_inverse=True)[1])
 
 
-def _trained(
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    width: int,
-    how: Networks,
-    seed: int,
-) -> Layers:
+def _trained(inputs: torch.Tensor, targets: torch.Tensor, how: Networks, seed: int) -> Layers:
     """A network of two hidden layers, trained by Adam with a cosine."""
-    if len(inputs) == 0:  # nothing was measured twice: the least noise
-        zero, outputs = np.zeros((inputs.shape[1], 2), np.float32), np.log(LEAST_DEVIATION)
-        return [(zero, np.full(2, outputs, np.float32))]
+    width = how.width
     with own_random_numbers(inputs.device, seed):
         network = nn.Sequential(
             nn.Linear(inputs.shape[1], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
@@ -96,21 +115,11 @@ def _trained(
         for _ in range(how.steps):
             chosen = torch.randint(len(inputs), (how.batch_size,))
             optimizer.zero_grad()
-            loss(network(inputs[chosen]), targets[chosen]).backward()
+            nn.functional.mse_loss(network(inputs[chosen]).sigmoid(), targets[chosen]).mul(100).backward()
             optimizer.step()
             schedule.step()
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     return [(one.weight.detach().numpy().T.copy(), one.bias.detach().numpy().copy()) for one in linear]
-
-
-def _squared_error(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return nn.functional.mse_loss(answers.sigmoid(), targets) * 100
-
-
-def _likelihood(logarithms: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
-    """Negative, of deviations drawn from normal distributions of these widths."""
-    logarithms = logarithms.clamp(min=float(np.log(LEAST_DEVIATION)))
-    return (logarithms + 0.5 * (deviations / logarithms.exp()) ** 2).mean()
 
 
 def networks(how: Networks | None = None) -> Fit:

@@ -168,10 +168,9 @@ class Surrogate:
             images: Of this split.
             exactly: As for `Ensemble.predict`.
         """
-        noise = self._ensemble.deviations(kept, exactly)[:, split] * numbers
-        right: np.ndarray = (
-            np.clip(self._ensemble.predict(kept, exactly).accuracy[:, split] + noise, 0, 1) * images
-        )
+        expected = self._ensemble.predict(kept, exactly).accuracy
+        noise = self._ensemble.deviations(expected)[:, split] * numbers
+        right: np.ndarray = np.clip(expected[:, split] + noise, 0, 1) * images
         return right
 
     def _numbers(self, lost: np.ndarray, seeds: np.ndarray, split: int) -> np.ndarray:
