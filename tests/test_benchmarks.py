@@ -51,6 +51,20 @@ def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
 
 
+def test_regret_by_agents(tmp_path):
+    for count, regret in ((19, 0.4), (4, 0.1)):
+        ends = {name: [0.9, regret] for name in ("mean", "low", "high")}
+        learner = {"agent": "mine", "best": ends, "greedy": {"mean": 0.3, "low": 0.2, "high": 0.5}}
+        optimum = {"ratios": {f"conv_{number}": 50.0 for number in range(count)}}
+        (tmp_path / str(count)).mkdir()
+        board = json.dumps({"forms": [{"optima": [optimum], "learners": [learner]}]})
+        (tmp_path / str(count) / "leaderboard.json").write_text(board)
+    command = [sys.executable, BENCHMARKS / "regret_by_agents.py", "19", "4", "--agents", "mine"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "best seen, mine: 4: 0.100, 19: 0.400\nplayed in the end, mine: 4: 0.300, 19: 0.300\n"
+    assert (tmp_path / "regret.png").stat().st_size > 1000
+
+
 def test_turns(tmp_path):
     asked = ["--at-once", "q_learning", "--seeds", "0-2", "--evaluations", "30", "--rounds", "1", "--out", "out"]
     command = [sys.executable, str(BENCHMARKS / "turns.py"), "--workers", "1", *asked]
