@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.apart
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 

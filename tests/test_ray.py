@@ -33,7 +33,7 @@ from dsfp_env.tables.receipts import receipt
 from dsfp_env.wrappers.together import step_together
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'dsfp_env[ray]'")
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.apart]
 TESTS = Path(__file__).parent
 PLANS = [{"conv_0": float(r), "conv_1": 100.0 - r} for r in range(10, 91, 10)]
 ONE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8}

@@ -11,7 +11,7 @@ import second_device
 CHECKS = Path(__file__).with_name("second_device_checks.py")
 
 
-@pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.skipif(bool(second_device.LACKS), reason=second_device.LACKS)
 def test_the_product_runs_on_a_second_device_as_on_the_cpu(own_cache):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
