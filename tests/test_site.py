@@ -1,0 +1,79 @@
+"""The documentation site: what its pages promise, without building it; `mkdocs build --strict` looks at links."""
+
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import dsfp_env
+from dsfp_env.environment import infos, observations
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RUN = sorted(
+    str(page.relative_to(DOCS))
+    for page in (DOCS / "index.md", DOCS / "get_started.md", *DOCS.glob("environments/*.md"), *DOCS.glob("tutorials/*.md"))
+    if "```python" in page.read_text()
+)
+SLOW = {"tutorials/sb3.md", "tutorials/cluster.md"}  # they start processes, which import torch
+GENERATED = {"changelog.md", "contributing.md"}  # by docs/site.py, from files beside docs/
+
+
+@pytest.mark.parametrize("name", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in RUN])
+@pytest.mark.usefixtures("digits")
+def test_the_python_of_a_page_runs_block_after_block(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", script)  # so that its classes can be pickled
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL):
+        exec(compile(block, name, "exec"), vars(script))
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_navigation_has_every_page_once():
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    named = re.findall(r"([\w/]+\.md)$", navigation, re.MULTILINE)
+    there = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert sorted(named) == sorted(there | GENERATED)
+
+
+def column(page, heading, place=0):
+    """What the tables below a heading name, in backticks, in one of their columns."""
+    section = re.split(r"^## ", (DOCS / "environments" / page).read_text(), flags=re.MULTILINE)
+    rows = next(part for part in section if part.startswith(heading)).splitlines()
+    cells = [row.split("|")[1 + place].strip() for row in rows if row.startswith("|")]
+    return [cell.strip("`") for cell in cells if cell.startswith("`")]
+
+
+def test_the_page_of_the_environment_names_all_arguments_with_their_defaults():
+    parameters = list(inspect.signature(dsfp_env.parallel_env).parameters.values())
+    assert column("parallel.md", "Arguments") == [one.name for one in parameters]
+    defaults = column("parallel.md", "Arguments", 1)
+    assert defaults == [repr(one.default).replace("'", '"') for one in parameters]
+
+
+def test_the_page_of_the_environment_names_what_agents_see_and_are_told():
+    assert column("parallel.md", "Observations", 1) == list(observations.FEATURES)
+    assert column("parallel.md", "Infos") == [*infos.TEAM, *infos.OWN]
+
+
+def imported(path):
+    """What a module that only imports offers."""
+    nodes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in nodes for alias in node.names if alias.asname == alias.name}
+    return {f"{path.removesuffix('/public_names.py').removesuffix('/__init__.py').replace('/', '.')}.{name}" for name in names}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["dsfp_env/public_names.py", "dsfp_env/wrappers/__init__.py", "dsfp_env/testing/__init__.py", "agents/public_names.py"],
+)
+def test_the_reference_has_every_public_name(module):
+    shown = {name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)}
+    names = imported(module)
+    assert names
+    assert names <= shown
