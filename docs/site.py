@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
@@ -35,7 +36,7 @@ def on_files(files: Files, *, config: Any) -> Files:
         for path in _linked(file.content_string, _home(file.src_uri))
         if not path.startswith("docs/") and path not in PAGES and (ROOT / path).exists()
     }
-    for path in linked | {inside for path in linked for inside in _files_of(path)}:
+    for path in linked.union(*map(_files_of, linked)):
         files.append(File.generated(config, _page_of(path), content=_shown(path)))
     return files
 
@@ -45,6 +46,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     here = page.file.src_uri
     if here.startswith("source/"):
         return markdown
+    if here == "index.md":
+        page.meta["hide"] = ["navigation", "toc"]
 
     def on_the_site(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(_home(here)), match[1]))
@@ -52,6 +55,17 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         return posixpath.relpath(there, posixpath.dirname(here) or ".")
 
     return LINK.sub(on_the_site, markdown)
+
+
+class WithoutGiven(griffe.Extension):
+    """Of functions that check the names of their arguments, the parameter that nobody gives is not shown."""
+
+    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+        """Griffe has read a function."""
+        if any("names_checked" in str(decorator.value) for decorator in func.decorators):
+            del func.parameters["given"]
+            assert func.docstring is not None
+            func.docstring.value = re.sub(r" +given: .*\n", "", func.docstring.value)
 
 
 def on_page_content(page_html: str, **_: Any) -> str:

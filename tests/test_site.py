@@ -14,23 +14,22 @@ from dsfp_env.environment import infos, observations
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-RUN = sorted(
-    str(page.relative_to(DOCS))
-    for page in (DOCS / "index.md", DOCS / "get_started.md", *DOCS.glob("environments/*.md"), *DOCS.glob("tutorials/*.md"))
-    if "```python" in page.read_text()
-)
-SLOW = {"tutorials/sb3.md", "tutorials/cluster.md"}  # they start processes, which import torch
+PAGES = ["index.md", "get_started.md", "environments/*.md", "tutorials/*.md"]
+RUN = [page for pattern in PAGES for page in sorted(DOCS.glob(pattern)) if "```python" in page.read_text()]
+SLOW = {"sb3.md", "cluster.md"}  # they start processes, which import torch
 GENERATED = {"changelog.md", "contributing.md"}  # by docs/site.py, from files beside docs/
 
 
-@pytest.mark.parametrize("name", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in RUN])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW), id=page.name) for page in RUN]
+)
 @pytest.mark.usefixtures("digits")
-def test_the_python_of_a_page_runs_block_after_block(name, capsys, tmp_path, monkeypatch):
+def test_the_python_of_a_page_runs_block_after_block(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", script)  # so that its classes can be pickled
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL):
-        exec(compile(block, name, "exec"), vars(script))
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, page.name, "exec"), vars(script))
     assert capsys.readouterr().out.strip()
 
 
@@ -65,15 +64,27 @@ def imported(path):
     """What a module that only imports offers."""
     nodes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in nodes for alias in node.names if alias.asname == alias.name}
-    return {f"{path.removesuffix('/public_names.py').removesuffix('/__init__.py').replace('/', '.')}.{name}" for name in names}
+    return {
+        f"{path.removesuffix('/public_names.py').removesuffix('/__init__.py').replace('/', '.')}.{name}"
+        for name in names
+    }
 
 
 @pytest.mark.parametrize(
     "module",
-    ["dsfp_env/public_names.py", "dsfp_env/wrappers/__init__.py", "dsfp_env/testing/__init__.py", "agents/public_names.py"],
+    [
+        "dsfp_env/public_names.py",
+        "dsfp_env/wrappers/__init__.py",
+        "dsfp_env/testing/__init__.py",
+        "agents/public_names.py",
+    ],
 )
 def test_the_reference_has_every_public_name(module):
-    shown = {name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)}
+    shown = {
+        name
+        for page in (DOCS / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+    }
     names = imported(module)
     assert names
     assert names <= shown
