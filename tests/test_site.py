@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = ["index.md", "get_started.md", "environments/*.md", "tutorials/*.md"]
 RUN = [page for pattern in PAGES for page in sorted(DOCS.glob(pattern)) if "```python" in page.read_text()]
-SLOW = {"sb3.md", "cluster.md"}  # they start processes, which import torch
+MARKS = {"sb3.md": pytest.mark.slow, "own_network.md": pytest.mark.slow, "cluster.md": pytest.mark.long}
 GENERATED = {"changelog.md", "contributing.md"}  # by docs/site.py, from files beside docs/
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW), id=page.name) for page in RUN]
+    "page", [pytest.param(page, marks=MARKS.get(page.name, ()), id=page.name) for page in RUN]
 )
 @pytest.mark.usefixtures("digits")
 def test_the_python_of_a_page_runs_block_after_block(page, capsys, tmp_path, monkeypatch):
