@@ -87,4 +87,4 @@ def test_the_reference_has_every_public_name(module):
     }
     names = imported(module)
     assert names
-    assert names <= shown
+    assert names <= shown, f"docs/api/ lacks ::: {', '.join(sorted(names - shown))}"
