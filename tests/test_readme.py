@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [
     ROOT / "docs" / f"{name}.md"
     for name in (
-        *("benchmark", "environment", "libraries", "networks", "own_agent", "papers", "pruned_networks"),
+        *("benchmark", "libraries", "networks", "papers", "pruned_networks"),
         *("reproducibility", "results", "tasks", "workers"),
     )
 ]
