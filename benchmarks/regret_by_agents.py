@@ -48,7 +48,7 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     boards = sorted((read(folder) for folder in settings.boards), key=number_of_agents)
     counts = [number_of_agents(board) for board in boards]
-    figure, axes = plt.subplots(1, len(WHAT), figsize=(9, 3.4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(WHAT), figsize=(10, 3.4), sharey=True, layout="constrained")
     for axis, (what, title) in zip(axes, WHAT.items(), strict=True):
         for agent in settings.agents:
             rows = [interval(board, agent, what) for board in boards]
@@ -63,7 +63,7 @@ def main() -> None:
         axis.set(title=title, xlabel="agents", xticks=counts)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("normalised regret")
-    axes[-1].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(settings.out, dpi=110)
 
 
