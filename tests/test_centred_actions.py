@@ -28,6 +28,12 @@ def test_the_ends_and_the_middle():
     assert ratios(centred(), -1, 0, 1) == [10, 50, 90]
 
 
+def test_a_number_alone_will_do_as_in_the_environment():
+    env = centred()
+    *_, infos = env.step({"conv_0": 1, "conv_1": -1.0, "conv_2": np.float64(0.5)})
+    assert [info["ratio"] for info in infos.values()] == [90, 10, 70]
+
+
 def test_an_agent_of_other_bounds_has_its_own_ends():
     assert ratios(centred(bounds={"conv_1": (20, 60)}), 0.5, -1, 1) == [70, 20, 90]
     assert ratios(centred(bounds={"conv_1": (20, 60)}), 0.5, 0.5, 1) == [70, 50, 90]
@@ -63,7 +69,7 @@ def test_the_usual_checks():
     parallel_api_test(CentredActionsEnv(ToyEnv(actions="box")), num_cycles=50)
 
 
-@pytest.mark.parametrize("action", [[50.0], [np.nan], [0.0, 0.0], 0.0, "0", [None], {}])
+@pytest.mark.parametrize("action", [[50.0], [np.nan], [0.0, 0.0], "0", [None], {}])
 def test_bad_actions(action):
     with pytest.raises(InputError, match=r"The action of conv_1 .* in \[-1, 1\]"):
         centred().step({"conv_0": [0.0], "conv_1": action, "conv_2": [0.0]})

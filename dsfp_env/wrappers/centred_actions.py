@@ -36,7 +36,7 @@ class CentredActionsEnv(BaseParallelWrapper[str, Any, Any]):
                 "dsfp_env.parallel_env(...) makes."
             )
         super().__init__(env)
-        self._own = {agent: env.action_space(agent) for agent in env.possible_agents}
+        self._own: dict[str, Any] = {agent: env.action_space(agent) for agent in env.possible_agents}
         for agent, space in self._own.items():
             if not isinstance(space, Box):
                 raise InputError(f"The action space of {agent} is {space}: expected a Box, as with actions='box'.")
@@ -46,7 +46,7 @@ class CentredActionsEnv(BaseParallelWrapper[str, Any, Any]):
         """``Box(-1, 1)`` of the shape of the agent's own (the same object each time)."""
         return self._centred[agent]
 
-    def step(self, actions: Mapping[str, Any]) -> tuple[Any, ...]:  # type: ignore[override]
+    def step(self, actions: Mapping[str, Any]) -> tuple[Any, ...]:
         """Step by a joint action in [-1, 1]; else as the environment does.
 
         Raises:
@@ -63,10 +63,10 @@ class CentredActionsEnv(BaseParallelWrapper[str, Any, Any]):
         except Exception as error:  # whatever its class raises
             raise_if_of_the_machine(error, "reading an action", "the action")
             value = np.array(None)
-        space = self._centred[agent]
-        if value.shape != space.shape or value.dtype.kind not in "iuf" or not (np.abs(value) <= 1).all():
+        own = self._own[agent]
+        if value.size != own.low.size or value.dtype.kind not in "iuf" or not (np.abs(value) <= 1).all():
             raise InputError(
-                f"The action of {agent} is {shortened(action)}: expected numbers of the shape {space.shape} in "
+                f"The action of {agent} is {shortened(action)}: expected numbers of the shape {own.shape} in "
                 "[-1, 1]; clip what a policy draws."
             )
-        return restored(value[None], [self._own[agent]])[0]
+        return restored(value.reshape(1, *own.shape), [own])[0]
