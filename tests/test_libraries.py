@@ -90,7 +90,10 @@ def blocks_of(heading):
 @pytest.mark.parametrize(
     ("heading", "number"),
     [
-        *(pytest.param("Stable-Baselines3", n, marks=[needs("sb3_contrib"), pytest.mark.long]) for n in (0, 1, 2, 4)),
+        *(
+            pytest.param("Stable-Baselines3", n, marks=[needs("sb3_contrib"), pytest.mark.long])
+            for n in (0, 1, 2, 4)
+        ),
         pytest.param("Stable-Baselines3", 3, marks=needs("sb3_contrib")),  # workers that are spawned
         pytest.param("SuperSuit", 0, marks=needs("supersuit")),
         pytest.param("Tianshou", 0, marks=needs("tianshou")),
