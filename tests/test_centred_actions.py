@@ -78,6 +78,8 @@ def test_bad_actions(action):
 def test_agents_that_are_missing_or_strangers():
     with pytest.raises(InputError, match="conv_2"):
         centred().step({"conv_0": [0.0], "conv_1": [0.0]})
+    with pytest.raises(InputError, match="joint action"):
+        centred().step([0.0, 0.0, 0.0])
     with pytest.raises(InputError, match="somebody"):
         centred().step({"conv_0": [0.0], "conv_1": [0.0], "conv_2": [0.0], "somebody": [0.0]})
 

@@ -52,7 +52,9 @@ class CentredActionsEnv(BaseParallelWrapper[str, Any, Any]):
         Raises:
             InputError: If an action is not in [-1, 1], or the environment refuses what it means.
         """
-        return self.env.step({agent: self._restored(agent, action) for agent, action in actions.items()})
+        if isinstance(actions, Mapping):  # if not, the environment says so
+            actions = {agent: self._restored(agent, action) for agent, action in actions.items()}
+        return self.env.step(actions)
 
     def _restored(self, agent: str, action: Any) -> Any:
         """The action in the agent's own space; the environment judges agents that are not its own."""
