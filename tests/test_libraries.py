@@ -17,7 +17,9 @@ import pytest
 
 import dsfp_env
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PAGE = (ROOT / "docs" / "libraries.md").read_text()
 
 
 def needs(*libraries):
@@ -76,6 +78,42 @@ def test_example(command, macs_budget, times, digits, tmp_path):
     assert relative_macs <= macs_budget
     assert macs_budget == 1 or all(ratio % 10 == 0 for ratio in ratios.values())  # levels
     assert found(printed[-1]) == (ratios, accuracy, relative_macs)
+
+
+def blocks_of(heading):
+    """The Python of a section of the page."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("heading", "number"),
+    [
+        *(
+            pytest.param("Stable-Baselines3", n, marks=[needs("sb3_contrib"), pytest.mark.long])
+            for n in (0, 1, 2, 4)
+        ),
+        pytest.param("Stable-Baselines3", 3, marks=needs("sb3_contrib")),  # workers that are spawned
+        pytest.param("SuperSuit", 0, marks=needs("supersuit")),
+        pytest.param("Tianshou", 0, marks=needs("tianshou")),
+        pytest.param("RLlib", 0, marks=RLLIB),
+        pytest.param("TorchRL", 0, marks=needs("torchrl")),
+        pytest.param("AgileRL", 0, marks=needs("agilerl")),
+    ],
+)
+@pytest.mark.usefixtures("digits")
+def test_block_of_the_page(heading, number, tmp_path):
+    """It runs as it stands; nothing but the package itself is registered where workers are spawned."""
+    (tmp_path / "block.py").write_text(blocks_of(heading)[number])
+    run(tmp_path, "block.py")
+
+
+def test_no_block_of_the_page_is_forgotten():
+    headings = re.findall(r"^## (.*)", PAGE, re.MULTILINE)
+    counts = {heading: len(blocks_of(heading)) for heading in headings}
+    known = {"Stable-Baselines3": 5, "SuperSuit": 1, "Tianshou": 1, "RLlib": 1, "TorchRL": 1, "AgileRL": 1}
+    assert {heading: count for heading, count in counts.items() if count} == known
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def as_image(frame: Frame) -> np.ndarray:
     colours = {number: f"C{1 + place % 9}" for place, number in enumerate(shared)}
     kept = [frame.outcome.filters_kept[a] for a in agents]
     axes.bar(agents, kept, color=[colours.get(frame.coupled_sets[a], "C0") for a in agents], label="kept")
-    axes.set(ylabel="filters", title=f"{frame.title}\n{_summary(frame)}")
+    axes.set_title(f"{frame.title}\n{_summary(frame)}", fontsize="medium")  # a larger one would be cut
+    axes.set_ylabel("filters")
     axes.tick_params(axis="x", rotation=90 if len(agents) > 8 else 0)
     axes.legend(frameon=False)
     canvas.draw()

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from dsfp_env.wrappers.centred_actions import CentredActionsEnv as CentredActionsEnv
 from dsfp_env.wrappers.comparable import ComparableEnv as ComparableEnv
 from dsfp_env.wrappers.joint_action import JointActionEnv as JointActionEnv
 from dsfp_env.wrappers.layer_by_layer import LayerByLayerEnv as LayerByLayerEnv
