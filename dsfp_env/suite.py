@@ -34,6 +34,7 @@ TRAINING: tuple[str, ...] = (
     "digits-four-plain",
     "digits-four-kernel5",
     "digits-four-flat",
+    "digits-five",
 )
 HELD_OUT: tuple[str, ...] = ("digits", "digits-five-falling", "small-vgg-16px")
 HALVES: Mapping[str, tuple[str, ...]] = {"training": TRAINING, "held_out": HELD_OUT}
