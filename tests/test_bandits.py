@@ -254,3 +254,20 @@ def test_the_kernel_is_that_of_its_formula():
     assert apart.of_means.item() == pytest.approx(np.exp(-((0.5 / 3) ** 2) / (2 * 0.3**2)))
     assert apart.of_layers.item() == pytest.approx((2 + np.exp(-(0.5**2) / (2 * 0.4**2))) / 3)
     assert _Kernel((1.0, 1.0, 1.0), 0.2, 0.1).of(GaussianProcess(9)._apart(one, one)).item() == pytest.approx(1)
+
+
+def test_a_gaussian_process_is_asked_for_more_than_there_are_levels():
+    env = ToyEnv()
+    history = agents.train(env, agents.GPSearch(env, 0), 24, batch=12, seed=0)
+    assert len({tuple(one.actions.values()) for one in history}) >= 20
+
+
+def test_a_gaussian_process_chooses_alike_whatever_the_unit():
+    rng = np.random.default_rng(0)
+    joints, asked = rng.integers(9, size=(30, 4)), rng.integers(9, size=(10, 4))
+    scores, found = np.sin(joints.sum(1)), []
+    for unit in (1.0, 1e-8):
+        process = GaussianProcess(9)
+        process.learn(joints, scores * unit)
+        found.append(np.array(process.believed(asked)) / unit)
+    assert np.allclose(*found)

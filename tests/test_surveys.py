@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_task
+from surrogates import make_surrogate
 
 import dsfp_env
 from agents.survey.runs import read_runs, survey_learners
 from agents.survey.settings import LearnersSurveySettings
 from dsfp_env.channels.cost_tables import cost_tables
 from dsfp_env.channels.graph import ChannelGraph
+from dsfp_env.common.array_files import read_arrays, write_arrays
 from dsfp_env.networks import make_network
 from dsfp_env.surrogates.ensemble import Ensemble
 from dsfp_env.surrogates.fitting import LEAST_DEVIATION, Replicates, fit_noise
@@ -24,6 +26,7 @@ from dsfp_env.survey import merge, survey
 from dsfp_env.surveys import files
 from dsfp_env.surveys.designs import SHARES, design
 from dsfp_env.surveys.settings import SurveySettings
+from dsfp_env.tables.files import checksum, checksum_of
 
 TINY = {"task": "tiny_tasks:tiny", "workers": 1}
 
@@ -216,3 +219,18 @@ def test_noise_is_told_by_the_accuracy_and_nowhere_made_up():
     assert (
         fit_noise(Replicates(np.empty(0, int), np.empty(0, int)), measured)[0] == np.log(LEAST_DEVIATION)
     ).all()
+
+
+def test_surrogates_that_cannot_be_used_get_a_sentence(tmp_path):
+    folder = make_surrogate(tmp_path / "s")
+    meta, arrays = json.loads((folder / "meta.json").read_text()), read_arrays(folder / "model.npz")
+    for noise in (arrays["noise"][:3], arrays["noise"] * np.nan, arrays["noise"].astype(int)):
+        write_arrays(folder / "model.npz", {**arrays, "noise": noise})
+        told = {key: value for key, value in meta.items() if key != "checksum"}
+        told["files"] = {**told["files"], "model.npz": checksum(folder / "model.npz")}
+        (folder / "meta.json").write_text(json.dumps({**told, "checksum": checksum_of(told)}))
+        with pytest.raises(dsfp_env.InputError, match=r"cannot be used \('noise'\)"):
+            dsfp_env.load_surrogate(folder)
+    (folder / "meta.json").write_text(json.dumps({**meta, "schema": 1}))
+    with pytest.raises(dsfp_env.InputError, match=r"of an older kind \(1, .* make it anew with"):
+        dsfp_env.load_surrogate(folder)

@@ -12,6 +12,7 @@ known (Rasmussen and Williams 2006, chapters 2 and 5).
 
 from __future__ import annotations
 
+import copy
 from itertools import product
 from typing import NamedTuple
 
@@ -84,6 +85,13 @@ class GaussianProcess:
         self._solved = cho_solve((self._root, True), self._scores - self._mean, check_finite=False)
         self._scale = self._scale_of(self._solved)
 
+    def imagined(self, joint: np.ndarray) -> GaussianProcess:
+        """One that has seen the score that it expects of a joint action ``[agents]``; its kernel stays."""
+        imagined = copy.copy(self)
+        imagined._fitted_to = len(self) + 1
+        imagined.learn(joint[None], self.expected(joint[None]))
+        return imagined
+
     def believed(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected scores of joint actions ``[k, agents]`` and their standard deviations, ``[k]`` each."""
         between = self._kernel.of(self._apart(self._joints, joints))
@@ -121,7 +129,8 @@ class GaussianProcess:
         return root
 
     def _scale_of(self, solved: np.ndarray) -> float:
-        return max(1e-12, float((self._scores - self._scores.mean()) @ solved) / len(self))
+        errors = self._scores - self._scores.mean()
+        return max(1e-12 * float(errors.std()) ** 2 or 1e-300, float(errors @ solved) / len(self))
 
     def _apart(self, some: np.ndarray, others: np.ndarray) -> _Apart:
         """Joint actions ``[n, agents]`` from ``[k, agents]``."""

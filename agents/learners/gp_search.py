@@ -9,7 +9,6 @@ of its own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -34,7 +33,7 @@ class GPSearch:
         env: Its actions are levels.
         seed: Of what is drawn.
         alpha: Width of the confidence bound, in standard deviations.
-        climbs: Of the bound, for every choice; the best end is played.
+        climbs: Of the bound, for every choice, from one of the best five each; the best end is played.
 
     Raises:
         InputError: If actions are no levels.
@@ -82,8 +81,7 @@ class GPSearch:
             chosen.append(self._turns.as_actions(joint))
             known.add(joint.tobytes())
             if len(process) and len(infos) > 1:
-                process = copy.copy(process)
-                process.learn(joint[None], process.expected(joint[None]))
+                process = process.imagined(joint)
         return chosen
 
     def update(self, transition: JointTransition) -> dict[str, float]:
@@ -101,6 +99,10 @@ class GPSearch:
         if self._uniform:
             wished = np.full(len(self._turns.agents), self._uniform.pop(0))
             return self._turns.raised(infos, wished, self._rng)
+
+        if not self._tried:  # more at a time than there are levels
+            anywhere = self._rng.integers(self._turns.num_levels, size=len(self._turns.agents))
+            return self._turns.raised(infos, anywhere, self._rng)
 
         def bound(joints: np.ndarray) -> np.ndarray:
             expected, deviations = process.believed(joints)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 
 import torch
@@ -18,7 +18,7 @@ Work = Callable[..., None]  # of tensors; it does the same whatever is in them, 
 
 @contextmanager
 def launched_as_one(work: Work, device: torch.device) -> Iterator[Work]:
-    """A context in which some work is done as a graph, from its third call on; where it cannot be, as it is.
+    """A context in which some work is done as a graph, from its second call on; where it cannot be, as it is.
 
     Args:
         work: On one GPU. Recorded once, it must not wait for the GPU, nor depend on what Python holds besides. It
@@ -30,9 +30,16 @@ def launched_as_one(work: Work, device: torch.device) -> Iterator[Work]:
     """
     stage = _stage(device)
     stage.stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stage.stream):
-        yield _Graphed(work, stage)
-    torch.cuda.current_stream(device).wait_stream(stage.stream)
+    try:
+        with torch.cuda.stream(stage.stream):
+            yield _Graphed(work, stage)
+    finally:
+        torch.cuda.current_stream(device).wait_stream(stage.stream)
+
+
+def recordings_refused(device: torch.device) -> int:
+    """How many pieces of work could not be recorded, so far."""
+    return _stage(device).refused
 
 
 class _Stage:
@@ -42,6 +49,7 @@ class _Stage:
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
         self.last: torch.cuda.CUDAGraph | None = None  # which keeps the memory for the next
+        self.refused = 0
 
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """A graph of some work, which is not done.
@@ -55,8 +63,11 @@ class _Stage:
             graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 work()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # the first error is the one to tell
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         except BaseException:
             self._forget()
             raise
@@ -67,7 +78,7 @@ class _Stage:
         return graph
 
     def _forget(self) -> None:
-        """Leave nothing of a recording that broke off: neither its memory, nor a generator that still records."""
+        """Go on after a recording that broke off: not in its memory, nor with a generator that still records."""
         self.pool, self.last = torch.cuda.graph_pool_handle(), None
         generator = torch.cuda.default_generators[self.device.index or 0]
         fresh = torch.Generator(self.device)
@@ -102,7 +113,7 @@ class _Graphed:
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except RuntimeError:  # a forward pass or a loss that waits for the GPU
-            self._graph = None
+            self._stage.refused += 1
 
 
 @lru_cache

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from dsfp_env.speed.compiled_norms import norms_compiled
-from dsfp_env.speed.layout import weights_last
 from dsfp_env.speed.precision import is_fast, number_of
 from dsfp_env.speed.weight_gradients import small_maps_by_products
 
@@ -30,8 +29,6 @@ def hastened(network: nn.Module, images: torch.Tensor, precision: str, kernels: 
     with ExitStack() as stack:
         if is_fast(precision):
             number = number_of(precision)
-            if images.device.type == "cuda":
-                stack.enter_context(weights_last(network))
             stack.enter_context(small_maps_by_products(network, number))
             if kernels == "compiled":
                 stack.enter_context(norms_compiled(network, images, number))

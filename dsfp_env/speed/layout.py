@@ -50,12 +50,19 @@ def bears_channels_last(network: nn.Module, images: torch.Tensor) -> bool:
 
 @contextmanager
 def weights_last(network: nn.Module) -> Iterator[None]:
-    """Within this context, weights of convolutions lie as images do; a GPU copies them for every batch if not."""
-    network.to(memory_format=layout_of(network))
+    """Within this context, weights of convolutions lie as images do; a GPU copies them for every batch if not.
+
+    Args:
+        network: Whose layout is settled; its weights are contiguous.
+    """
+    weights = [one for one in network.parameters() if one.dim() == 4]
+    for weight in weights:
+        weight.data = weight.data.contiguous(memory_format=layout_of(network))
     try:
         yield
     finally:
-        network.to(memory_format=torch.contiguous_format)
+        for weight in weights:
+            weight.data = weight.data.contiguous()
 
 
 @torch.no_grad()

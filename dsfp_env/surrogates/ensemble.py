@@ -103,7 +103,10 @@ class Ensemble:
         """
         count = len({name.split(".")[0] for name in arrays if name.startswith("member")})
         members = [_layers(arrays, f"member{number}") for number in range(count)]
-        return cls(arrays["centre"], arrays["scale"], members, arrays["noise"])
+        noise = arrays["noise"]
+        if noise.shape != (5, 2) or noise.dtype.kind != "f" or not np.isfinite(noise).all():
+            raise KeyError("noise")
+        return cls(arrays["centre"], arrays["scale"], members, noise)
 
 
 def _layers(arrays: dict[str, np.ndarray], name: str) -> Layers:

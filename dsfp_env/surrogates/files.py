@@ -37,7 +37,7 @@ META, COSTS, MODEL, DATA = "meta.json", "costs.npz", "model.npz", "survey.npz"
 class AboutSurrogate(Strict):
     """What `meta.json` says."""
 
-    schema: Annotated[int, Meta(ge=SCHEMA, le=SCHEMA)]
+    schema: Annotated[int, Meta(ge=1, le=SCHEMA)]
     task: Name
     splits: AboutSplits
     agents: Annotated[dict[Name, AboutAgent], Meta(min_length=1)]
@@ -82,6 +82,11 @@ def read(folder: Path) -> Content:
     """
     expected = "expected a folder that `python -m dsfp_env.fit_surrogate` has made"
     meta = read_file(folder / META, AboutSurrogate, expected)
+    if meta["schema"] != SCHEMA:
+        raise InputError(
+            f"The surrogate {folder} is of an older kind ({meta['schema']}, this version reads {SCHEMA}): make it "
+            "anew with `python -m dsfp_env.fit_surrogate`."
+        )
     told = {name: value for name, value in meta.items() if name != "checksum"}
     if meta.get("checksum") != checksum_of(told):
         raise InputError(f"The surrogate {folder} is damaged: {META} was changed. Get it anew, or make it anew.")

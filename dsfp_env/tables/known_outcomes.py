@@ -80,7 +80,7 @@ def check_made(kind: str, name: str, criterion: str, asked: Mapping[str, Any]) -
     """
     made = {"criterion": criterion, "min_filters": 1, "round_to": 1, "latency": None}
     for argument, value in asked.items():
-        if argument == "criterion" and value == criterion.partition("(")[0]:
+        if argument == "criterion" and isinstance(value, str) and value == criterion.partition("(")[0]:
             continue
         if type(value) not in (type(made[argument]), int) or value != made[argument]:
             raise InputError(

@@ -41,10 +41,11 @@ from dsfp_env.common.ranges import (
 )
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.graphed import launched_as_one
+from dsfp_env.speed.graphed import launched_as_one, recordings_refused
 from dsfp_env.speed.hastened import hastened
+from dsfp_env.speed.layout import weights_last
 from dsfp_env.speed.norm_kernel import KERNELS
-from dsfp_env.speed.precision import PRECISIONS, computing, laid_out
+from dsfp_env.speed.precision import PRECISIONS, computing, is_fast, laid_out
 from dsfp_env.training.adamw import AdamW, cosine
 from dsfp_env.training.objectives import Objective
 
@@ -204,8 +205,10 @@ def fine_tune(
         optimizer.step(rate)
 
     student.train()
+    laid = device.type == "cuda" and is_fast(fidelity.precision)
     with (
         own_random_numbers(device, seed),
+        weights_last(student) if laid else nullcontext(),
         hastened(student, train.images[:1], fidelity.precision, fidelity.kernels),
         launched_as_one(learn, device) if graphed else nullcontext(learn) as learn_batch,
     ):
@@ -220,7 +223,8 @@ def fine_tune(
 def is_same_graphed(network: nn.Module, train: LabelledImages, fidelity: Fidelity, objective: Objective) -> bool:
     """Whether fine-tuning gives the same weights, to the last bit, when its batches are launched as one.
 
-    It does not where a forward pass depends on what Python holds, such as a counter. Tried with a few batches.
+    It does not where a forward pass depends on what Python holds, such as a counter. Tried with a few batches; a
+    loss of the user's own is not recorded at all, since what it holds may change later.
 
     Args:
         network: The original one; left as it is.
@@ -229,8 +233,10 @@ def is_same_graphed(network: nn.Module, train: LabelledImages, fidelity: Fidelit
         objective: What is learned.
     """
     device = train.images.device
-    if device.type != "cuda" or fidelity.batches < _FEWEST_GRAPHED:
+    own = objective.own_loss or objective.own_distillation
+    if device.type != "cuda" or own or fidelity.batches < _FEWEST_GRAPHED:
         return False
+    refused = recordings_refused(device)
     indices = draw_batches(len(train.labels), fidelity.batch_size, _FEWEST_GRAPHED, seed=0).to(device)
     with torch.no_grad(), computing(fidelity.precision, device):
         answers = torch.stack([network(images).float() for images in batches_of(train.images, indices)])
@@ -238,7 +244,7 @@ def is_same_graphed(network: nn.Module, train: LabelledImages, fidelity: Fidelit
     for student, graphed in zip(students, (False, True), strict=True):
         fine_tune(student, train, TransferSet(indices, answers), fidelity, 0, objective, graphed)
     states = zip(*(student.state_dict().values() for student in students), strict=True)
-    return all(torch.equal(one, other) for one, other in states)
+    return recordings_refused(device) == refused and all(torch.equal(one, other) for one, other in states)
 
 
 def _schedule(fidelity: Fidelity, batches: int, device: torch.device) -> Iterable[Iterable[Any]]:

@@ -26,6 +26,7 @@ from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import read_regular, write_whole
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.common.progress import is_terminal
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.repeatable import repeatable
@@ -33,7 +34,7 @@ from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.graphed import Work, launched_as_one
+from dsfp_env.speed.graphed import Work, launched_as_one, recordings_refused
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.norm_kernel import choose_kernels
@@ -71,6 +72,7 @@ _BATCHES_TRIED = 4
 _ARCHIVE_END = 22  # bytes of the last record of a zip archive
 
 
+@alone()
 def train(
     network: nn.Module,
     images: LabelledImages,
@@ -114,17 +116,19 @@ def train(
     """
     learned = objective or Objective()
     run = _Training(network, images, recipe, seed, checkpoint, dict(about or {}), learned, vary)
-    loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
     if validation is not None:
         validation = validation.to(run.device)
     with repeatable(exact=run.recipe.precision != "bfloat16"):
-        graphed = before_epoch is None and run.is_same_graphed(loss, teacher)
+        ours = loss is None or teacher is not None  # what a loss of the user's own holds may change
+        loss = loss or (lambda batch: learned.loss(batch.logits, batch.labels, recipe.label_smoothing))
+        ours = ours and before_epoch is None and not (learned.own_loss or learned.own_distillation)
+        graphed = ours and run.is_same_graphed(loss, teacher)
         with own_random_numbers(run.device, seed), run.hastened(), run.learning(loss, graphed) as learn:
             run.resume()
             while len(run.history) < recipe.epochs:
                 if before_epoch:
                     before_epoch(len(run.history))
-                mean_loss = run.epoch(learn, teacher)
+                mean_loss = run.epoch(learn, teacher, graphed)
                 accuracy = None if validation is None else run.measure(validation)
                 run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
                 run.save()
@@ -225,12 +229,12 @@ class _Training:
                 logits = network(images)
             one = loss(Batch(logits.float(), images, labels, answers, done))
             (one / recipe.accumulate).backward()
-            self.last_loss.copy_(one.detach())
+            self.last_loss.copy_(one.detach().reshape(()))
 
         with launched_as_one(learn, self.device) if graphed else nullcontext(learn) as work:
             yield work
 
-    def epoch(self, learn: Work, teacher: Teacher | None) -> float:
+    def epoch(self, learn: Work, teacher: Teacher | None, graphed: bool) -> float:
         """Go over the images once; the mean loss."""
         recipe, device = self.recipe, self.device
         self.network.train()
@@ -246,7 +250,7 @@ class _Training:
             losses[number] = self.last_loss
             if (number + 1) % recipe.accumulate == 0 or number + 1 == self.batches:
                 self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=device.type != "cuda")  # a graph writes where they were
+                self.optimizer.zero_grad(set_to_none=not graphed)  # a graph writes where they were
                 self.schedule.step()
         return float(losses.mean())
 
@@ -255,7 +259,7 @@ class _Training:
         if self.device.type != "cuda" or self.batches < _BATCHES_TRIED:
             return False
         places = torch.arange(_BATCHES_TRIED * self.batch_size).view(_BATCHES_TRIED, -1)
-        rng, original, found = self.rng.get_state(), self.network, []
+        rng, original, found, refused = self.rng.get_state(), self.network, [], recordings_refused(self.device)
         for graphed in (False, True):
             self.network = copy.deepcopy(original).train()
             with own_random_numbers(self.device, 0), self.hastened(), self.learning(loss, graphed) as learn:
@@ -266,7 +270,8 @@ class _Training:
             self.rng.set_state(rng)
         self.network = original
         pairs = [pair for pair in zip(*found, strict=True) if pair != (None, None)]
-        return all(None not in pair and torch.equal(*pair) for pair in pairs)
+        same = all(None not in pair and torch.equal(*pair) for pair in pairs)
+        return same and recordings_refused(self.device) == refused
 
     def _batches(self, places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and labels ``[n, ...]`` as they are varied; of places ``[batches, n]``."""
