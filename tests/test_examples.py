@@ -18,6 +18,7 @@ def run(name, *arguments, folder):
     ).stdout
 
 
+@pytest.mark.apart
 def test_your_own_network(tmp_path):
     assert len((EXAMPLES / "your_own_network.py").read_text().splitlines()) < 40
     printed = run("your_own_network.py", "2", "pruned.safetensors", folder=tmp_path)

@@ -34,7 +34,7 @@ def test_a_notebook_begins_with_colab_and_is_kept_without_outputs(name):
             assert (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
-@pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.usefixtures("digits")
 @pytest.mark.parametrize("name", MAKE)
 def test_a_notebook_runs(name, tmp_path, monkeypatch):

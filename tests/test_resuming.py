@@ -363,6 +363,7 @@ def test_a_finished_run_is_printed_and_nothing_is_done(tmp_path, wholes, capsys,
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in wholes().iterdir()} == before
 
 
+@pytest.mark.apart
 def test_several_seeds_go_on_one_by_one(tmp_path, wholes, capsys):
     asked, out = {"seeds": "0-2", "evaluations": 4, "agent": "random_search"}, tmp_path / "out"
     for moment in (60, 20, 25):
@@ -397,6 +398,7 @@ def test_seeds_at_once_come_to_the_same(tmp_path, wholes, capsys):
     assert "3 seeds, mean" in said
 
 
+@pytest.mark.apart
 def test_seeds_at_once_end_with_ctrl_c_and_go_on(tmp_path, wholes):
     out, longer = tmp_path / "out", {**SEEDS, "evaluations": 30}
     command = subprocess.Popen(
