@@ -45,6 +45,11 @@ def train(settings: RunSettings) -> int:
         KeyboardInterrupt: After Ctrl-C, with a sentence that says what was kept.
     """
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
+    if settings.backend == "surrogate":
+        raise InputError(
+            "--backend is 'surrogate', and this command measures: expected live, or table. Learners on a surrogate "
+            "are for `python -m agents.leaderboard --surrogate resnet20`."
+        )
     if settings.config is not None:
         raise InputError("config is read from the command line: elsewhere, use dsfp_env.common.config_files.")
     if settings.backend == "table":

@@ -13,6 +13,7 @@ from agents.learners.regression_bandit import features, fit
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
 from agents.reporting.finals import choose_best, measuring_seeds
+from dsfp_env import InputError
 from dsfp_env.toy import BEST_RATIOS, ToyEnv
 
 
@@ -215,3 +216,15 @@ def test_protocol_is_duck_typed():
     env = ToyEnv("levels")
     team = agents.Independent(partial(agents.QLearning, exploration_steps=5), env, seed=1)
     assert set(team.act(*env.reset())) == set(BEST_RATIOS)
+
+
+@pytest.mark.parametrize(
+    ("maker", "sentence"),
+    [
+        ("q_learning", "is 'q_learning': expected a class or function"),
+        (agents.CoordinateSearch, r"CoordinateSearch cannot be called as .* needs no Independent"),
+    ],
+)
+def test_what_makes_no_learner_of_one_layer_is_refused(maker, sentence):
+    with pytest.raises(InputError, match=sentence):
+        agents.Independent(maker, ToyEnv(), seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MakeAgent
 from agents.masking import infos_in_turn
-from dsfp_env.common.errors import InputError
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.torch_left_alone import torch_left_alone
 
 
@@ -28,6 +29,7 @@ class Independent:
     """
 
     def __init__(self, make_agent: MakeAgent, env: ParallelEnv[str, Any, Any], seed: int | None = None) -> None:
+        _check_maker(make_agent)
         *seeds, order_seed = np.random.SeedSequence(seed).spawn(len(env.possible_agents) + 1)
         self._env, self._order_rng = env, np.random.default_rng(order_seed)
         with torch_left_alone():
@@ -93,3 +95,23 @@ def _act_many(learner: Any, observations: Sequence[Any], infos: Sequence[dict[st
             "asked for: expected one for each of the observations."
         )
     return actions
+
+
+def _check_maker(make_agent: Any) -> None:
+    """Refuse what makes no learner of one layer, as far as its signature tells."""
+    called = "(agent, observation_space, action_space, rng)"
+    if not callable(make_agent):
+        raise InputError(
+            f"The maker of learners is {shortened(make_agent)}: expected a class or function that is called as "
+            f"make_agent{called}, such as agents.QLearning."
+        )
+    try:
+        inspect.signature(make_agent, follow_wrapped=False).bind(*range(4))
+    except ValueError:  # it tells nothing
+        return
+    except TypeError as error:
+        name = getattr(make_agent, "__name__", str(make_agent))
+        raise InputError(
+            f"{name} cannot be called as {name}{called} ({error}): expected a learner of one layer. One of the "
+            f"whole team needs no Independent: {name}(env, seed)."
+        ) from error
