@@ -47,8 +47,8 @@ def train(settings: RunSettings) -> int:
     choose("backend", settings.backend, dict.fromkeys(BACKENDS))
     if settings.backend == "surrogate":
         raise InputError(
-            "--backend is 'surrogate', and this command measures: expected live, or table. Learners on a surrogate "
-            "are for `python -m agents.leaderboard --surrogate resnet20`."
+            "--backend is 'surrogate', and this command measures: expected live, or table. Learners on a "
+            "surrogate are for `python -m agents.leaderboard --surrogate resnet20`."
         )
     if settings.config is not None:
         raise InputError("config is read from the command line: elsewhere, use dsfp_env.common.config_files.")
