@@ -70,7 +70,7 @@ def test_slurm_starts_a_cluster_and_a_command_and_ends_both(slurm, tmp_path):
     assert process.returncode == 7  # the command's
     common = "--num-cpus=16 --num-gpus=0 --disable-usage-stats --block"
     lines = (tmp_path / "log").read_text().splitlines()
-    asked = (line.partition(" ray start ")[2] for line in lines if "ray start" in line)  # in any order: all at once
+    asked = (line.partition(" ray start ")[2] for line in lines if "ray start" in line)  # in any order
     head, *others = sorted(asked, key=lambda line: "--head" not in line)
     assert head == f"--head --node-ip-address=10.0.0.1 --port=24242 --include-dashboard=false {common}"
     assert others == [f"--address=10.0.0.1:24242 {common}"] * 2
