@@ -7,7 +7,7 @@ than the GPU to run them; recorded as a graph, they are launched at once, with t
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 
@@ -37,9 +37,20 @@ def launched_as_one(work: Work, device: torch.device) -> Iterator[Work]:
         torch.cuda.current_stream(device).wait_stream(stage.stream)
 
 
-def recordings_refused(device: torch.device) -> int:
-    """How many pieces of work could not be recorded, so far."""
-    return _stage(device).refused
+def gives_the_same(run: Callable[[bool], Sequence[torch.Tensor | None]], device: torch.device) -> bool:
+    """Whether work gives the same tensors, to the last bit, when it is launched as one, and can be recorded.
+
+    Args:
+        run: Does some work, launched as one if it is told so, and gives what came of it.
+        device: The GPU.
+    """
+    stage = _stage(device)
+    before = stage.refused
+    pairs = zip(run(False), run(True), strict=True)
+    same = all(
+        one is other or (one is not None and other is not None and torch.equal(one, other)) for one, other in pairs
+    )
+    return same and stage.refused == before
 
 
 class _Stage:

@@ -50,7 +50,7 @@ def fit_ensemble(kept: np.ndarray, accuracy: np.ndarray, how: Networks | None = 
 
 
 def fit_noise(groups: Replicates, accuracy: np.ndarray) -> np.ndarray:
-    """How the deviation between seeds depends on the mean accuracy, by maximum likelihood; see `Ensemble`.
+    """How the deviation between seeds depends on the mean accuracy, as `Ensemble` has it: the most likely.
 
     Args:
         groups: Joint actions that were measured more than once; if none was, there is the least noise.
@@ -58,21 +58,21 @@ def fit_noise(groups: Replicates, accuracy: np.ndarray) -> np.ndarray:
     """
     if len(groups.rows) == 0:
         return np.array([[np.log(LEAST_DEVIATION)] * 2, [0.0] * 2, [0.0] * 2, [0.0] * 2, [0.0] * 2])
-    logits, squares = logit(groups.means(accuracy)), groups.deviations(accuracy) ** 2  # [M, 2]
+    logits, squares = logit(groups.means(accuracy)), groups.residuals(accuracy) ** 2  # [M, 2]
     columns = []
-    for one, two in zip(logits.T, squares.T, strict=True):
+    for one, split in zip(logits.T, squares.T, strict=True):
         powers = np.stack([np.ones_like(one), one, one**2], 1)
-
-        def unlikely(weights: np.ndarray, powers: np.ndarray = powers, two: np.ndarray = two) -> float:
-            logarithms = np.maximum(powers @ weights, np.log(LEAST_DEVIATION))
-            likely = (logarithms + 0.5 * two * np.exp(-2 * logarithms)).mean()
-            return float(likely + 1e-4 * (weights[1:] ** 2).sum())  # where all accuracies are alike
-
-        start = np.array([0.5 * np.log(two.mean() + LEAST_DEVIATION**2), 0.0, 0.0])
-        columns.append(
-            [*minimize(unlikely, start, method="Nelder-Mead", options={"maxiter": 2000}).x, one.min(), one.max()]
-        )
+        start = np.array([0.5 * np.log(split.mean() + LEAST_DEVIATION**2), 0.0, 0.0])
+        found = minimize(_unlikely, start, (powers, split), method="Nelder-Mead", options={"maxiter": 2000})
+        columns.append([*found.x, one.min(), one.max()])
     return np.array(columns).T
+
+
+def _unlikely(weights: np.ndarray, powers: np.ndarray, squares: np.ndarray) -> float:
+    """Of squared residuals ``[M]``, if logarithms of deviations are ``powers @ weights``; and a little ridge."""
+    logarithms = np.maximum(powers @ weights, np.log(LEAST_DEVIATION))
+    likely = (logarithms + 0.5 * squares * np.exp(-2 * logarithms)).mean()
+    return float(likely + 1e-4 * (weights[1:] ** 2).sum())  # where all accuracies are alike
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Replicates:
         means = [np.bincount(self.group, column) / counts for column in accuracy[self.rows].T]
         return np.stack(means, axis=1)[self.group]
 
-    def deviations(self, accuracy: np.ndarray) -> np.ndarray:
+    def residuals(self, accuracy: np.ndarray) -> np.ndarray:
         """How far each is from the mean of its group, made up for what that mean has of it, ``[M, 2]``."""
         counts = np.bincount(self.group)[self.group]
         rest: np.ndarray = (accuracy[self.rows] - self.means(accuracy)) / np.sqrt(1 - 1 / counts)[:, None]
@@ -105,10 +105,13 @@ def replicates(kept: np.ndarray) -> Replicates:
 
 def _trained(inputs: torch.Tensor, targets: torch.Tensor, how: Networks, seed: int) -> Layers:
     """A network of two hidden layers, trained by Adam with a cosine."""
-    width = how.width
     with own_random_numbers(inputs.device, seed):
         network = nn.Sequential(
-            nn.Linear(inputs.shape[1], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
+            nn.Linear(inputs.shape[1], how.width),
+            nn.ReLU(),
+            nn.Linear(how.width, how.width),
+            nn.ReLU(),
+            nn.Linear(how.width, 2),
         )
         optimizer = torch.optim.AdamW(network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, how.steps)

@@ -111,8 +111,8 @@ def _noise(kept: np.ndarray, accuracy: np.ndarray) -> dict[str, float]:
     groups = replicates(kept)
     if len(groups.rows) == 0:
         return {"validation": 0.0, "test": 0.0, "correlation": 0.0}
-    deviations = groups.deviations(accuracy)
-    validation, test = np.sqrt((deviations**2).mean(0))
-    both = np.corrcoef(deviations.T)[0, 1] if validation and test else 0.0
+    residuals = groups.residuals(accuracy)
+    validation, test = np.sqrt((residuals**2).mean(0))
+    both = np.corrcoef(residuals.T)[0, 1] if validation and test else 0.0
     named = {"validation": validation, "test": test, "correlation": both}
     return {name: round(float(value), DIGITS) for name, value in named.items()}

@@ -41,7 +41,7 @@ from dsfp_env.common.ranges import (
 )
 from dsfp_env.datasets.labelled_images import LabelledImages, draw_batches
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.graphed import launched_as_one, recordings_refused
+from dsfp_env.speed.graphed import gives_the_same, launched_as_one
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import weights_last
 from dsfp_env.speed.norm_kernel import KERNELS
@@ -236,15 +236,16 @@ def is_same_graphed(network: nn.Module, train: LabelledImages, fidelity: Fidelit
     own = objective.own_loss or objective.own_distillation
     if device.type != "cuda" or own or fidelity.batches < _FEWEST_GRAPHED:
         return False
-    refused = recordings_refused(device)
     indices = draw_batches(len(train.labels), fidelity.batch_size, _FEWEST_GRAPHED, seed=0).to(device)
     with torch.no_grad(), computing(fidelity.precision, device):
         answers = torch.stack([network(images).float() for images in batches_of(train.images, indices)])
-    students = [copy.deepcopy(network) for _ in range(2)]
-    for student, graphed in zip(students, (False, True), strict=True):
+
+    def tuned(graphed: bool) -> list[torch.Tensor]:
+        student = copy.deepcopy(network)
         fine_tune(student, train, TransferSet(indices, answers), fidelity, 0, objective, graphed)
-    states = zip(*(student.state_dict().values() for student in students), strict=True)
-    return recordings_refused(device) == refused and all(torch.equal(one, other) for one, other in states)
+        return list(student.state_dict().values())
+
+    return gives_the_same(tuned, device)
 
 
 def _schedule(fidelity: Fidelity, batches: int, device: torch.device) -> Iterable[Iterable[Any]]:

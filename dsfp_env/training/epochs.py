@@ -34,7 +34,7 @@ from dsfp_env.common.saying import remark
 from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
-from dsfp_env.speed.graphed import Work, launched_as_one, recordings_refused
+from dsfp_env.speed.graphed import Work, gives_the_same, launched_as_one
 from dsfp_env.speed.hastened import hastened
 from dsfp_env.speed.layout import bears_channels_last
 from dsfp_env.speed.norm_kernel import choose_kernels
@@ -259,19 +259,22 @@ class _Training:
         if self.device.type != "cuda" or self.batches < _BATCHES_TRIED:
             return False
         places = torch.arange(_BATCHES_TRIED * self.batch_size).view(_BATCHES_TRIED, -1)
-        rng, original, found, refused = self.rng.get_state(), self.network, [], recordings_refused(self.device)
-        for graphed in (False, True):
+        rng, original = self.rng.get_state(), self.network
+
+        def learned(graphed: bool) -> list[torch.Tensor | None]:
             self.network = copy.deepcopy(original).train()
+            self.rng.set_state(rng)
             with own_random_numbers(self.device, 0), self.hastened(), self.learning(loss, graphed) as learn:
                 for images, labels in self._batches(places):
                     answers = labels if teacher is None else torch.zeros_like(self.network(images)).float()
                     learn(images, labels, answers, torch.full((), 0.5, device=self.device))
-            found.append([*self.network.state_dict().values(), *(p.grad for p in self.network.parameters())])
+            return [*self.network.state_dict().values(), *(one.grad for one in self.network.parameters())]
+
+        try:
+            return gives_the_same(learned, self.device)
+        finally:
+            self.network = original
             self.rng.set_state(rng)
-        self.network = original
-        pairs = [pair for pair in zip(*found, strict=True) if pair != (None, None)]
-        same = all(None not in pair and torch.equal(*pair) for pair in pairs)
-        return same and recordings_refused(self.device) == refused
 
     def _batches(self, places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and labels ``[n, ...]`` as they are varied; of places ``[batches, n]``."""
