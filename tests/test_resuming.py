@@ -516,7 +516,7 @@ def test_help_that_nobody_reads_ends_without_a_traceback():
 
 
 def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path, wholes, monkeypatch):
-    out = tmp_path / "out"
+    out, whole = tmp_path / "out", wholes()
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -524,7 +524,7 @@ def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path
     monkeypatch.setattr(one_run, "say", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the result was written before, and is whole"):
         train_agents.train(settings(out))
-    check_same_bytes(out, wholes())
+    check_same_bytes(out, whole)
 
 
 @pytest.mark.parametrize(
