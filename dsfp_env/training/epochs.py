@@ -7,10 +7,8 @@ stopped goes on from there, and ends with the same network, bit for bit, as one 
 from __future__ import annotations
 
 import copy
-import io
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -24,14 +22,11 @@ from tqdm import tqdm
 
 from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import read_regular, write_whole
-from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.one_at_a_time import alone
 from dsfp_env.common.progress import is_terminal
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.repeatable import repeatable
 from dsfp_env.common.saying import remark
-from dsfp_env.common.signed_bytes import content_of, signed
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.graphed import Work, gives_the_same, launched_as_one
@@ -42,7 +37,9 @@ from dsfp_env.speed.precision import chosen, computing
 from dsfp_env.training.accuracy import measure_metric
 from dsfp_env.training.augmentation import Augment, augment, augment_as_told, augment_masks, movable
 from dsfp_env.training.objectives import NOT_A_CLASS, Objective
+from dsfp_env.training.optimizers import optimizer_of, schedule_of
 from dsfp_env.training.recipes import Recipe, suited
+from dsfp_env.training.states import IDENTITY, read_state, write_state
 
 BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 
@@ -69,7 +66,6 @@ class Epoch(NamedTuple):
 Loss = Callable[[Batch], torch.Tensor]
 Teacher = Callable[[torch.Tensor, int, int], torch.Tensor]  # of images, the epoch and the batch in it, both from 0
 _BATCHES_TRIED = 4
-_ARCHIVE_END = 22  # bytes of the last record of a zip archive
 
 
 @alone()
@@ -199,8 +195,8 @@ class _Training:
             network.to(memory_format=torch.channels_last)
         self.batch_size = min(recipe.batch_size, len(images.labels))
         self.batches = len(images.labels) // self.batch_size  # in an epoch
-        self.optimizer = _optimizer(network, recipe, self.device)
-        self.schedule = _schedule(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
+        self.optimizer = optimizer_of(network, recipe, self.device)
+        self.schedule = schedule_of(self.optimizer, recipe, -(-self.batches // recipe.accumulate))
         self.last_loss = torch.zeros((), device=self.device)
         self.rng = torch.Generator().manual_seed(seed)  # of order and shifts: they do not depend on the network
 
@@ -306,7 +302,7 @@ class _Training:
         if self.checkpoint is None:
             return
         state = {
-            "of": self.identity,
+            IDENTITY: self.identity,
             "network": self.network.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
@@ -316,35 +312,13 @@ class _Training:
             f"{self.device.type}_rng": generator_state(self.device),
             "history": [tuple(epoch) for epoch in self.history],
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        try:
-            write_whole(self.checkpoint, lambda file: file.write(signed(content.getvalue())))
-        except OSError as error:
-            warnings.warn(
-                f"The state of the training could not be written to {self.checkpoint} ({error}); it goes on, but "
-                "could not be resumed from here.",
-                stacklevel=3,
-            )
+        write_state(self.checkpoint, state)
 
     def resume(self) -> None:
         """Take the state from the checkpoint, if it is there."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        try:
-            content = _archive(read_regular(self.checkpoint))
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            of = state["of"]
-        except Exception as error:  # whatever a damaged file makes torch raise
-            raise_if_of_the_machine(error, f"reading {self.checkpoint}", "the network")
-            raise InputError(
-                f"{self.checkpoint} is no whole checkpoint of a training ({error}): delete it to start anew."
-            ) from error
-        if of != self.identity:
-            differ = ", ".join(name for name in self.identity if of.get(name) != self.identity[name])
-            raise InputError(
-                f"{self.checkpoint} is of another training ({differ} differ): delete it, or use another file."
-            )
+        state = read_state(self.checkpoint, self.identity)
         self.network.load_state_dict(state["network"])
         self.best = state["best"]
         for group in state["optimizer"]["param_groups"]:  # it may have been written on another device
@@ -405,43 +379,3 @@ def _check_targets(recipe: Recipe, targets: torch.Tensor, objective: Objective, 
 
 def _movable(targets: torch.Tensor, objective: Objective) -> bool:
     return movable(targets, objective.ignore_index, objective.own_loss is not None)
-
-
-def _archive(whole: bytes) -> bytes:
-    """What a checkpoint holds; those of before had no checksum, and end as archives do.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    return whole if whole[-_ARCHIVE_END:].startswith(b"PK\x05\x06") else content_of(whole)
-
-
-def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(),
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=fused(device),
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=fused(device),
-    )
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, updates: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """A schedule that is advanced after every update; so many make an epoch."""
-    schedules = torch.optim.lr_scheduler
-    if recipe.schedule == "one_cycle":
-        return schedules.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * updates)
-    if recipe.schedule == "warm_restarts":
-        return schedules.CosineAnnealingWarmRestarts(optimizer, recipe.first_cycle * updates, recipe.cycle_growth)
-    milestones = [recipe.epochs * updates // 2, recipe.epochs * updates * 3 // 4]
-    return schedules.MultiStepLR(optimizer, milestones)

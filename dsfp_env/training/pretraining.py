@@ -30,7 +30,7 @@ from dsfp_env.common.hashing import hash_of
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.training import augmentation, epochs
+from dsfp_env.training import augmentation, epochs, optimizers
 from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.recipes import Recipe
 
@@ -124,7 +124,13 @@ def _key(network: nn.Module, train: LabelledImages, recipe: Recipe, seed: int) -
     machine = torch.__version__, device.type, processor_name(device), torch.get_num_threads()
     facts = (repr(network), recipe, seed, *machine)
     digest = hashlib.sha256(repr(facts).encode())
-    for module in (type(network).__module__, __name__, epochs.__name__, augmentation.__name__):
+    for module in (
+        type(network).__module__,
+        __name__,
+        epochs.__name__,
+        optimizers.__name__,
+        augmentation.__name__,
+    ):
         digest.update(inspect.getsource(sys.modules[module]).encode())
     digest.update(hash_of((*network.state_dict().values(), *train)).encode())
     return digest.hexdigest()[:32]
