@@ -179,6 +179,7 @@ BAD = [
     ({"observation": "layer"}, "Did you mean 'layers'"),
     ({"seed": -1}, "The seed -1 is negative"),
     ({"seeds": "4-0"}, "expected for example 0-4"),
+    ({"seed": 1, "seeds": "0-4"}, "--seed is 1, and --seeds is 0-4: expected one of them"),
     ({"seeds": "1,1"}, "named twice"),
     ({"device": "cdua"}, "Device 'cdua' cannot be used here"),
     ({"credit": "diference"}, "Did you mean 'difference'"),

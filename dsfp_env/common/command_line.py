@@ -114,7 +114,7 @@ def _parsed(settings: type[Settings], description: str | None, arguments: Sequen
     try:
         found: Any = parse(settings, default, prog=_program(), description=description, args=arguments)
     except OSError as error:  # it could not print its help
-        saying.lose(error)
+        saying.lose(error, quietly=isinstance(error, BrokenPipeError))  # of `--help | head`
         raise SystemExit(UNSAID) from error
     return found if file is None else dataclasses.replace(found, config=None)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env.channels.costs import Costs
-from dsfp_env.common.choices import choose
+from dsfp_env.common.choices import choose, did_you_mean
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.budgets import Budget
@@ -63,8 +63,9 @@ def load_surrogate(name: str | Path = "resnet20") -> Surrogate:
         return Surrogate(SHIPPED / str(name))
     if not os.path.isdir(name):  # never raises
         raise InputError(
-            f"There is no surrogate {shortened(str(name))}. Expected one that comes with the package "
-            f"({', '.join(shipped)}), or the path of a folder that `python -m dsfp_env.fit_surrogate` has made."
+            f"There is no surrogate {shortened(str(name))}.{did_you_mean(str(name), shipped)} Expected one that "
+            f"comes with the package ({', '.join(shipped)}), or the path of a folder that `python -m "
+            "dsfp_env.fit_surrogate` has made."
         )
     return Surrogate(Path(name))
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env.channels.costs import Costs
-from dsfp_env.common.choices import choose
+from dsfp_env.common.choices import choose, did_you_mean
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.evaluation.budgets import Budget
@@ -85,9 +85,9 @@ def load_table(name: str | Path = "digits") -> Table:
         return Table(SHIPPED / str(name))
     if not os.path.isdir(name):  # never raises
         raise InputError(
-            f"There is no table {shortened(str(name))}. Expected one that comes with the package "
-            f"({', '.join(shipped)}), "
-            "or the path of a folder that `python -m dsfp_env.tabulate` has made."
+            f"There is no table {shortened(str(name))}.{did_you_mean(str(name), shipped)} Expected one that comes "
+            f"with the package ({', '.join(shipped)}), or the path of a folder that `python -m dsfp_env.tabulate` "
+            "has made."
         )
     return Table(Path(name))
 
