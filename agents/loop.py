@@ -156,7 +156,14 @@ def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
-    """One episode of the team's best, without exploring or learning; returns its last joint action.
+    """One episode of the team's best, without exploring or learning.
+
+    Args:
+        env: The environment, which is reset first.
+        team: The learners.
+
+    Returns:
+        The last joint action of the episode, and what came of it.
 
     Raises:
         InputError: If the team is none.

@@ -112,6 +112,9 @@ class Surrogate:
                 over all seeds.
             split: ``"validation"`` or ``"test"``.
 
+        Returns:
+            Arrays ``[N]``: accuracy in [0, 1], and the exact costs.
+
         Raises:
             InputError: If the ratios are not such, or there is no such seed or split.
         """
@@ -215,7 +218,11 @@ class Surrogate:
         return np.ascontiguousarray(np.unique(self._kept(self._data["lost"]), axis=0).T, np.float32)
 
     def disagreement(self, ratios: ArrayLike) -> np.ndarray:
-        """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy."""
+        """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy.
+
+        Raises:
+            InputError: As `query`.
+        """
         spread = self._ensemble.predict(self._kept(self.classes_lost(ratios))).spread
         return spread.astype(np.float64)
 
@@ -327,6 +334,9 @@ class Surrogate:
         """The scores of the best joint action known, and on average of one of levels drawn at random.
 
         Means over seeds; arguments as for `scores`.
+
+        Raises:
+            InputError: As `scores`.
         """
         key = reward, macs_budget, split
         if key not in self._ends:
@@ -337,7 +347,11 @@ class Surrogate:
         return self._ends[key]
 
     def pareto(self, split: str = "validation") -> Found:
-        """The best joint actions of levels known for sixteen budgets of MACs, of which none beats another."""
+        """The best joint actions of levels known for sixteen budgets of MACs, of which none beats another.
+
+        Raises:
+            InputError: If there is no such split.
+        """
         cheapest = self.query(np.full((1, len(self.agents)), HIGHEST)).relative_macs[0]
         budgets = [float(budget) for budget in _BUDGETS if budget > cheapest]
         plans = np.stack([self._best_known("budget", budget) for budget in budgets])
@@ -347,7 +361,12 @@ class Surrogate:
         return Found(plans[front], outcomes.accuracy[front], outcomes.relative_macs[front])
 
     def original(self, split: str = "validation") -> Outcome:
-        """What was measured of the original network."""
+        """What was measured of the original network.
+
+        Raises:
+            InputError: If there is no such split.
+        """
+        choose("split of a surrogate", split, dict.fromkeys(SPLITS))
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
         filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         return outcome_of(accuracy, self.whole, self.whole, filters, filters)

@@ -97,6 +97,10 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _check_split(split: str) -> None:
+    choose("split of a table", split, dict.fromkeys(SPLITS))
+
+
 class Table:
     """All joint actions of one task, measured; see `load_table`.
 
@@ -163,7 +167,7 @@ class Table:
         self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
     ) -> np.ndarray:
         """Of every joint action, ``[rows]``; arguments as for `query`."""
-        choose("split of a table", split, dict.fromkeys(SPLITS))
+        _check_split(split)
         choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
         if seed is not None:
             self._place_of(seed)
@@ -331,7 +335,12 @@ class Table:
         return outcome_of(accuracy, self.costs(row), self._whole, kept, self._filters)
 
     def original(self, split: str = "validation") -> Outcome:
-        """What was measured of the original network."""
+        """What was measured of the original network.
+
+        Raises:
+            InputError: If there is no such split.
+        """
+        _check_split(split)
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
         return outcome_of(accuracy, self._whole, self._whole, self._filters, self._filters)
 
