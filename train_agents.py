@@ -52,6 +52,11 @@ def train(settings: RunSettings) -> int:
         )
     if settings.config is not None:
         raise InputError("config is read from the command line: elsewhere, use dsfp_env.common.config_files.")
+    if settings.seeds is not None and settings.seed != RunSettings.seed:
+        raise InputError(
+            f"--seed is {settings.seed}, and --seeds is {settings.seeds}: expected one of them (--seed 0 is as if "
+            "it were not given)."
+        )
     if settings.backend == "table":
         judge(settings)
         return 0

@@ -32,10 +32,26 @@ class Agent(Protocol):
     """Learns for one layer."""
 
     def act(self, observation: Any, info: dict[str, Any], *, deterministic: bool = False) -> Any:
-        """Choose an action; if deterministic, the one that is believed best, without exploring."""
+        """Choose an action.
+
+        Args:
+            observation: What the environment gives the agent, ``[13]`` float32 in [0, 1] unless asked otherwise.
+            info: Likewise, such as the ``action_mask`` of a budget.
+            deterministic: Whether it is the one that is believed best, without exploring.
+
+        Returns:
+            One of the action space: a level from 0, or ``[1]`` float, a ratio in percent.
+        """
 
     def update(self, transition: Transition) -> Mapping[str, float] | None:
-        """Learn from a step; what is returned may be logged."""
+        """Learn from a step.
+
+        Args:
+            transition: What was seen, done and earned, and ``score``, what the joint action was worth.
+
+        Returns:
+            Nothing, or numbers by name, which may be logged.
+        """
 
 
 class MultiAgent(Protocol):
@@ -44,10 +60,10 @@ class MultiAgent(Protocol):
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
     ) -> dict[str, Any]:
-        """Choose a joint action."""
+        """Choose a joint action; arguments as for `Agent.act`, and what is returned, by agent."""
 
     def update(self, transition: JointTransition) -> Mapping[str, float] | None:
-        """Learn from a step."""
+        """Learn from a step; as `Agent.update`, with what all agents saw, did and earned."""
 
 
 MakeAgent = Callable[[str, Space[Any], Space[Any], np.random.Generator], Agent]

@@ -11,6 +11,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from agents.callbacks import Follower
+from agents.verbs import check_env, check_team
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.environment.lanes import Lane, start_lanes
 from dsfp_env.environment.transitions import score_of
@@ -68,9 +69,11 @@ def train(
         Every joint action that was evaluated, in order.
 
     Raises:
-        InputError: If the budget is not enough for one step, or the team or the environment cannot have the batch.
+        InputError: If the team is none, or its methods take other arguments; if the budget is not enough for one
+            step; or if the team or the environment cannot have the batch.
     """
-    _check_team(team)
+    check_team(team, learns=True)
+    check_env(env)
     if hasattr(env, "agent_iter"):
         raise InputError("The environment is turn-based: expected a parallel one, as dsfp_env.parallel_env makes.")
     check_batch(team, batch)
@@ -153,12 +156,19 @@ def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
-    """One episode of the team's best, without exploring or learning; returns its last joint action.
+    """One episode of the team's best, without exploring or learning.
+
+    Args:
+        env: The environment, which is reset first.
+        team: The learners.
+
+    Returns:
+        The last joint action of the episode, and what came of it.
 
     Raises:
         InputError: If the team is none.
     """
-    _check_team(team)
+    check_team(team, learns=False)
     observations, infos = env.reset()
     spent = 0
     while env.agents:
@@ -166,16 +176,6 @@ def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:
         observations, rewards, _, _, infos = env.step(actions)
         spent += evaluations_of(infos)
     return Evaluation(spent, actions, rewards, infos)
-
-
-def _check_team(team: Any) -> None:
-    """Refuse what cannot act, such as the class of a learner in its place."""
-    if isinstance(team, type) or not hasattr(team, "act"):
-        what = f"the class {team.__name__}" if isinstance(team, type) else shortened(team)
-        raise InputError(
-            f"The team is {what}: expected learners of all agents, such as agents.Independent(agents.QLearning, "
-            "env, seed=0)."
-        )
 
 
 def check_batch(team: MultiAgent, batch: int) -> None:

@@ -64,6 +64,7 @@ class Entry:
         find_made: Gives the class, if ``made`` is none: of a library that takes long to import.
         shared: A class of teams that has the other options, if there are any.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
+        about: What it is, in a sentence; that of the class unless given.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
 
@@ -75,6 +76,7 @@ class Entry:
     fitted: tuple[str, ...] = ()
     find_made: Callable[[], Callable[..., Any]] | None = None
     shared: Callable[..., Any] | None = None
+    about: str = ""
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -116,7 +118,7 @@ def one_team(make_team: Callable[..., Any], actions: str = "levels", **fitted: C
     return Entry(make, _options(make_team), make_team, actions, fitted=tuple(fitted))
 
 
-def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
+def stable_baselines3(algorithm: str, about: str, actions: str = "box") -> Entry:
     """An algorithm of `agents.libraries.sb3`; options are ``view`` and the algorithm's hyperparameters."""
 
     def make(env: ParallelEnv[str, Any, Any], seed: int, evaluations: int, **options: Any) -> MultiAgent:
@@ -129,7 +131,7 @@ def stable_baselines3(algorithm: str, actions: str = "box") -> Entry:
 
         return algorithm_class(algorithm)
 
-    return Entry(make, None, actions=actions, slow=True, find_made=find_made)
+    return Entry(make, None, actions=actions, slow=True, find_made=find_made, about=about)
 
 
 def _fit(fitted: Mapping[str, Callable[[int], Any]], evaluations: int) -> dict[str, Any]:
@@ -164,14 +166,20 @@ AGENTS: dict[str, Entry] = {
     "tpe": replace(one_team(TPE), slow=True),
     "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
     "cma_es": one_team(CMAES, "box"),
-    "ppo": stable_baselines3("ppo"),
-    "a2c": stable_baselines3("a2c"),
-    "sac": stable_baselines3("sac"),
-    "td3": stable_baselines3("td3"),
-    "ddpg": stable_baselines3("ddpg"),
-    "tqc": stable_baselines3("tqc"),
-    "dqn": stable_baselines3("dqn", "levels"),
-    "maskable_ppo": stable_baselines3("maskable_ppo", "levels"),
+    "ppo": stable_baselines3("ppo", "Proximal policy optimisation of Stable-Baselines3, in small steps."),
+    "a2c": stable_baselines3(
+        "a2c", "Advantage actor-critic of Stable-Baselines3: simpler than PPO, more often updated."
+    ),
+    "sac": stable_baselines3("sac", "Soft actor-critic of Stable-Baselines3: off-policy, explores by entropy."),
+    "td3": stable_baselines3(
+        "td3", "Twin delayed DDPG of Stable-Baselines3: off-policy, two critics against optimism."
+    ),
+    "ddpg": stable_baselines3(
+        "ddpg", "Deep deterministic policy gradient of Stable-Baselines3: off-policy, one critic."
+    ),
+    "tqc": stable_baselines3("tqc", "Truncated quantile critics of sb3-contrib: SAC with cautious critics."),
+    "dqn": stable_baselines3("dqn", "Deep Q-network of Stable-Baselines3: knows no masks.", "levels"),
+    "maskable_ppo": stable_baselines3("maskable_ppo", "PPO of sb3-contrib under the masks of a budget.", "levels"),
 }
 
 
@@ -187,6 +195,10 @@ def choose_agent(text: str) -> Entry:
     Raises:
         InputError: If the name or an option is unknown, or the class cannot be imported.
     """
+    if "," in text.partition("(")[0]:
+        raise InputError(
+            f"The agent {text!r} has a comma: several are separated by spaces, {text.replace(',', ' ')}."
+        )
     name, options = parse_call("agent", text)
     offered: dict[str, Any] = AGENTS
     if name not in AGENTS:  # looking through what is installed takes some 20 ms
@@ -324,9 +336,8 @@ def list_learners(settings: ListingSettings) -> None:
     if settings.name is not None:
         say(describe(settings.name))
         return
-    for name, entry in AGENTS.items():
-        say(f"{name}: {entry.actions}. {first_sentence(_made(entry))}")
-    say("\npython -m agents.registry NAME lists the options of one.")
+    lines = [f"{name}: {entry.actions}. {_about(entry)}" for name, entry in AGENTS.items()]
+    say("\n".join([*lines, "", "python -m agents.registry NAME lists the options of one."]))
 
 
 def describe(text: str) -> str:
@@ -349,13 +360,17 @@ def describe(text: str) -> str:
         options = options_of(made, names, entry.fitted)
     else:
         options = options_of(made, _options(made), entry.fitted) + options_of(entry.shared, _options(entry.shared))
-    first = f"{name}: {first_sentence(made)}\nActions: {entry.actions}. "
+    first = f"{name}: {_about(entry)}\nActions: {entry.actions}. "
     if entry.find_made is not None:
         views = "Views: shared, one policy for all agents; joint, one controller; in_turn, one for a layer a step."
         first += f"{views} Defaults of the library; those of agents/libraries/sb3.py come before them. "
     if not options:
         return f"{first}It has no options."
     return f"{first}Options, as in '{name}({options[0].name}=...)':\n\n{as_text(options)}"
+
+
+def _about(entry: Entry) -> str:
+    return entry.about or first_sentence(entry.made)
 
 
 def _made(entry: Entry) -> Any:

@@ -41,7 +41,7 @@ class FinishOptions:
 
 
 @dataclass(frozen=True)
-class RunSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions, FinishOptions):
+class RunSettings(TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions, FinishOptions, ExecutorSettings):
     """What is learned, by whom, and for how long."""
 
     agent: str = "q_learning"
@@ -49,25 +49,22 @@ class RunSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions
     joint_thompson, coordinate_search, ppo, sac, random_search, ... (docs/agents.md lists and compares them), with
     options as in 'q_learning(step_size=0.5)'; or package.module:Class of your own. With --backend table, all
     stands for every one."""
-    backend: str = "live"
-    """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
-    of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
     evaluations: int = 300
     """Joint actions that the agents may try. Each is one pruning, one fine-tuning and one measurement."""
-    batch: int = 1
-    """Joint actions that are chosen before the agents learn from them, and evaluated at once by the workers. More
-    cost some of what is learned for each evaluation; results depend on it."""
     seed: int = 0
     """Of the agents, of the fine-tuning, of the split of the data and of the original network."""
     seeds: str | None = None
     """Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added."""
+    macs_budget: float | None = None
+    """Relative MACs allowed, in (0, 1), for example 0.3."""
     reward: str | None = None
     """accuracy_x_saving = a * (1 - f), budget = a * min(1, F0 / f), accuracy_x_speed = a * (1 - t), or
     package.module:function of (outcome, original); a is the validation accuracy, f the relative MACs, F0 the
     budget, t the relative time of a forward pass. Unless given: budget if there is one (of MACs or other), else
     accuracy_x_saving."""
-    macs_budget: float | None = None
-    """Relative MACs allowed, in (0, 1), for example 0.3."""
+    out: str | None = None
+    """The folder to write; runs/TASK-AGENT-seedSEED (runs/TASK-table with --backend table), or the next free name
+    like it, unless given."""
     horizon: int = 1
     """Steps in an episode: 1 is the paper's one-shot decision; with more, agents revise their ratios."""
     credit: str = "shared"
@@ -75,6 +72,16 @@ class RunSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions
     evaluation for every agent and step)."""
     observation: str = "layers"
     """What an agent sees: layers (features of its layer and the last outcome) or context (the paper's scalar)."""
+    batch: int = 1
+    """Joint actions that are chosen before the agents learn from them, and evaluated at once by the workers. More
+    cost some of what is learned for each evaluation; results depend on it."""
+    backend: str = "live"
+    """live measures; table looks up what was measured once of every joint action, and makes a leaderboard instead
+    of a report: the learner, or all, with every seed. --task is then digits, or the folder of another table."""
+    config: str | None = None
+    """A YAML file with settings, or the folder of a run, which holds one; options on the command line win."""
+    track: str | None = None
+    """Where else to show how the run goes: tensorboard, wandb, mlflow or trackio. Results do not depend on it."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
@@ -83,10 +90,3 @@ class RunSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions
     store: bool = True
     """Take outcomes that an earlier run has measured from the user's cache directory, and keep new ones there.
     With --no-store everything is evaluated anew. Results do not depend on it."""
-    config: str | None = None
-    """A YAML file with settings, or the folder of a run, which holds one; options on the command line win."""
-    track: str | None = None
-    """Where else to show how the run goes: tensorboard, wandb, mlflow or trackio. Results do not depend on it."""
-    out: str | None = None
-    """The folder to write; runs/TASK-AGENT-seedSEED (runs/TASK-table with --backend table), or the next free name
-    like it, unless given."""

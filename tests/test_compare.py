@@ -63,7 +63,11 @@ def test_it_goes_on_where_it_was(finished, monkeypatch):
 
 def test_a_folder_of_something_else_is_refused(finished):
     _, folder = finished
-    with pytest.raises(InputError, match="holds a comparison with .* choose another with --out"):
+    sentence = (
+        "holds a comparison with other settings: --reward is accuracy_x_saving there, and budget came; "
+        "--macs-budget is not given there, and 0.5 came. Give the same, or choose another with --out."
+    )
+    with pytest.raises(InputError, match=sentence):
         compare.compare(compare.ComparisonSettings(reward="budget", macs_budget=0.5, out=str(folder)))
     (other := folder / "other").mkdir()
     (other / "file").touch()

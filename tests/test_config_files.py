@@ -1,6 +1,7 @@
 """Settings in a YAML file, and what is answered before anything that is slow to import."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -104,6 +105,38 @@ def test_help_needs_no_torch(command):
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.stdout.split()[-2:] == ["0", "False"], process.stderr
     assert f"usage: python -m {command}" in process.stdout
+
+
+def test_help_has_the_options_of_the_command_first_then_groups_in_which_related_ones_are_beside_each_other():
+    lines = help_of("train_agents").splitlines()
+    titles = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
+    groups = ("task", "layer", "evaluation", "width", "budget", "finish", "executor")
+    assert titles == ["options", *(f"{one} options" for one in groups)]
+    names = [line.split()[1].rstrip(",") for line in lines if line.startswith("│ --")]
+    assert names[:5] == ["--agent", "--evaluations", "--seed", "--seeds", "--macs-budget"]
+    assert names.index("--tie") == names.index("--layers") + 1
+    assert sorted(names) == sorted(
+        f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(RunSettings)
+    )
+
+
+def test_help_of_an_option_is_one_paragraph_with_its_default_unless_that_is_none():
+    text = help_of("train_agents", columns=400)
+    assert "--seeds STR" in text
+    assert (
+        "Several runs instead of one, for example 0-4 or 0,3,7; each has its folder, and a summary is added.  "
+        in text
+    )
+    assert "one agent for layers that are coupled, as the sides of a residual sum are. (default: layer)" in text
+
+
+def help_of(command, columns=100):
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    process = subprocess.run(
+        [sys.executable, "-m", command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_the_options_of_a_learner_are_told_with_its_help():

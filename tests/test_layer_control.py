@@ -523,7 +523,7 @@ def test_a_study_of_what_is_left(tmp_path, image_files):
     for row in rows:
         assert row["filters_kept"]["features.conv1"] == 8
         assert 10 <= row["filters_kept"]["features.conv2"] <= 15  # of 16
-    with pytest.raises(InputError, match="is of other settings .*layers first=keep, conv_1=10-40"):
+    with pytest.raises(InputError, match="--layers is first=keep, conv_1=10-40 there, and not given came"):
         reproduce(dataclasses.replace(asked, layers=None))
 
 

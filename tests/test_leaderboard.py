@@ -166,7 +166,7 @@ def test_the_best_so_far_never_rises_and_all_files_are_there(finished, folder):
     text = (finished / "leaderboard.md").read_text()
     assert text == tables(result(finished))
     assert "|  | best, 6 | optimum found | greedy | best, test | seeds |" in text
-    assert re.search(r"would have taken \d+\.\d hours on one core. This call took \d+ seconds", text)
+    assert re.search(r"would have taken \d+\.\d minutes on one core. This call took \d+ seconds", text)
     assert matplotlib.image.imread(finished / "leaderboard.png").std() > 0.01
 
 
@@ -270,8 +270,11 @@ def test_who_is_slow():
 
 def test_another_table_or_budget_in_the_same_folder_is_refused(finished, folder, tmp_path):
     other = make_table(tmp_path / "other", levels=(20, 50, 90))
-    for wrong in (settings(other, finished), settings(folder, finished, evaluations=7)):
-        with pytest.raises(InputError, match="holds runs with .* choose another with --out"):
+    for wrong, what in (
+        (settings(other, finished), "checksum is [0-9a-f]+ there, and [0-9a-f]+ came"),
+        (settings(folder, finished, evaluations=7), "--evaluations is 6 there, and 7 came"),
+    ):
+        with pytest.raises(InputError, match=f"holds runs with other settings: {what}. Give the same, or choose"):
             leaderboard.leaderboard(wrong)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -307,7 +310,12 @@ def test_an_optimum_beyond_the_budget_is_named(folder, tmp_path):
         ({"evaluations": 0}, "--evaluations is 0: expected 1 or more"),
         ({"at": (0, 50)}, r"--at is \(0, 50\): expected numbers of evaluations, 1 or more"),
         ({"slow_seeds": -1}, "--slow-seeds is -1: expected 0 or more"),
-        ({"table": "nowhere"}, "There is no table 'nowhere'"),
+        ({"table": "nowhere"}, "There is no table 'nowhere'. Expected one"),
+        ({"table": "small-vgg"}, "There is no table 'small-vgg'. Did you mean 'small-vgg-16px'. Expected one"),
+        (
+            {"table": "digits", "surrogate": "resnet-20"},
+            "There is no surrogate 'resnet-20'. Did you mean 'resnet20'. Expected one",
+        ),
     ],
     ids=str,
 )

@@ -101,6 +101,7 @@ def test_tables_and_sentences():
     (tuned,) = finish_tables(found)
     assert tuned.rows[0].cells[1:3] == ["-0.400", "-0.800"]
     printed = run_report.tables(found)
+    assert "fine-tuned with three seeds that no search has seen, and these are\nthe means: so they" in printed
     assert "pruned.onnx: negative error -0.400 on the test split" in printed
     assert "%" not in printed.split("after the long fine-tune")[1].split("\n")[2][:46]
     page = page_of(RunRecord("run", found), [])

@@ -1,13 +1,15 @@
 """Learners of the user's own: whom they are for, which options they have, what they may do with torch."""
 
 import functools
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import agents
-from agents.registry import choose_agent, describe
+from agents.registry import AGENTS, ListingSettings, choose_agent, describe, list_learners
 from agents.reporting.statistics import warning_of_few
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.signatures import is_for_team, options_of
@@ -149,3 +151,85 @@ def test_intervals_of_few_runs_carry_a_warning():
     assert warning_of_few([]) == ""
     assert "intervals are of 3 seeds, fewer than 5" in warning_of_few([5, 3])
     assert "one seed has no interval" in warning_of_few([1])
+
+
+def make(**methods):
+    """A class of learners of one layer with these in place of its own methods."""
+    return type("Mine", (Bare,), methods)
+
+
+MISTAKES = [
+    (
+        {"act": None},
+        r"The learner of conv_0 is a Mine, which has no method act: expected act\(self, observation, info",
+    ),
+    (
+        {"update": None},
+        r"The learner of conv_0 is a Mine, which has no method update: expected update\(self, tran",
+    ),
+    (
+        {"act": lambda self, seen: 0},
+        r"is a Mine, whose act\(seen\) cannot be called \(too many .*: expected act\(self",
+    ),
+    ({"act": lambda self, seen, info: 0}, "cannot be called .*argument 'deterministic'.: expected act"),
+    ({"update": lambda self: None}, r"whose update\(\) cannot be called .*: expected update\(self, transition\)"),
+    (
+        {"update": lambda self, _: 0.5},
+        "The learner of conv_0 returned 0.5 from update: expected nothing, or numbers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("methods", "sentence"), MISTAKES, ids=[sentence[:40] for _, sentence in MISTAKES])
+def test_in_python_too_a_learner_that_is_none_gets_a_sentence(methods, sentence):
+    env = ToyEnv()
+    with pytest.raises(InputError, match=sentence):
+        agents.train(env, agents.Independent(make(**methods), env, seed=0), evaluations=2)
+
+
+def test_what_makes_no_learners_gets_a_sentence():
+    env = ToyEnv()
+    with pytest.raises(InputError, match="make_agent gave None for conv_0: expected an object with act"):
+        agents.Independent(lambda agent, seen, actions, rng: None, env)
+    with pytest.raises(InputError, match="make_agent gave the class Bare for conv_0: expected an object"):
+        agents.Independent(lambda agent, seen, actions, rng: Bare, env)
+    with pytest.raises(
+        InputError, match="The environment is 'digits': expected one, such as dsfp_env.parallel_env"
+    ):
+        agents.Independent(Bare, "digits")
+
+
+def test_a_team_is_asked_for_what_is_needed_of_it():
+    env = ToyEnv()
+    team = ForAll(env, 0, evaluations=2)
+    agents.train(env, team, evaluations=2)
+    with pytest.raises(InputError, match="The environment is 'digits'"):
+        agents.train("digits", team, evaluations=2)
+    team.act = lambda observations: {}
+    for use in (lambda: agents.play(env, team), lambda: agents.train(env, team, evaluations=2)):
+        with pytest.raises(InputError, match=r"The team is a ForAll, whose act\(observations\) cannot be called"):
+            use()
+    plays = type("Plays", (), {"act": ForAll.act, "level": 1})()
+    assert set(agents.play(env, plays).actions.values()) == {1}
+    with pytest.raises(InputError, match="The team is a Plays, which has no method update: expected update"):
+        agents.train(env, plays, evaluations=2)
+
+
+def test_all_learners_are_listed_with_a_sentence_of_their_own_in_one_write(monkeypatch):
+    written = []
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
+    list_learners(ListingSettings())
+    (text,) = filter(None, written)  # so that `| head` takes what it wants
+    listed = [line.partition(". ") for line in text.splitlines() if ": " in line]
+    assert [head for head, *_ in listed] == [f"{name}: {entry.actions}" for name, entry in AGENTS.items()]
+    sentences = [sentence for *_, sentence in listed]
+    assert len(set(sentences)) == len(AGENTS)
+    assert all(30 < len(sentence) < 120 for sentence in sentences)
+
+
+def test_learners_with_a_comma_between_them_are_told_apart():
+    with pytest.raises(
+        InputError, match="The agent 'ucb1,q_learning' has a comma: several are .* ucb1 q_learning."
+    ):
+        choose_agent("ucb1,q_learning")
+    choose_agent("q_learning(step_size=0.5,epsilon=0.1)")

@@ -151,7 +151,7 @@ def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, t
 
 
 def test_bad_settings_get_a_sentence(finished, tmp_path):
-    with pytest.raises(InputError, match=r"is of other settings \(evaluations 4\)"):
+    with pytest.raises(InputError, match="a study with other settings: --evaluations is 4 there, and 5 came"):
         reproduce.reproduce(changed(finished, evaluations=5))
     for change, sentence in {
         ("network", "vgg61"): "Unknown network of this package or torchvision 'vgg61'. Did you mean 'vgg16'",

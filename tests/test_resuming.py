@@ -303,9 +303,12 @@ def test_a_line_that_is_cut_short_is_lost_alone(half, wholes, measured):
     [
         ({"evaluations": 10}, "--evaluations is 9 there, and 10 came"),
         ({"seed": 3}, "--seed is 0 there, and 3 came"),
-        ({"agent": "ucb1", "horizon": 2}, "--agent is 'q_learning' there, and 'ucb1' came"),
-        ({"kd_batches": None}, "--kd-batches is 1 there, and None came"),
-        ({"seeds": "0-1"}, "--seeds is None there, and '0-1' came"),
+        (
+            {"agent": "ucb1", "horizon": 2},
+            "--agent is q_learning there, and ucb1 came; --horizon is 1 there, and 2 came",
+        ),
+        ({"kd_batches": None}, "--kd-batches is 1 there, and not given came"),
+        ({"seeds": "0-1"}, "--seeds is not given there, and 0-1 came"),
     ],
     ids=str,
 )
@@ -505,14 +508,13 @@ def test_a_full_or_closed_output_harms_nothing(tmp_path, wholes):
     check_same_bytes(tmp_path / "out", wholes())
 
 
-def test_help_that_nobody_reads_ends_without_a_traceback():
+def test_help_that_nobody_reads_ends_without_a_word():
     script = [sys.executable, str(ROOT / "train_agents.py"), "--help"]
     with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         errors = process.stderr.read()
     assert process.returncode == 1
-    assert errors.count("standard output cannot be written") == 1
-    assert "Traceback" not in errors
+    assert errors == ""  # as after `--help | head`
 
 
 def test_a_whole_result_is_never_replaced_by_that_of_an_interrupted_run(tmp_path, wholes, monkeypatch):
@@ -625,7 +627,9 @@ def test_what_an_earlier_release_began_goes_on(tmp_path, image_files):
     written = json.loads((tmp_path / "compare" / "settings.json").read_text())
     assert written["same"] == {"task": "tiny_tasks:tiny", "reward": "accuracy_x_saving", "macs_budget": None}
     compare.compare(replace(asked, seeds="0-1", data_root=str(tmp_path)))
-    with pytest.raises(InputError, match="'agents_per': 'set'.* was asked for"):
+    with pytest.raises(
+        InputError, match="a comparison with other settings: --agents-per is not given there, and set came. Give"
+    ):
         compare.compare(replace(asked, agents_per="set"))
 
     begun = study.StudySettings(
@@ -638,7 +642,9 @@ def test_what_an_earlier_release_began_goes_on(tmp_path, image_files):
         del written[name]
     file.write_text(json.dumps(written))
     study.Study(begun).check()
-    with pytest.raises(InputError, match="is of other settings .agents_per layer"):
+    with pytest.raises(
+        InputError, match="a study with other settings: --agents-per is layer there, and set came. Give"
+    ):
         study.Study(replace(begun, agents_per="set")).check()
 
 

@@ -318,3 +318,9 @@ def test_learning_on_it_twice_is_learning_the_same(table):
 
     assert scores() == scores()
     assert max(scores()) == table.scores(seed=0).max()  # nine joint actions, fifty evaluations
+
+
+@pytest.mark.parametrize("ask", ["original", "optimum", "pareto"])
+def test_a_split_that_there_is_not_gets_a_sentence(ask):
+    with pytest.raises(InputError, match=r"Unknown split of a table 'tests'. Did you mean 'test'\?"):
+        getattr(dsfp_env.load_table("digits"), ask)(split="tests")

@@ -18,6 +18,7 @@ import dsfp_env
 import train_agents
 from agents.main_job import one_run
 from agents.main_job.asked import free_folder, make_env
+from agents.reporting.finals import MEASURING_SEEDS
 from agents.reporting.fronts import front_of, volume_of
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.training.accuracy import measure_accuracy
@@ -140,7 +141,10 @@ def test_several_seeds_are_summed_up(tmp_path, capsys):
     first, second = (result["best"]["test_accuracy"] for result in results)
     assert summary["summary"]["best"]["test_accuracy"]["mean"] == pytest.approx((first + second) / 2)
     assert summary["summary"]["best"]["test_accuracy"]["std"] == pytest.approx(abs(first - second) / 2**0.5)
-    assert "2 seeds, mean ± std" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 seeds, mean ± std" in printed
+    assert "fine-tuned with three seeds that no search has seen" in printed
+    assert MEASURING_SEEDS == 3
 
 
 @pytest.mark.usefixtures("digits")
@@ -179,6 +183,7 @@ BAD = [
     ({"observation": "layer"}, "Did you mean 'layers'"),
     ({"seed": -1}, "The seed -1 is negative"),
     ({"seeds": "4-0"}, "expected for example 0-4"),
+    ({"seed": 1, "seeds": "0-4"}, "--seed is 1, and --seeds is 0-4: expected one of them"),
     ({"seeds": "1,1"}, "named twice"),
     ({"device": "cdua"}, "Device 'cdua' cannot be used here"),
     ({"credit": "diference"}, "Did you mean 'difference'"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from dsfp_env import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
+from dsfp_env.training import epochs
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.augmentation import augment
 from dsfp_env.training.distillation import distillation_loss
@@ -72,6 +73,22 @@ def test_the_seed_is_all_that_training_depends_on(tiny):
         networks.append(weights(network)["0.head.weight"])
     assert torch.equal(networks[0], networks[1])
     assert not torch.equal(networks[0], networks[2])
+
+
+def test_the_time_that_is_left_is_told_from_the_second_epoch_on(monkeypatch):
+    """The first has to get ready: compile, start workers."""
+    lines, times = [], iter([20.0, 26.0, 32.0])
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(epochs, "remark", lines.append)
+    monkeypatch.setattr(epochs, "is_terminal", lambda: False)
+    show = epochs.shown("training")
+    for number in (1, 2, 3):
+        show(epochs.Epoch(number, 10, 0.5, None))
+    assert lines == [
+        "training: epoch 1/10, loss 0.5000",
+        "training: epoch 2/10, loss 0.5000, 48 s left",
+        "training: epoch 3/10, loss 0.5000, 42 s left",
+    ]
 
 
 def test_the_best_epoch_is_kept():

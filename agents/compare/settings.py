@@ -26,7 +26,7 @@ credit as in ``q_learning@difference``, or with a batch as in ``q_learning@batch
 
 
 @dataclass(frozen=True)
-class ComparisonSettings(ExecutorSettings, TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions):
+class ComparisonSettings(TaskOptions, EvaluationOptions, WidthOptions, BudgetOptions, ExecutorSettings):
     """Who is compared, on what, and for how long."""
 
     agents: tuple[str, ...] = ("all",)

@@ -45,11 +45,9 @@ CAPTIONS = {"table": CAPTION, "surrogate": ON_A_SURROGATE}
 def tables(results: Mapping[str, Any]) -> str:
     """Markdown: a table for every reward, and the time that was saved."""
     what, this, seconds = results["board"], results["this_call"], results["live_seconds"]
-    live = (
-        ""
-        if seconds is None
-        else (f"Live, the {results['runs']} runs would have taken {seconds / 3600:.1f} hours on one core. ")
-    )
+    live = ""
+    if seconds is not None:
+        live = f"Live, the {results['runs']} runs would have taken {_long(seconds)} on one core. "
     parts = [
         f"Leaderboard on the {what['kind']} {what['task']} ({what['checksum'][:12]}).",
         CAPTIONS[what["kind"]].rstrip(),
@@ -59,6 +57,11 @@ def tables(results: Mapping[str, Any]) -> str:
         f"{results['runs']} runs.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _long(seconds: float) -> str:
+    """A time in hours, or in minutes if it is short."""
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _table(form: Mapping[str, Any], at: Iterable[int]) -> str:

@@ -27,7 +27,7 @@ ATTEMPTS = 100  # to find a joint action that masks do not turn into one that wa
 
 
 class CoordinateSearch:
-    """A learner of the whole team.
+    """Changes one layer's ratio at a time, keeps what is better: first where layers are few, weak with 13 or more.
 
     Args:
         env: Its actions are levels.

@@ -27,7 +27,7 @@ STARTS = 5  # of the joint actions believed best, from which the climb may begin
 
 
 class GPSearch:
-    """A learner of the whole team.
+    """The highest upper confidence bound of a Gaussian process: for few evaluations, but slow to choose.
 
     Args:
         env: Its actions are levels.

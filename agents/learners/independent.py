@@ -11,6 +11,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MakeAgent
 from agents.masking import infos_in_turn
+from agents.verbs import check_env, check_learner, reported
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.torch_left_alone import torch_left_alone
 
@@ -30,6 +31,7 @@ class Independent:
 
     def __init__(self, make_agent: MakeAgent, env: ParallelEnv[str, Any, Any], seed: int | None = None) -> None:
         _check_maker(make_agent)
+        check_env(env)
         *seeds, order_seed = np.random.SeedSequence(seed).spawn(len(env.possible_agents) + 1)
         self._env, self._order_rng = env, np.random.default_rng(order_seed)
         with torch_left_alone():
@@ -39,6 +41,8 @@ class Independent:
                 )
                 for agent, child in zip(env.possible_agents, seeds, strict=True)
             }
+        for agent, learner in self.learners.items():
+            check_learner(agent, learner)
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
@@ -74,7 +78,7 @@ class Independent:
     def update(self, transition: JointTransition) -> dict[str, float]:
         """Let every learner learn from its own part; what they report comes back as ``agent/name``."""
         reports = {agent: self.learners[agent].update(transition.of(agent)) for agent in transition.actions}
-        return {f"{agent}/{k}": v for agent, report in reports.items() for k, v in (report or {}).items()}
+        return {f"{agent}/{k}": v for agent, report in reports.items() for k, v in reported(agent, report).items()}
 
     def _order(self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]]) -> list[str]:
         """Who chooses first; only where there are masks it matters."""

@@ -25,7 +25,7 @@ from dsfp_env.common.ranges import Finite, Positive, ranges_checked
 
 
 class JointThompson:
-    """A learner of the whole team.
+    """Thompson sampling of a model that adds up the worth of each layer's level: quick, and at ease in batches.
 
     Args:
         env: Its actions are levels.

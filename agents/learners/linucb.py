@@ -31,7 +31,7 @@ DEGREE = 2  # of the polynomial of a ratio
 
 
 class LinUCB:
-    """A learner of the whole team.
+    """The highest upper confidence bound of one linear model of all layers: the one to take for many layers.
 
     Args:
         env: Its actions are levels.

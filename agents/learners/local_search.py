@@ -27,7 +27,7 @@ from dsfp_env.common.ranges import NotNegative, Positive, WholeNumber, ranges_ch
 
 
 class LocalSearch:
-    """A learner of the whole team.
+    """Changes one layer of the best so far, or two, the likeliest first: for few evaluations of many layers.
 
     Args:
         env: Its actions are levels.

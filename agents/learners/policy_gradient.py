@@ -31,7 +31,7 @@ LEAST = 1e-9  # of a standard deviation
 
 
 class PolicyGradient:
-    """A learner of the whole team.
+    """One policy of all layers on their features, by REINFORCE: for many layers, of which some are alike.
 
     Args:
         env: Its actions are levels.

@@ -31,7 +31,7 @@ from dsfp_env.common.ranges import Count, Finite, Share, WholeNumber, ranges_che
 
 
 class SequentialQLearning:
-    """A learner of the whole team.
+    """Q-learning along the layers, each of which sees the mean level so far: AMC's view, layer by layer.
 
     Args:
         env: Its actions are levels.

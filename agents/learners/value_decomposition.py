@@ -46,7 +46,7 @@ class Remembered(NamedTuple):
 
 
 class VDN:
-    """A learner of the whole team.
+    """Q-learning of a sum of utilities by one network of all agents: slow; for many hundred evaluations.
 
     Args:
         env: Its actions are levels, and all agents see arrays of one shape.

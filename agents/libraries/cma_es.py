@@ -28,7 +28,7 @@ from dsfp_env.common.ranges import Positive, Several, ranges_checked
 
 
 class CMAES(AskTellTeam):
-    """A team that plays what CMA-ES proposes.
+    """The evolution strategy CMA-ES (package cma) on the ratios of all layers: for large batches.
 
     Args:
         env: Its actions are ratios, Box(10, 90, (1,)).

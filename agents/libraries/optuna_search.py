@@ -60,7 +60,7 @@ class OptunaSearch(AskTellTeam):
 
 
 class TPE(OptunaSearch):
-    """The multivariate tree-structured Parzen estimator; see `OptunaSearch`.
+    """Optuna's multivariate tree-structured Parzen estimator, over all layers at once: slow to choose.
 
     Args:
         env: The environment.
@@ -91,7 +91,7 @@ class TPE(OptunaSearch):
 
 
 class NSGA2(OptunaSearch):
-    """The genetic algorithm NSGA-II; see `OptunaSearch`.
+    """Optuna's genetic algorithm NSGA-II: for many evaluations in large batches, and for fronts (``pareto``).
 
     Args:
         env: The environment.

@@ -24,7 +24,7 @@ on the place: equal settings give an equal file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,9 @@ def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     there, here = before["settings"], json.loads(json.dumps(dict(settings)))
     if unknown := there.keys() - here.keys():
         raise NotThisRun(f"{folder / SETTINGS} has the setting {min(unknown)!r}, which there is not: {ANOTHER}.")
-    for name in here:
-        if name not in HOW and there.get(name) != here[name]:
-            raise NotThisRun(
-                f"The folder {folder} already holds a run with other settings: --{name.replace('_', '-')} is "
-                f"{there.get(name)!r} there, and {here[name]!r} came. Give the same, or choose another with --out."
-            )
+    kept = {name: value for name, value in here.items() if name not in HOW}
+    if sentence := other_settings(folder, "a run", there, {**there, **kept}, there):
+        raise NotThisRun(sentence)
     if not is_finished(folder):
         check_versions(f"The unfinished run in {folder}", before["versions"], versions())
         check_writable(folder)
@@ -160,13 +157,49 @@ def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
         check_free(folder)
         return
     check_writable(folder)
-    before = read_settings(folder).get("same")
+    there = read_settings(folder)
+    before = there.get("same")
     if before is None:
         raise InputError(f"The folder {folder} holds a run, not {what}: choose another with --out.")
-    if before != json.loads(json.dumps(dict(same))):
-        raise InputError(
-            f"The folder {folder} holds {what} with {before}, and {same} was asked for: choose another with --out."
-        )
+    if sentence := other_settings(folder, what, before, json.loads(json.dumps(dict(same))), there["settings"]):
+        raise InputError(sentence)
+
+
+def other_settings(
+    folder: Path, what: str, there: Mapping[str, Any], here: Mapping[str, Any], options: Container[str]
+) -> str | None:
+    """What is said of a folder that was begun with other settings, in the words of a command line.
+
+    Args:
+        folder: Of what was begun.
+        what: It holds.
+        there: What it was begun with, by name; None, or no value, is an option that was not given.
+        here: What was asked.
+        options: The names that are options of the command.
+
+    Returns:
+        The sentence; None if nothing differs.
+    """
+    different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if not different:
+        return None
+    said = "; ".join(
+        f"{'--' + name.replace('_', '-') if name in options else name} is {_typed(there.get(name))} there, and "
+        f"{_typed(here.get(name))} came"
+        for name in different
+    )
+    return (
+        f"The folder {folder} already holds {what} with other settings: {said}. Give the same, or choose another "
+        "with --out."
+    )
+
+
+def _typed(value: Any) -> str:
+    """A setting as it is typed."""
+    if value is None:
+        return "not given"
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def as_file_name(text: str) -> str:

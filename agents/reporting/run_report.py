@@ -25,6 +25,10 @@ LABELS = {
 }
 _EQUAL = {"params": "params", "latency": "time"}  # kind of cost -> word
 RED, PINK, BLUE, GREY = "#d62728", "#ff9896", "#1f77b4", "#cccccc"
+AGAIN = (
+    "Pruned networks are measured again, each fine-tuned with three seeds that no search has seen, and these are\n"
+    "the means: so they differ from the rewards seen on the way, of which the highest is partly luck."
+)
 COLUMNS = ("test_accuracy", "validation_accuracy", "relative_macs", "params", "filters", "reward")
 IN_OWN_UNITS = ("test_metric", "validation_metric")
 
@@ -76,7 +80,7 @@ def error_of_times(result: Mapping[str, Any]) -> str:
 
 def tables(result: Mapping[str, Any]) -> str:
     """All that is printed of a result."""
-    return "\n\n".join(filter(None, [table(result), times(result), fine_tuned(result), others(result)]))
+    return "\n\n".join(filter(None, [table(result), AGAIN, times(result), fine_tuned(result), others(result)]))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -174,6 +178,7 @@ def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
             f"{labels[name]:<28}{found}{macs['mean']:>7.1%} ± {macs['std']:5.1%}"
             f"{reward['mean']:>9.4f} ± {reward['std']:.4f}"
         )
+    lines += ["", AGAIN]
     return "\n".join(lines)
 
 

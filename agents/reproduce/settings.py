@@ -24,7 +24,7 @@ nothing.
 
 
 @dataclass(frozen=True)
-class StudySettings(ExecutorSettings, LayerOptions, EvaluationOptions, WidthOptions):
+class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSettings):
     """What is run, and for how long."""
 
     network: str = "vgg16"

@@ -19,7 +19,7 @@ from agents.registry import choose_agent
 from agents.reporting.baselines import within
 from agents.reporting.finals import choose_best
 from agents.reporting.journal import ANOTHER
-from agents.reporting.run_folder import check_free, missing, versions, withdraw, write_json
+from agents.reporting.run_folder import check_free, missing, other_settings, versions, withdraw, write_json
 from agents.reproduce import records
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.settings import DESCRIPTION, StudySettings
@@ -214,12 +214,8 @@ class Study:
             write_json(file, {**wanted, "versions": versions()})
         there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
         begun_with = there.pop("versions", None)
-        if differ := [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]:
-            those = ", ".join(f"{name} {there.get(name)}" for name in sorted(differ))
-            raise InputError(
-                f"{self.folder} is of other settings ({those}): choose another folder with --out, or the same "
-                "settings."
-            )
+        if sentence := other_settings(self.folder, "a study", there, wanted, usual):
+            raise InputError(sentence)
         if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
             check_versions(f"The study in {self.folder}", begun_with, versions())
         for name in self.pieces:

@@ -74,7 +74,7 @@ class Prior:
 
 
 class CarriedBandit:
-    """A learner of the whole team.
+    """An upper confidence bound on features of layers and levels, whose model other networks have begun.
 
     Args:
         env: Its actions are levels.

@@ -11,7 +11,7 @@ import ast
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
@@ -40,12 +40,17 @@ def choose(kind: str, name: str, options: Mapping[str, Any], *, importable: bool
         return _import(kind, name)
     if name in options:
         return options[name]
-    near = difflib.get_close_matches(name[:100], options, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     own = ", or 'package.module:attribute' for one of your own" if importable else ""
+    known = ", ".join(sorted(options))
     raise InputError(
-        f"Unknown {kind} {shortened(name)}.{hint} Expected one of: {', '.join(sorted(options))}{own}."
+        f"Unknown {kind} {shortened(name)}.{did_you_mean(name, options)} Expected one of: {known}{own}."
     )
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """A question that names the nearest of the known names, with a space before it; nothing if none is near."""
+    near = difflib.get_close_matches(name[:100], options, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _import(kind: str, path: str) -> Any:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-import tyro
-
 from dsfp_env.common import saying
 from dsfp_env.common.config_files import read_config
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.option_groups import parse
 from dsfp_env.common.saying import remark
 from dsfp_env.common.signals import end_by_ctrl_c, raised_as_ctrl_c
 
@@ -111,11 +110,11 @@ def given(name: str, arguments: Sequence[str]) -> str | None:
 def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
     has_file = "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
     file = given("config", sys.argv[1:] if arguments is None else arguments) if has_file else None
-    default: dict[str, Any] = {} if file is None else {"default": read_config(file, settings)}
+    default = None if file is None else read_config(file, settings)
     try:
-        found: Any = tyro.cli(settings, prog=_program(), description=description, args=arguments, **default)
+        found: Any = parse(settings, default, prog=_program(), description=description, args=arguments)
     except OSError as error:  # it could not print its help
-        saying.lose(error)
+        saying.lose(error, quietly=isinstance(error, BrokenPipeError))  # of `--help | head`
         raise SystemExit(UNSAID) from error
     return found if file is None else dataclasses.replace(found, config=None)
 

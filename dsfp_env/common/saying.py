@@ -14,7 +14,7 @@ def say(text: str = "", end: str = "\n") -> None:
     try:
         if sys.stdout is None:
             raise ValueError("it is closed")
-        print(text, end=end, flush=True)
+        print(f"{text}{end}", end="", flush=True)  # in one write, so that `head` takes what it wants
     except (OSError, ValueError) as error:  # full, or a pipe whose reader has gone; closed
         lose(error)
 
@@ -37,10 +37,10 @@ def all_was_said() -> bool:
     return not _lost
 
 
-def lose(error: Exception) -> None:
-    """Say, once, that something could not be printed; from now on nothing is tried."""
+def lose(error: Exception, quietly: bool = False) -> None:
+    """Say, once, that something could not be printed, unless quietly; from now on nothing is tried."""
     global _lost
-    if not _lost:
+    if not _lost and not quietly:
         reason = getattr(error, "strerror", None) or error
         remark(f"error: standard output cannot be written ({reason}); what goes to files is not affected")
     _lost = True

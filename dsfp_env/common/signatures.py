@@ -67,6 +67,19 @@ def parameters_of(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter] |
         return None
 
 
+def misfit(function: Callable[..., Any], *given: Any, **named: Any) -> str | None:
+    """How a function misses what it is to be given, as in ``(a) cannot be called (too many ...)``; else None."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a built-in function does not tell
+        return None
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        return f"{signature} cannot be called ({error})"
+    return None
+
+
 def _binds(make: Callable[..., Any], count: int) -> bool:
     """Whether it can be called with so many arguments, and with what it calls for by name besides."""
     signature = inspect.signature(make)

@@ -198,7 +198,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             options: ``{"context": 60}`` changes the context; other options are ignored.
 
         Returns:
-            Observations and infos by agent.
+            Observations, ``[13]`` float32 in [0, 1] or the context ``[1]`` in percent, and infos, by agent.
+
+        Raises:
+            InputError: If the seed, the options or the context are not such.
         """
         if seed is not None:
             self._seed(seed)
@@ -220,10 +223,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         """Prune by a joint action, and measure.
 
         Args:
-            actions: Agent -> action, for every live agent.
+            actions: Agent -> action, for every live agent: ``[1]`` float in percent, or a level from 0.
 
         Returns:
-            Observations, rewards, terminations, truncations and infos by agent.
+            Observations as those of `reset`, rewards, terminations, truncations (never True) and infos, by agent.
 
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
@@ -303,6 +306,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         Returns:
             Relative to the original network, in (0, 1], with all others pruned by their highest ratio, and by
             their lowest; of the kind of cost that the budget is of, of MACs if there is none.
+
+        Raises:
+            InputError: If there is no such agent, or a ratio is not a number within its bounds.
         """
         relative_cost = relative_cost_of(self.evaluator, MACS if self.budget is None else self.budget.of)
         ends = {agent: self._levels_of(choice) for agent, choice in self._choices.items()}
@@ -321,7 +327,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         return float(self._rules.worth(outcome, self.evaluator.original))
 
     def state(self) -> np.ndarray:
-        """The state of the environment, for centralised critics; see `observations`."""
+        """The state of the environment, ``[3 * agents + 5]`` float32 in [0, 1], for centralised critics."""
         return observations.state(self._fixed_features, self._progress())
 
     def render(self) -> str | np.ndarray | None:

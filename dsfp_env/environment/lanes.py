@@ -38,7 +38,14 @@ class Lane(BaseParallelWrapper[str, Any, Any]):
         self._shared = {id(space): space for space in spaces}  # nobody draws from them here
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        """Begin the next episode of the environment."""
+        """Begin the next episode of the environment.
+
+        Returns:
+            What its ``reset`` does.
+
+        Raises:
+            InputError: If the environment cannot be copied.
+        """
         began = self._one.reset(seed=seed, options=options)
         try:
             self.env = copy.deepcopy(self._one, dict(self._shared))

@@ -73,6 +73,9 @@ class BudgetMasks:
             agent: Whose turn it is.
             chosen: Agent -> level; its own is not looked at.
 
+        Returns:
+            ``[levels of the agent]`` int8; 1 where it may be chosen.
+
         Raises:
             InputError: If there is no such agent, or levels are none.
         """
@@ -84,7 +87,7 @@ class BudgetMasks:
         return self._from(place, self._lowest(place, self._completed(chosen or {})))
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Masks for all agents at once, drawn at random."""
+        """Masks for all agents at once, drawn at random: by agent, ``[levels of the agent]`` int8."""
         order = rng.permutation(len(self._agents)).tolist()
         wished = rng.integers([highest + 1 for highest in self._highest]).tolist()
         raised = (

@@ -116,13 +116,17 @@ class Turns:
         self._give_turn(self.order[len(self.chosen)] if len(self.chosen) < len(self.order) else None)
 
     def with_last(self, action: Any) -> dict[str, Any]:
-        """The joint action that the last choice of a round makes; nothing has changed by that."""
+        """The joint action that the last choice of a round makes; nothing has changed by that.
+
+        Raises:
+            InputError: If the action is not in its space.
+        """
         assert self.agent is not None
         chosen = {**self.chosen, self.agent: action}
         return {agent: chosen[agent] for agent in self._agents}
 
     def seen(self, agent: str) -> np.ndarray:
-        """The observation of an agent, a new array."""
+        """The observation of an agent, ``[m + 3 * agents + 2]`` float32 in [0, 1], a new array."""
         return np.concatenate([self._shown[agent], self._each.ravel(), self._cost])
 
     def state(self, of_all: np.ndarray) -> np.ndarray:

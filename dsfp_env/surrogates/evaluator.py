@@ -81,7 +81,15 @@ class SurrogateEvaluator(KnownOutcomes):
         return [of_layer[path] for path in self.task.paths.values()]
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
-        """Predict a joint action; see `Evaluator.evaluate`, and the top of this file."""
+        """Predict a joint action; see `Evaluator.evaluate`, and the top of this file.
+
+        Args:
+            ratios: Percent by agent, within its bounds.
+            seed: Of the fine-tuning, whose noise is drawn; equal questions have equal answers.
+
+        Raises:
+            InputError: As `ratios_of`; or if the seed is none.
+        """
         return self.evaluate_many([ratios], seed)[0]
 
     def evaluate_many(
@@ -90,7 +98,11 @@ class SurrogateEvaluator(KnownOutcomes):
         seed: int | Sequence[int] = 0,
         workers: int | None = None,
     ) -> list[Outcome]:
-        """Predict many; see `Evaluator.evaluate_many`. There are no workers."""
+        """Predict many; see `Evaluator.evaluate_many`. There are no workers.
+
+        Raises:
+            InputError: As `evaluate`; or if there are not as many seeds as plans.
+        """
         plans, seeds = listed(plans, seed)
         for one in seeds:
             check_seed(one, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
@@ -109,7 +121,11 @@ class SurrogateEvaluator(KnownOutcomes):
         return [self._known[key] for key in keys]
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
-        """The costs of the pruned network, exactly."""
+        """The costs of the pruned network, exactly: multiply-adds, parameters, filters.
+
+        Raises:
+            InputError: As `ratios_of`.
+        """
         found = self.surrogate.cost_tables.costs(self._lost([self.ratios_of(ratios)]))
         return Costs(int(found.macs[0]), int(found.params[0]), int(found.filters[0]))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env.channels.costs import Costs
-from dsfp_env.common.choices import choose
+from dsfp_env.common.choices import choose, did_you_mean
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.random_numbers import LARGEST_EVALUATION_SEED, check_seed
 from dsfp_env.evaluation.budgets import Budget
@@ -63,8 +63,9 @@ def load_surrogate(name: str | Path = "resnet20") -> Surrogate:
         return Surrogate(SHIPPED / str(name))
     if not os.path.isdir(name):  # never raises
         raise InputError(
-            f"There is no surrogate {shortened(str(name))}. Expected one that comes with the package "
-            f"({', '.join(shipped)}), or the path of a folder that `python -m dsfp_env.fit_surrogate` has made."
+            f"There is no surrogate {shortened(str(name))}.{did_you_mean(str(name), shipped)} Expected one that "
+            f"comes with the package ({', '.join(shipped)}), or the path of a folder that `python -m "
+            "dsfp_env.fit_surrogate` has made."
         )
     return Surrogate(Path(name))
 
@@ -110,6 +111,9 @@ class Surrogate:
             seed: Of the fine-tuning, whose noise is drawn; equal questions have equal answers. None for the mean
                 over all seeds.
             split: ``"validation"`` or ``"test"``.
+
+        Returns:
+            Arrays ``[N]``: accuracy in [0, 1], and the exact costs.
 
         Raises:
             InputError: If the ratios are not such, or there is no such seed or split.
@@ -214,7 +218,11 @@ class Surrogate:
         return np.ascontiguousarray(np.unique(self._kept(self._data["lost"]), axis=0).T, np.float32)
 
     def disagreement(self, ratios: ArrayLike) -> np.ndarray:
-        """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy."""
+        """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy.
+
+        Raises:
+            InputError: As `query`.
+        """
         spread = self._ensemble.predict(self._kept(self.classes_lost(ratios))).spread
         return spread.astype(np.float64)
 
@@ -326,6 +334,9 @@ class Surrogate:
         """The scores of the best joint action known, and on average of one of levels drawn at random.
 
         Means over seeds; arguments as for `scores`.
+
+        Raises:
+            InputError: As `scores`.
         """
         key = reward, macs_budget, split
         if key not in self._ends:
@@ -336,7 +347,11 @@ class Surrogate:
         return self._ends[key]
 
     def pareto(self, split: str = "validation") -> Found:
-        """The best joint actions of levels known for sixteen budgets of MACs, of which none beats another."""
+        """The best joint actions of levels known for sixteen budgets of MACs, of which none beats another.
+
+        Raises:
+            InputError: If there is no such split.
+        """
         cheapest = self.query(np.full((1, len(self.agents)), HIGHEST)).relative_macs[0]
         budgets = [float(budget) for budget in _BUDGETS if budget > cheapest]
         plans = np.stack([self._best_known("budget", budget) for budget in budgets])
@@ -346,7 +361,12 @@ class Surrogate:
         return Found(plans[front], outcomes.accuracy[front], outcomes.relative_macs[front])
 
     def original(self, split: str = "validation") -> Outcome:
-        """What was measured of the original network."""
+        """What was measured of the original network.
+
+        Raises:
+            InputError: If there is no such split.
+        """
+        choose("split of a surrogate", split, dict.fromkeys(SPLITS))
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
         filters = {agent: about["filters"] for agent, about in self.meta["agents"].items()}
         return outcome_of(accuracy, self.whole, self.whole, filters, filters)

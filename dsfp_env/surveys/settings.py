@@ -10,7 +10,7 @@ from dsfp_env.tasks.options import SplitOptions, TaskOptions
 
 
 @dataclass(frozen=True)
-class SurveyedOptions(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOptions):
+class SurveyedOptions(TaskOptions, SplitOptions, EvaluationOptions, ExecutorSettings):
     """What a command says of a survey that it adds to; the settings of a command inherit it."""
 
     out: str

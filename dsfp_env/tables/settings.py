@@ -11,7 +11,7 @@ from dsfp_env.tasks.ratios import LEVELS
 
 
 @dataclass(frozen=True)
-class TableSettings(ExecutorSettings, TaskOptions, SplitOptions, EvaluationOptions):
+class TableSettings(TaskOptions, SplitOptions, EvaluationOptions, ExecutorSettings):
     """What is measured, and where it is kept."""
 
     out: str

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsfp_env.channels.costs import Costs
-from dsfp_env.common.choices import choose
+from dsfp_env.common.choices import choose, did_you_mean
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.evaluation.budgets import Budget
@@ -85,9 +85,9 @@ def load_table(name: str | Path = "digits") -> Table:
         return Table(SHIPPED / str(name))
     if not os.path.isdir(name):  # never raises
         raise InputError(
-            f"There is no table {shortened(str(name))}. Expected one that comes with the package "
-            f"({', '.join(shipped)}), "
-            "or the path of a folder that `python -m dsfp_env.tabulate` has made."
+            f"There is no table {shortened(str(name))}.{did_you_mean(str(name), shipped)} Expected one that comes "
+            f"with the package ({', '.join(shipped)}), or the path of a folder that `python -m dsfp_env.tabulate` "
+            "has made."
         )
     return Table(Path(name))
 
@@ -95,6 +95,10 @@ def load_table(name: str | Path = "digits") -> Table:
 def _read_only(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
+
+
+def _check_split(split: str) -> None:
+    choose("split of a table", split, dict.fromkeys(SPLITS))
 
 
 class Table:
@@ -163,7 +167,7 @@ class Table:
         self, seed: int | None = None, split: str = "validation", fidelity: str = "distilled"
     ) -> np.ndarray:
         """Of every joint action, ``[rows]``; arguments as for `query`."""
-        choose("split of a table", split, dict.fromkeys(SPLITS))
+        _check_split(split)
         choose("fidelity of a table", fidelity, dict.fromkeys(FIDELITIES))
         if seed is not None:
             self._place_of(seed)
@@ -331,7 +335,12 @@ class Table:
         return outcome_of(accuracy, self.costs(row), self._whole, kept, self._filters)
 
     def original(self, split: str = "validation") -> Outcome:
-        """What was measured of the original network."""
+        """What was measured of the original network.
+
+        Raises:
+            InputError: If there is no such split.
+        """
+        _check_split(split)
         accuracy = self.meta["original"]["correct"][split] / self.meta["splits"][split]
         return outcome_of(accuracy, self._whole, self._whole, self._filters, self._filters)
 

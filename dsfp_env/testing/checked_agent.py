@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dsfp_env.common.signatures import misfit
 from dsfp_env.common.torch_left_alone import torch_left_alone
 from dsfp_env.environment.transitions import JointTransition
 from dsfp_env.testing.checked_env import Env
@@ -186,7 +186,7 @@ def name_of(make: Callable[..., Any]) -> str:
 def _made(make: Callable[..., Any], given: dict[str, Any], source: str) -> Any:
     """Make a learner; its constructor has the same duties as its methods."""
     name, expected = name_of(make), f"expected a constructor that takes ({', '.join(given)})"
-    if found := _misfit_of_arguments(make, tuple(given.values())):
+    if found := misfit(make, *given.values()):
         raise CheckError(
             f"{name}{found}: {expected}; give options defaults, and mark a learner of all layers, made from (env, "
             "seed), by a class attribute team = True."
@@ -220,18 +220,5 @@ def _check_method(
     method = getattr(learner, name, None)
     if not callable(method):
         raise CheckError(f"{who} has no method {name}: expected {expected}{hint}; add it.")
-    if found := _misfit_of_arguments(method, given, **kwargs):
+    if found := misfit(method, *given, **kwargs):
         raise CheckError(f"{who}.{name}{found}: expected {expected}{hint}; change its arguments.")
-
-
-def _misfit_of_arguments(function: Callable[..., Any], given: tuple[Any, ...], **kwargs: Any) -> str | None:
-    """How a function's arguments miss what is given, as in ``(self) cannot be called: too many ...``."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # a built-in function does not tell
-        return None
-    try:
-        signature.bind(*given, **kwargs)
-    except TypeError as error:
-        return f"{signature} cannot be called ({error})"
-    return None

@@ -136,15 +136,16 @@ def train(
 
 def shown(label: str) -> Callable[[Epoch], None]:
     """An ``on_epoch`` for who waits: a bar in a terminal; elsewhere a line, at most one in 5 seconds."""
-    start, first, said = time.monotonic(), 0, -math.inf
+    start, first, said = 0.0, 0, -math.inf  # the start of the second epoch: the first one has to get ready
     bar: Any = None
 
     def show(epoch: Epoch) -> None:
-        nonlocal first, said, bar
-        first = first or epoch.number
+        nonlocal start, first, said, bar
         accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
         found = f"loss {epoch.loss:.4f}{accuracy}"
         now, ended = time.monotonic(), epoch.number == epoch.of
+        if not first:
+            start, first = now, epoch.number
         if is_terminal():
             bar = bar or tqdm(total=epoch.of, initial=first - 1, desc=label, unit="epoch")
             bar.set_postfix_str(found, refresh=False)
@@ -153,8 +154,10 @@ def shown(label: str) -> Callable[[Epoch], None]:
                 bar.close()
         elif ended or now - said >= BETWEEN_LINES:
             said = now
-            left = (now - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
-            remark(f"{label}: epoch {epoch.number}/{epoch.of}, {found}, {left:.0f} s left")
+            line = f"{label}: epoch {epoch.number}/{epoch.of}, {found}"
+            if epoch.number > first:
+                line += f", {(now - start) / (epoch.number - first) * (epoch.of - epoch.number):.0f} s left"
+            remark(line)
 
     return show
 

@@ -65,5 +65,5 @@ class ComparableEnv(BaseParallelWrapper[str, np.ndarray, Any]):
         return self.seen(observations), {a: r / self._original for a, r in rewards.items()}, *ends, infos
 
     def seen(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Observations of the environment as agents see them here."""
+        """Observations of the environment, ``[13]`` by agent, as agents see them here, in the same shape."""
         return {agent: bounded(seen / self._scale) for agent, seen in observations.items()}

@@ -84,7 +84,11 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; see `LayerPruningEnv.reset`."""
+        """Start an episode; see `LayerPruningEnv.reset`.
+
+        Returns:
+            The state, ``[3 * agents + 5]`` float32 in [0, 1], and the info.
+        """
         super().reset(seed=seed)
         _, infos = self.parallel_env.reset(seed=seed, options=options)
         if "action_mask" in next(iter(infos.values())):
@@ -92,7 +96,18 @@ class JointActionEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.parallel_env.state(), team_info(infos) | infos
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Prune by one joint action; see `LayerPruningEnv.step`."""
+        """Prune by one joint action; see `LayerPruningEnv.step`.
+
+        Args:
+            action: ``[agents]``, float in [-1, 1], or levels from 0.
+
+        Returns:
+            The state as at `reset`, the reward, whether the episode is over, False, and the info.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
+            InputError: If the action is not in its space; nothing has changed then.
+        """
         _, rewards, terminations, truncations, infos = self.parallel_env.step(self.by_agent(action))
         one = self.parallel_env.possible_agents[0]  # rewards and ends are shared
         return (

@@ -61,7 +61,11 @@ class LayerByLayerEnv(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; see `LayerPruningEnv.reset`."""
+        """Start an episode; see `LayerPruningEnv.reset`.
+
+        Returns:
+            What the first agent sees, ``[m + 3 * agents + 2]`` float32 in [0, 1], and the info.
+        """
         super().reset(seed=seed)
         return self._begin(*self.parallel_env.reset(seed=seed, options=options)), self._info()
 
@@ -102,7 +106,11 @@ class LayerByLayerEnv(gymnasium.Env[np.ndarray, Any]):
         self.turns.choose(self._own(action))
 
     def with_last(self, action: Any) -> dict[str, Any]:
-        """The joint action of the parallel environment that the last choice of a round makes."""
+        """The joint action of the parallel environment that the last choice of a round makes.
+
+        Raises:
+            InputError: If the action is not in its space.
+        """
         return self.turns.with_last(self._own(action))
 
     def render(self) -> Any:

@@ -147,7 +147,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             options: ``{"reset_mask": mask}``, ``[num_envs]`` bool, says which; without, all. Others are ignored.
 
         Returns:
-            Observations and infos.
+            Observations ``[num_envs, 3 * agents + 5]`` float32, and infos.
 
         Raises:
             InputError: If the seeds or the mask are not such.
@@ -173,7 +173,8 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             actions: ``[num_envs, agents]``, as in the action space; not looked at where an episode was over.
 
         Returns:
-            Observations, rewards, terminations, truncations and infos.
+            Observations ``[num_envs, 3 * agents + 5]`` float32, rewards ``[num_envs]`` float64, terminations and
+            truncations ``[num_envs]`` bool, and infos.
 
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.

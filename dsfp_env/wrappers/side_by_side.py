@@ -64,7 +64,7 @@ class SideBySideVecEnv(VecEnv):
             part.step_async(own)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Observations, rewards, dones and infos of all slots."""
+        """Observations ``[num_envs, ...]``, rewards and dones ``[num_envs]``, and infos of all slots."""
         observations, rewards, dones, infos = zip(*(part.step_wait() for part in self.parts), strict=True)
         self.reset_infos = [info for part in self.parts for info in part.reset_infos]
         return (

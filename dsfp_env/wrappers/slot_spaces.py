@@ -17,7 +17,15 @@ from dsfp_env.common.errors import InputError
 
 
 def the_space(kind: str, envs: Sequence[ParallelEnv[str, Any, Any]]) -> Space[Any]:
-    """The one space of all agents of all environments."""
+    """The one space of all agents of all environments.
+
+    Args:
+        kind: What it is of, ``"observation"`` or ``"action"``.
+        envs: One or more.
+
+    Raises:
+        InputError: If there are several.
+    """
     spaces = {
         f"{agent} of environment {number}": getattr(env, f"{kind}_space")(agent)
         for number, env in enumerate(envs)
@@ -35,7 +43,11 @@ def the_space(kind: str, envs: Sequence[ParallelEnv[str, Any, Any]]) -> Space[An
 
 
 def action_spaces(envs: Sequence[ParallelEnv[str, Any, Any]]) -> list[Space[Any]]:
-    """The action spaces of the agents of each environment; alike, but for the bounds or the number of actions."""
+    """The action spaces of the agents of each environment; alike, but for the bounds or the number of actions.
+
+    Raises:
+        InputError: If they differ otherwise, or between environments.
+    """
     agents = envs[0].possible_agents
     spaces = [envs[0].action_space(agent) for agent in agents]
     for number, env in enumerate(envs):
@@ -58,7 +70,11 @@ def _alike(one: Space[Any], other: Space[Any]) -> bool:
 
 
 def stackable(space: Space[Any]) -> Space[Any]:
-    """The space of observations, if they can be put into an array."""
+    """The space of observations, if they can be put into an array.
+
+    Raises:
+        InputError: If they cannot.
+    """
     if not isinstance(space, (Box, Discrete, MultiDiscrete, MultiBinary)):
         raise InputError(
             f"The observation space is {space}: expected a Box, Discrete, MultiDiscrete or MultiBinary. Wrap the "
@@ -68,7 +84,11 @@ def stackable(space: Space[Any]) -> Space[Any]:
 
 
 def with_one_hot(space: Space[Any], num_agents: int) -> Box:
-    """The space of observations that are followed by a one-hot."""
+    """The space of observations that are followed by a one-hot of so many entries.
+
+    Raises:
+        InputError: If they are no vectors.
+    """
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise InputError(
             f"The observation space is {space}: expected a Box(..., (m,)), to which the agent's number can be "
@@ -84,6 +104,9 @@ def centred(spaces: Sequence[Space[Any]]) -> Space[Any]:
 
     Args:
         spaces: From `action_spaces`.
+
+    Raises:
+        InputError: If they are of a kind that learners cannot be given.
     """
     space = spaces[0]
     if isinstance(space, Discrete):

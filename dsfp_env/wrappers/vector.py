@@ -79,7 +79,11 @@ class VectorJointActionEnv(SyncVectorEnv):
             actions: ``[num_envs, agents]``.
 
         Returns:
-            Observations, rewards, terminations, truncations and infos.
+            Observations ``[num_envs, 3 * agents + 5]``, rewards, terminations and truncations ``[num_envs]``, and
+            infos.
+
+        Raises:
+            InputError: If an action is not in its space.
         """
         members = zip(self._members, actions, strict=True)
         live = [(env, env.by_agent(action)) for env, action in members if env.parallel_env.agents]
