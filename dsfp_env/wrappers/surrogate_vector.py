@@ -137,7 +137,8 @@ class SurrogateNetworks:
         """Each becomes what is predicted of its ratios."""
         lost = self._lost(actions.ratios)
         costs = self.surrogate.cost_tables.costs(lost)
-        self._kept = np.add.reduceat(costs.kept.T[self._layers], self._firsts)
+        kept = costs.kept.T
+        self._kept = kept if self._one_each else np.add.reduceat(kept[self._layers], self._firsts)
         self._now = {
             "accuracy": self.surrogate.accuracy_lost(lost, self._seeds),
             "macs": costs.macs,
