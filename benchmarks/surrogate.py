@@ -3,9 +3,10 @@
     python benchmarks/surrogate.py --surrogate NAME or FOLDER [--quick]
 
 First `Surrogate.query` of N joint actions at once, the mean over seeds and with a seed; then the environment:
-`SurrogateVectorEnv`, with all infos and with those of the team only, under a budget whose masks are drawn, and a
-plain loop over `parallel_env`. Actions are levels, drawn before. Episodes have 4 steps; the steps that reset take
-time, but are not counted. Everything is as in `benchmarks/table.py`, which prints the same columns.
+`SurrogateVectorEnv`, with all infos and with those of the team only, under a budget whose masks are drawn, and
+plain loops over `parallel_env`, with episodes of one step too. Actions are levels, drawn before. Other episodes
+have 4 steps; the steps that reset take time, but are not counted. Everything is as in `benchmarks/table.py`, which
+prints the same columns.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def environments(surrogate: Surrogate, number: int) -> dict[str, Way]:
         "with a budget": SurrogateVectorEnv(number, macs_budget=0.4, **kwargs),
     }
     loop = [dsfp_env.parallel_env(**kwargs) for _ in range(number)]
+    short = [dsfp_env.parallel_env(**(kwargs | {"horizon": 1})) for _ in range(number)]
     actions = np.random.default_rng(0).integers(
         len(surrogate.levels), size=(HORIZON, number, len(surrogate.agents))
     )
@@ -100,15 +102,26 @@ def environments(surrogate: Surrogate, number: int) -> dict[str, Way]:
         return work
 
     def looped() -> int:
+        kwargs["evaluator"]._known.clear()  # so that every joint action is predicted, as in the others
         for place, env in enumerate(loop):
-            env.evaluator._known.clear()  # so that every joint action is predicted, as in the others
             env.reset(seed=place)
         for joint in told:
             for env, one in zip(loop, joint, strict=True):
                 env.step(one)
         return HORIZON * number
 
-    return {**{name: stepped(env) for name, env in envs.items()}, "parallel_env": looped}
+    def one_shot() -> int:
+        kwargs["evaluator"]._known.clear()
+        for place, (env, one) in enumerate(zip(short, told[0], strict=True)):
+            env.reset(seed=place)
+            env.step(one)
+        return number
+
+    return {
+        **{name: stepped(env) for name, env in envs.items()},
+        "parallel_env": looped,
+        "parallel_env, horizon 1": one_shot,
+    }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Episodes have 4 steps; the steps that reset take time, but are not counted. The 
 makes every outcome once. Observations, rewards and answers are compared before times are taken.
 
 Every round runs all ways, one after another, on one core. Rates are medians over rounds; ratios are of one round.
+Time is the processor's, so that others who use it count for less.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ def print_row(name: str, ways: dict[str, Way], settings: Settings) -> None:
 
 def rate_of(work: Way, least: float) -> float:
     """Joint actions a second, over so many seconds at least."""
-    done, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < least or not done:
+    done, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < least or not done:
         done += work()
     return done / spent
 

@@ -36,7 +36,11 @@ gymnasium.register(
     "dsfp_env.wrappers.joint_action:JointActionEnv",
     vector_entry_point="dsfp_env.wrappers.vector:vector_env",
 )
-gymnasium.register("dsfp/LayerByLayer-v0", "dsfp_env.wrappers.layer_by_layer:LayerByLayerEnv")
+gymnasium.register(
+    "dsfp/LayerByLayer-v0",
+    "dsfp_env.wrappers.layer_by_layer:LayerByLayerEnv",
+    vector_entry_point="dsfp_env.wrappers.layer_by_layer_vector:layer_by_layer_vector",
+)
 gymnasium.register(
     "dsfp/MultiObjectiveLayerPruning-v0",
     "dsfp_env.wrappers.multi_objective:VectorRewardJointActionEnv",

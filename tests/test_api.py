@@ -16,7 +16,7 @@ from pathlib import Path
 FILE = Path(__file__).with_name("api.txt")
 LISTED = ("dsfp_env", "agents")  # modules that say what is public
 WHOLE = ("dsfp_env.networks", "dsfp_env.wrappers", "dsfp_env.testing", "dsfp_env.toy", "dsfp_env.export")
-ON_USE = {"dsfp_env.wrappers": ["ParallelVecEnv"]}  # imported when it is asked for
+ON_USE = {"dsfp_env.wrappers": ["LayerByLayerVecEnv", "ParallelVecEnv"]}  # imported when it is asked for
 WIDTH = 115
 
 

@@ -64,7 +64,7 @@ def test_what_cannot_be_played_is_refused(two, tmp_path):
         suite.multi_task_env([two[0], other], actions="levels")
     with pytest.raises(InputError, match="There are no environments"):
         MultiTaskEnv({})
-    with pytest.raises(InputError, match="expected 'training', 'held_out', or some of them"):
+    with pytest.raises(InputError, match="expected 'training', 'held_out', 'large', or some of them"):
         suite.multi_task_env([])
 
 
@@ -112,6 +112,15 @@ def test_the_suite_is_there(name):
         widths = getattr(digits_family, name.removeprefix("digits-").replace("-", "_")).args[1]
         filters = [agent["filters"] for agent in table.meta["agents"].values()]
         assert filters == [width for width in widths if isinstance(width, int)]
+
+
+def test_the_large_ones_are_played_on_as_the_others_are():
+    env = suite.multi_task_env(["digits", *suite.LARGE])
+    for name, agents in (("digits", 4), ("vgg16-bn", 13), ("resnet20", 19)):
+        observations, rewards, *_, infos = played(env, seed=0, options={"task": name})
+        assert len(observations) == len(rewards) == agents
+        assert ("distance" in infos["conv_0"]) == (name in suite.LARGE)
+    assert len({*suite.TRAINING, *suite.HELD_OUT, *suite.LARGE}) == 12
 
 
 def test_held_out_networks_are_of_other_shapes():

@@ -1,6 +1,7 @@
 """Many environments over one surrogate: everything is as with Gymnasium's loop over them."""
 
 import copy
+import itertools
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from surrogates import make_surrogate
 from test_table_vector import MODES, NUMBER, assert_equal, weigh
+from torch import nn
 
 import dsfp_env
 from dsfp_env import InputError
@@ -168,6 +170,19 @@ def test_equal_questions_have_equal_answers_however_many_are_asked(surrogate):
     exact = surrogate._ensemble.predict(1 - lost / surrogate.cost_tables.sizes, exactly=True).accuracy
     quick = surrogate._ensemble.predict(1 - lost / surrogate.cost_tables.sizes).accuracy
     assert 0 < np.abs(exact - quick).max() < 1e-6  # well below what is thought unsure
+
+
+@pytest.mark.parametrize("widths", [(8, 6, 10), (97, 101, 103, 107, 109)])
+def test_distances_are_those_of_what_is_kept(tmp_path, widths):
+    """The smallest unit of the first is a 120th; the second have none that many together could be counted in."""
+    layers = [nn.Conv2d(*ends, 3, padding=1) for ends in itertools.pairwise((1, *widths))]
+    chain = nn.Sequential(*layers, nn.Flatten(), nn.Linear(36 * widths[-1], 3))
+    surrogate = dsfp_env.load_surrogate(make_surrogate(tmp_path / "chain", chain))
+    asked = np.random.default_rng(1).uniform(10, 90, (20, len(widths)))
+    measured, kept = surrogate._kept(surrogate._data["lost"]), surrogate._kept(surrogate.classes_lost(asked))
+    nearest = 100 * np.abs(kept[:, None] - measured).mean(2).min(1)
+    assert nearest.max() > 1
+    assert surrogate.distance(asked) == pytest.approx(nearest, rel=1e-5)
 
 
 def test_the_benchmark_runs(surrogate):

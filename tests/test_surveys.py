@@ -185,6 +185,8 @@ def test_cost_tables_are_exact(name):
             costs.filters,
         )
         assert found.kept[row].tolist() == [len(keep[path]) for path in graph.layers]
+        alone = tables.costs(tables.classes_lost(ratios[[row]]))  # looked up in another way
+        assert [one.tolist() for one in alone] == [one[[row]].tolist() for one in found]
 
 
 def test_the_surrogate_that_comes_with_the_package():
@@ -212,10 +214,11 @@ def test_noise_is_told_by_the_accuracy_and_nowhere_made_up():
     measured = means[:, None] + widths[:, None] * rng.normal(size=(2400, 2))
     groups = Replicates(np.arange(2400), np.repeat(np.arange(600), 4))
     ensemble = Ensemble(np.zeros(1), np.ones(1), [], fit_noise(groups, measured))
-    asked = np.array([[0.25] * 2, [0.5] * 2, [0.7] * 2])
-    assert np.allclose(ensemble.deviations(asked), 0.05 - 0.3 * (asked - 0.5) ** 2, rtol=0.12)
-    far, end = ensemble.deviations(np.array([[0.999] * 2, [0.9] * 2]))
-    assert np.allclose(far, end)  # as at the highest that was measured
+    asked = np.array([0.25, 0.5, 0.7])
+    for split in (0, 1):
+        assert np.allclose(ensemble.deviations(asked, split), 0.05 - 0.3 * (asked - 0.5) ** 2, rtol=0.12)
+        far, end = ensemble.deviations(np.array([0.999, 0.9]), split)
+        assert np.isclose(far, end)  # as at the highest that was measured
     assert (
         fit_noise(Replicates(np.empty(0, int), np.empty(0, int)), measured)[0] == np.log(LEAST_DEVIATION)
     ).all()

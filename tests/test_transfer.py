@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from surrogates import make_surrogate
 from tables import make_table
 
 import agents
@@ -167,6 +168,27 @@ def test_the_command(networks, tmp_path, monkeypatch, capsys):
     assert made == [2, 2]  # of both learners; the others are there
     with pytest.raises(InputError, match="choose another with --out"):
         study.transfer(replace(asked, search_budget=6))
+
+
+def test_surrogates_are_judged_on_beside_tables(networks, tmp_path):
+    predicted = str(make_surrogate(tmp_path / "predicted"))
+    asked = settings([*networks, predicted], tmp_path / "study", agents=("carried_bandit",))
+    study.transfer(asked)
+    result = json.loads((tmp_path / "study" / "transfer.json").read_text())
+    (form,) = result["forms"]
+    told = form["learners"]["carried_bandit"]["3"]["networks"]
+    assert list(told) == ["layers4", "predicted"]
+    run = json.loads((tmp_path / "study" / "runs" / "accuracy_x_saving--carried_bandit--seed0.json").read_text())
+    assert list(run["predicted"]["3"]["best"]) == ["conv_0", "conv_1", "conv_2", "conv_3"]
+
+
+def test_parts_of_the_suite_are_networks_by_name():
+    assert study.asked_for(("large", "mine")) == ["vgg16-bn", "resnet20", "mine"]
+    assert study.asked_for(("training", "held_out", "large")) == [
+        *dsfp_env.suite.TRAINING,
+        *dsfp_env.suite.HELD_OUT,
+        *dsfp_env.suite.LARGE,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.layer_pruning_v0 import parallel_env
-from dsfp_env.suite import backend_of, name_of, networks_of
+from dsfp_env.suite import PARTS, Network, backend_of, name_of, networks_of
 from dsfp_env.surrogates.surrogate import load_surrogate
 from dsfp_env.tables.table import load_table
 
@@ -142,7 +142,7 @@ def check(settings: TransferSettings, folder: Path) -> tuple[Networks, list[Job]
         check_free(folder)
     networks = Networks(
         *(
-            {name_of(one): board_of(str(one)) for one in given or networks_of(half)}
+            {name_of(one): board_of(str(one)) for one in asked_for(given or (half,))}
             for half, given in (("training", settings.training), ("held_out", settings.held_out))
         )
     )
@@ -153,6 +153,11 @@ def check(settings: TransferSettings, folder: Path) -> tuple[Networks, list[Job]
     if not jobs:
         raise InputError("No learner or no reward is named: expected one or more of each.")
     return networks, jobs
+
+
+def asked_for(names: Sequence[str]) -> list[Network]:
+    """Networks by name or folder, and those of parts of the suite."""
+    return [one for name in names for one in (networks_of(name) if name in PARTS else (name,))]
 
 
 def board_of(network: str) -> Board:

@@ -32,9 +32,10 @@ class TransferSettings(ExecutorSettings):
     """carried_bandit, carried_policy (PPO), bandit_from_scratch (the first without what was learned elsewhere),
     and learners of agents.registry, which search."""
     training: tuple[str, ...] = ()
-    """Networks to learn on: tables by name or folder; those of the suite unless given."""
+    """Networks to learn on: tables or surrogates by name or folder, or training, held_out, large, the parts of the
+    suite; the first of these unless given."""
     held_out: tuple[str, ...] = ()
-    """Networks to judge on, likewise."""
+    """Networks to judge on, likewise; the part held_out unless given."""
     rewards: tuple[str, ...] = ("accuracy_x_saving", "budget(macs_budget=0.2)")
     """What a joint action is worth, with its budget, if any, in brackets."""
     seeds: str = "0-9"

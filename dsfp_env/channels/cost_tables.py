@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dsfp_env.channels.graph import ChannelGraph
 
 _AT_ONCE = 2048  # plans
+_FEW = 32  # plans, of which all widths are looked up at once
 _TRIED = 64  # random plans that are counted in both ways
 
 
@@ -31,7 +32,7 @@ class ManyCosts(NamedTuple):
     macs: np.ndarray  # [N] int64, multiply-adds per image
     params: np.ndarray  # [N] int64
     filters: np.ndarray  # [N] int64, output channels of all convolutions
-    kept: np.ndarray  # [N, layers] int64, filters of each prunable layer
+    kept: np.ndarray  # [N, layers] int64, filters of each prunable layer; [N, 0] if they were not asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,25 +91,42 @@ class CostTables:
         sums += 0.5
         return np.floor(sums, out=sums).astype(np.int64).T
 
-    def costs(self, classes_lost: np.ndarray) -> ManyCosts:
-        """The costs of networks that lose so many classes of each set, ``[N, sets]``."""
-        parts = [
-            self._some_costs(some) for some in np.array_split(classes_lost, -(-len(classes_lost) // _AT_ONCE) or 1)
-        ]
-        return ManyCosts(*map(np.concatenate, zip(*parts, strict=True)))
+    def costs(self, classes_lost: np.ndarray, kept: bool = True) -> ManyCosts:
+        """The costs of networks that lose so many classes of each set, ``[N, sets]``.
 
-    def _some_costs(self, classes_lost: np.ndarray) -> ManyCosts:
+        Args:
+            classes_lost: Of each.
+            kept: Whether to tell the filters of each layer, too.
+        """
+        if len(classes_lost) <= _AT_ONCE:
+            return self._some_costs(classes_lost, kept)
+        parts = np.array_split(classes_lost, -(-len(classes_lost) // _AT_ONCE))
+        return ManyCosts(*map(np.concatenate, zip(*(self._some_costs(one, kept) for one in parts), strict=True)))
+
+    def _some_costs(self, classes_lost: np.ndarray, kept: bool) -> ManyCosts:
         """As many as fit into the cache. Floats are exact here: whole numbers below 2^53."""
         merged = self._merged
-        widths = np.repeat(merged.whole[:, None], len(classes_lost), axis=1)  # [different axes, N]
-        for of_set, (axes, loses) in enumerate(merged.by_set):
-            for axis, of_axis in zip(axes, loses, strict=True):
-                widths[axis] -= of_axis.take(classes_lost[:, of_set])
+        widths = (self._few_widths if len(classes_lost) <= _FEW else self._widths)(classes_lost)
         products = widths.take(merged.pairs[:, 0], axis=0)
         products *= widths.take(merged.pairs[:, 1], axis=0)
         macs, params = (merged.rates @ products + self.others[:, None]).astype(np.int64)
         filters = (merged.filters @ widths).astype(np.int64)
-        return ManyCosts(macs, params, filters, widths.astype(np.int64)[merged.layers].T)
+        layers = merged.layers if kept else merged.layers[:0]
+        return ManyCosts(macs, params, filters, widths.take(layers, axis=0).astype(np.int64).T)
+
+    def _widths(self, classes_lost: np.ndarray) -> np.ndarray:
+        """``[different axes, N]``."""
+        widths = np.repeat(self._merged.whole[:, None], len(classes_lost), axis=1)
+        for of_set, (axes, loses) in enumerate(self._merged.by_set):
+            for axis, of_axis in zip(axes, loses, strict=True):
+                widths[axis] -= of_axis.take(classes_lost[:, of_set])
+        return widths
+
+    def _few_widths(self, classes_lost: np.ndarray) -> np.ndarray:
+        """The same of few, sooner."""
+        loses = self._merged.lost[np.arange(len(self.sizes)), classes_lost]  # [N, sets, different axes]
+        widths: np.ndarray = (self._merged.whole - loses.sum(1)).T
+        return widths
 
     @cached_property
     def _members(self) -> np.ndarray:
@@ -138,6 +156,7 @@ class CostTables:
         touched = [of_set.any(0).nonzero()[0] for of_set in lost]
         return _Merged(
             whole=self.whole[firsts].astype(np.float64),
+            lost=lost,
             by_set=[
                 (axes.tolist(), np.ascontiguousarray(of_set[:, axes].T))
                 for axes, of_set in zip(touched, lost, strict=True)
@@ -153,6 +172,7 @@ class _Merged(NamedTuple):
     """What is computed with, as float64."""
 
     whole: np.ndarray  # [different axes], widths of the original network
+    lost: np.ndarray  # [sets, largest size + 1, different axes]
     by_set: list[tuple[list[int], np.ndarray]]  # axes that lose something, and what, [axes, largest size + 1]
     pairs: np.ndarray  # [different products, 2]
     rates: np.ndarray  # [2, different products], multiply-adds and parameters

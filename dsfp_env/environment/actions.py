@@ -106,7 +106,10 @@ def _decode_box(agent: str, action: Any, choice: Choice) -> float:
 
 
 def _decode_level(agent: str, action: Any, choice: Choice) -> float:
-    value, levels = _as_array(action), choice.levels
+    levels = choice.levels
+    if type(action) in (int, np.int64) and 0 <= action < len(levels):  # as nearly all are
+        return float(levels[action])
+    value = _as_array(action)
     if value is None or value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < len(levels):
         raise InputError(
             f"The action of {agent} is {shortened(action)}: expected a level, an integer from 0 "

@@ -58,7 +58,7 @@ from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
 from dsfp_env.environment.backends import check_evaluator, check_predicts
 from dsfp_env.environment.credit import compared_plans, credits, default_plan
-from dsfp_env.environment.infos import Infos, infos_of
+from dsfp_env.environment.infos import Infos
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
 from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, relative_cost_of
@@ -176,7 +176,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._masks: dict[str, np.ndarray] = {}  # by agent, for one episode
 
         self._seed(seed)
-        self._was_reset, self._now = False, self._original()
+        self._beginning = self._original()
+        self._was_reset, self._now = False, self._beginning
+        self._first_told = self._told()
         self._one_thread = OneThread("This environment", "make one for each; they may share an evaluator.")
 
     def observation_space(self, agent: str) -> Box:
@@ -210,9 +212,9 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         if options and "context" in options:
             self._context = check_context(options["context"])
         self.agents = list(self.possible_agents)
-        self._was_reset, self._now = True, self._original()
+        self._was_reset, self._now = True, self._beginning
         if self._budget_masks is not None and self._rules.actions == "levels":
-            self._masks = self._budget_masks.draw(self._rng)
+            self._masks = self._budget_masks.draw(self._generator())
         self._render_for_humans()
         return self._observe(), self._infos()
 
@@ -342,8 +344,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        for unchanging in (self.evaluator, self._make_evaluator, self._rules, self._now):
-            memo[id(unchanging)] = unchanging
+        for name in ("evaluator", "_make_evaluator", "_rules", "_beginning", "_now", "_first_told"):
+            memo[id(getattr(self, name))] = getattr(self, name)  # nobody changes these
         twin.__dict__.update(copy.deepcopy(vars(self), memo))
         return twin
 
@@ -389,7 +391,13 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def _seed(self, seed: int | None) -> None:
         self.evaluation_seed = _evaluation_seed(seed)
-        self._rng = np.random.default_rng(self.evaluation_seed)  # draws masks
+        self._rng: np.random.Generator | None = None
+
+    def _generator(self) -> np.random.Generator:
+        """What draws masks; it is made when it is needed, which takes longer than a reset."""
+        if self._rng is None:
+            self._rng = np.random.default_rng(self.evaluation_seed)
+        return self._rng
 
     def _original(self) -> _Situation:
         """Before anything is pruned."""
@@ -415,6 +423,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         return observations.observe(self._fixed_features, self._progress())
 
     def _infos(self) -> Infos:
+        first = self._now is self._beginning  # and that tells the same each time, but for masks
+        infos = {agent: info.copy() for agent, info in self._first_told.items()} if first else self._told()
+        for agent, mask in self._masks.items():
+            infos[agent]["action_mask"] = mask.copy()
+        return infos
+
+    def _told(self) -> Infos:
+        """Infos, but for masks."""
         now, outcome = self._now, self._now.outcome
         team = {
             "accuracy": outcome.accuracy,
@@ -428,18 +444,17 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             team[f"relative_{self.budget.of}"] = self.budget.used(outcome, self.evaluator.original)
         if outcome.distance is not None:
             team["distance"] = outcome.distance
-        own = {
+        return {
             agent: {
+                **team,
                 "credit": now.credits[agent],
                 "ratio": now.ratios[agent],
                 "applied_ratio": outcome.applied_ratios[agent],
                 "coupled_set": self._coupled_sets[agent],
                 "filters_kept": outcome.filters_kept[agent],
-                **({"action_mask": self._masks[agent].copy()} if self._masks else {}),
             }
             for agent in self.possible_agents
         }
-        return infos_of(team, own)
 
     def _render_for_humans(self) -> None:
         if self.render_mode == "human":
@@ -468,6 +483,8 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
 def _evaluation_seed(seed: int | None) -> int:
     """The seed itself, or one drawn anew; a negative one is refused by Gymnasium."""
+    if type(seed) is int and 0 <= seed < 2**63:  # Gymnasium would make a generator of it
+        return seed
     try:
         return int(seeding.np_random(seed)[1]) % 2**63
     except ValueError as error:  # as of an integer of too many digits to be shown

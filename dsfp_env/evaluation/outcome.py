@@ -31,6 +31,7 @@ def outcome_of(
     filters_kept: Mapping[str, int],
     filters: Mapping[str, int],
     latency: float | None = None,
+    distance: float | None = None,
 ) -> Outcome:
     """The outcome of what was measured, and of what follows from the structure.
 
@@ -41,6 +42,7 @@ def outcome_of(
         filters_kept: By agent.
         filters: Of the original, by agent.
         latency: Seconds of a forward pass, if measured.
+        distance: Of a surrogate.
     """
     return Outcome(
         accuracy=accuracy,
@@ -52,4 +54,5 @@ def outcome_of(
         filters_kept=dict(filters_kept),
         applied_ratios={agent: 100 * (1 - kept / filters[agent]) for agent, kept in filters_kept.items()},
         latency=latency,
+        distance=distance,
     )

@@ -27,7 +27,8 @@ class Predicted(NamedTuple):
     @property
     def accuracy(self) -> np.ndarray:
         """Mean over seeds, on the validation and on the test split, ``[N, 2]``."""
-        mean: np.ndarray = self.of_members.mean(0)
+        mean: np.ndarray = np.add.reduce(self.of_members, 0)  # of few in a third of the time of np.mean
+        mean /= len(self.of_members)
         return mean
 
     @property
@@ -65,10 +66,10 @@ class Ensemble:
         answers = (self._exact if exactly else self._quick)(self._standardised(kept))
         return Predicted(_sigmoid(answers))
 
-    def deviations(self, accuracy: np.ndarray) -> np.ndarray:
-        """The standard deviation between seeds of a mean accuracy on both splits, ``[N, 2]`` each."""
-        *powers, lowest, highest = self.noise
-        logits = np.clip(logit(accuracy), lowest, highest)
+    def deviations(self, accuracy: np.ndarray, split: int) -> np.ndarray:
+        """The standard deviations between seeds of mean accuracies on a split, 0 or 1, ``[N]`` each."""
+        *powers, lowest, highest = self.noise[:, split].tolist()
+        logits = np.minimum(np.maximum(logit(accuracy), lowest), highest)
         deviations: np.ndarray = np.exp(powers[0] + logits * (powers[1] + logits * powers[2]))
         return deviations
 
@@ -144,6 +145,8 @@ class _Together:
         """Outputs, ``[N, in]`` -> ``[members, N, out]``."""
         count, block = len(inputs), min(len(inputs), BLOCK)
         inputs = inputs.astype(self._last.dtype, copy=False)
+        if count == 1:
+            return self._of_one(inputs)
         floors = [np.repeat(floor, block, axis=1) for floor in self._floors]  # [members, block, width]
         rooms = [np.empty_like(floor) for floor in floors]  # used again for each block
         answers = np.empty((len(self._last), count, self._last.shape[2]), self._last.dtype)
@@ -157,10 +160,19 @@ class _Together:
         answers -= self._lowered
         return answers
 
+    def _of_one(self, rows: np.ndarray) -> np.ndarray:
+        """The same of one row, sooner."""
+        for weight, floor in zip(self._hidden, self._floors, strict=True):
+            rows = rows @ weight
+            np.maximum(rows, floor, out=rows)
+        answers: np.ndarray = rows @ self._last
+        answers -= self._lowered
+        return answers
+
 
 def logit(shares: np.ndarray) -> np.ndarray:
     """The inverse of the sigmoid, of shares that are brought within [0.001, 0.999]."""
-    within = np.clip(shares, 1e-3, 1 - 1e-3).astype(np.float64)
+    within = np.minimum(np.maximum(shares, 1e-3), 1 - 1e-3).astype(np.float64)
     logits: np.ndarray = np.log(within / (1 - within))
     return logits
 

@@ -90,7 +90,14 @@ class SurrogateEvaluator(KnownOutcomes):
         Raises:
             InputError: As `ratios_of`; or if the seed is none.
         """
-        return self.evaluate_many([ratios], seed)[0]
+        check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
+        lost = self._lost([self.ratios_of(ratios)])
+        key = lost.tobytes(), int(seed)
+        outcome = self._known.get(key)
+        if outcome is None:
+            (outcome,) = self._predicted(lost, np.array([seed], np.int64))
+            self._remember({key: outcome})
+        return outcome
 
     def evaluate_many(
         self,
@@ -110,15 +117,21 @@ class SurrogateEvaluator(KnownOutcomes):
             return []
         lost = self._lost([self.ratios_of(plan) for plan in plans])
         keys = [(row.tobytes(), int(one)) for row, one in zip(lost, seeds, strict=True)]
-        new = {key: place for place, key in enumerate(keys) if key not in self._known}
-        if len(self._known) + len(new) > _MOST_KNOWN:
-            self._known.clear()
-            new = {key: place for place, key in enumerate(keys)}
+        answers = {key: self._known[key] for key in keys if key in self._known}
+        new = {key: place for place, key in enumerate(keys) if key not in answers}
         if new:
             places = list(new.values())
             outcomes = self._predicted(lost[places], np.array([key[1] for key in new], np.int64))
-            self._known.update(zip(new, outcomes, strict=True))
-        return [self._known[key] for key in keys]
+            found = dict(zip(new, outcomes, strict=True))
+            self._remember(found)
+            answers |= found
+        return [answers[key] for key in keys]
+
+    def _remember(self, outcomes: dict[tuple[bytes, int], Outcome]) -> None:
+        """Keep these in mind; where it becomes too many, these alone."""
+        if len(self._known) + len(outcomes) > _MOST_KNOWN:
+            self._known.clear()
+        self._known.update(outcomes)
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network, exactly: multiply-adds, parameters, filters.
@@ -145,8 +158,8 @@ class SurrogateEvaluator(KnownOutcomes):
         for row, (accuracy, distance) in enumerate(zip(accuracies, distances, strict=True)):
             kept = dict(zip(self._filters, costs.kept[row].tolist(), strict=True))
             cost = Costs(int(costs.macs[row]), int(costs.params[row]), int(costs.filters[row]))
-            outcome = outcome_of(accuracy, cost, self.surrogate.whole, kept, self._filters)
-            outcomes.append(self.task.by_agent(replace(outcome, distance=distance)))
+            outcome = outcome_of(accuracy, cost, self.surrogate.whole, kept, self._filters, distance=distance)
+            outcomes.append(self.task.by_agent(outcome))
         return outcomes
 
 

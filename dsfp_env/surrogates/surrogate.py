@@ -6,10 +6,10 @@ are, and `Surrogate.distance` how far a joint action is from what was measured.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,14 @@ from dsfp_env.evaluation.rewards import RewardFunction, many_scores
 from dsfp_env.pareto import pareto_front
 from dsfp_env.surrogates import files
 from dsfp_env.surrogates.drawn import normal_numbers
+from dsfp_env.surrogates.ensemble import BLOCK
 from dsfp_env.surrogates.long_search import long_search
 from dsfp_env.tables.files import COSTS, SPLITS
 from dsfp_env.tables.table import Optimum, Outcomes
 
 SHIPPED = Path(__file__).parent / "shipped"  # the folders in it are known by name
 _BUDGETS = np.linspace(0.05, 0.8, 16)  # of MACs, at which a front is searched for
+_AT_ONCE = 64 * BLOCK  # joint actions; what is computed of them in between fits into the cache
 _DRAWN = 20_000  # joint actions, for what one drawn at random is worth
 _UNSURE = 4e-6  # of an accuracy that was computed in float32, which is wrong by less
 
@@ -118,14 +120,17 @@ class Surrogate:
         Raises:
             InputError: If the ratios are not such, or there is no such seed or split.
         """
-        return self.query_lost(self.classes_lost(ratios), seed, split)
+        checked = self._checked(ratios)
+        parts = (checked[first : first + _AT_ONCE] for first in range(0, len(checked) or 1, _AT_ONCE))
+        answers = [self.query_lost(self.cost_tables.classes_lost(part / 100), seed, split) for part in parts]
+        return Outcomes(*map(np.concatenate, zip(*answers, strict=True))) if len(answers) > 1 else answers[0]
 
     def query_lost(
         self, lost: np.ndarray, seed: int | np.ndarray | None = None, split: str = "validation"
     ) -> Outcomes:
         """As `query`, of what `classes_lost` gives; seeds may be one for each, ``[N]``."""
         place = SPLITS.index(choose("split of a surrogate", split, {name: name for name in SPLITS}))
-        costs = self.cost_tables.costs(lost)
+        costs = self.cost_tables.costs(lost, kept=False)
         accuracy = self.accuracy_lost(lost, seed, place)
         return Outcomes(accuracy, costs.macs, costs.macs / self.whole.macs, costs.params, costs.filters)
 
@@ -149,13 +154,14 @@ class Surrogate:
         if seed is None:
             accuracy: np.ndarray = self._ensemble.predict(kept).accuracy[:, split].astype(np.float64)
             return accuracy
-        if isinstance(seed, Integral):
+        if not isinstance(seed, np.ndarray):
             check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
-        numbers = self._numbers(lost, np.broadcast_to(np.asarray(seed), len(lost)), split)
+            seed = np.full(len(lost), seed, np.int64)
+        numbers = self._numbers(lost, seed, split)
         images = self.meta["splits"][SPLITS[split]]
         right = self._right(kept, numbers, split, images)
         rounded = np.rint(right)
-        unsure = np.flatnonzero(np.abs(right - rounded) > 0.5 - _UNSURE * images)
+        unsure = (np.abs(right - rounded) > 0.5 - _UNSURE * images).nonzero()[0]
         if len(unsure):
             rounded[unsure] = np.rint(self._right(kept[unsure], numbers[unsure], split, images, exactly=True))
         return rounded / images
@@ -172,9 +178,9 @@ class Surrogate:
             images: Of this split.
             exactly: As for `Ensemble.predict`.
         """
-        expected = self._ensemble.predict(kept, exactly).accuracy
-        noise = self._ensemble.deviations(expected)[:, split] * numbers
-        right: np.ndarray = np.clip(expected[:, split] + noise, 0, 1) * images
+        expected = self._ensemble.predict(kept, exactly).accuracy[:, split]
+        noise = self._ensemble.deviations(expected, split) * numbers
+        right: np.ndarray = np.minimum(np.maximum(expected + noise, 0), 1) * images
         return right
 
     def _numbers(self, lost: np.ndarray, seeds: np.ndarray, split: int) -> np.ndarray:
@@ -204,18 +210,29 @@ class Surrogate:
 
     def distance_lost(self, lost: np.ndarray) -> np.ndarray:
         """As `distance`, of what `classes_lost` gives."""
-        kept, nearest = self._kept(lost).astype(np.float32), np.empty(len(lost))
-        apart = np.empty_like(self._measured)
-        for row, one in enumerate(kept):
-            np.subtract(self._measured, one[:, None], out=apart)
+        measured, units = self._measured
+        asked = (lost * (units / self.cost_tables.sizes)).astype(measured.dtype)
+        nearest, apart = np.empty(len(lost)), np.empty_like(measured)
+        for row, one in enumerate(asked):
+            np.subtract(measured, one[:, None], out=apart)
             np.abs(apart, out=apart)
-            nearest[row] = apart.sum(0).min()
-        return 100 * nearest / kept.shape[1]
+            nearest[row] = np.minimum.reduce(np.add.reduce(apart, 0, dtype=apart.dtype))
+        return 100 * nearest / (units * len(measured))
 
     @cached_property
-    def _measured(self) -> np.ndarray:
-        """What was kept in the measurements, each once, ``[sets, measurements]`` float32."""
-        return np.ascontiguousarray(np.unique(self._kept(self._data["lost"]), axis=0).T, np.float32)
+    def _measured(self) -> tuple[np.ndarray, int]:
+        """What was lost in the measurements, each once, ``[sets, measurements]``, and what a whole set counts as.
+
+        There are thousands to go through, so they are whole numbers, of as few bytes as their sums need, if sizes
+        allow that.
+        """
+        sizes = self.cost_tables.sizes
+        units = math.lcm(*sizes.tolist())
+        whole = units * len(sizes) < 2**31
+        kind = np.min_scalar_type(-units * len(sizes) - 1) if whole else np.float32
+        units = units if whole else 1
+        lost = np.unique(self._data["lost"], axis=0) * (units / sizes)
+        return np.ascontiguousarray(lost.T, kind), units
 
     def disagreement(self, ratios: ArrayLike) -> np.ndarray:
         """How far the networks of the ensemble are apart, ``[N]``: a standard deviation of accuracy.

@@ -35,8 +35,8 @@ def trust(
         models: To compare.
         chosen: The one that learners are left out of, and whose errors are looked at more closely.
     """
-    groups = np.unique(kept, axis=0, return_inverse=True)[1].reshape(-1)
-    predicted = {name: _held_out(fit, kept, accuracy, folds(groups, FOLDS)) for name, fit in models.items()}
+    fold = folds(groups_of(kept), FOLDS)
+    predicted = {name: held_out(fit, kept, accuracy, fold) for name, fit in models.items()}
     score = accuracy[:, 0] * (1 - relative_macs)
     near = score >= np.quantile(score, 1 - NEAR)
     best = predicted[chosen]
@@ -90,8 +90,20 @@ def at_equal_costs(measured: np.ndarray, predicted: np.ndarray, costs: np.ndarra
     }
 
 
-def _held_out(fit: Fit, kept: np.ndarray, accuracy: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """What is predicted of each row by a model that has not seen it, ``[N, 2]``."""
+def groups_of(kept: np.ndarray) -> np.ndarray:
+    """Which joint action each row is of, ``[N]``; of ``[N, sets]``."""
+    return np.unique(kept, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def held_out(fit: Fit, kept: np.ndarray, accuracy: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """What is predicted of each row by a model that has not seen it, ``[N, 2]``.
+
+    Args:
+        fit: Makes the model.
+        kept: The share that is kept of each coupled set, ``[N, sets]``.
+        accuracy: Measured, ``[N, 2]``.
+        fold: Which of `FOLDS` each row is in, ``[N]``.
+    """
     predicted = np.empty_like(accuracy)
     for one in range(FOLDS):
         unseen = fold == one

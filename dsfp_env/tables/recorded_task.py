@@ -58,6 +58,11 @@ class RecordedTask:
         agent_of = {path: agent for agent, path in self.paths.items()}
         return {agent: [agent_of[path] for path in one.paths] for agent, one in self.control.agents.items()}
 
+    @cached_property
+    def as_recorded(self) -> bool:
+        """Whether the agents are those that were recorded."""
+        return self.members == {agent: [agent] for agent in self.recorded}
+
     def features(self) -> dict[str, np.ndarray]:
         """Agent -> the features of its layers that never change; of several, see `layer_features.together`."""
         known = {agent: np.array(about["features"], np.float32) for agent, about in self.recorded.items()}
@@ -65,7 +70,7 @@ class RecordedTask:
 
     def by_agent(self, outcome: Outcome) -> Outcome:
         """What was measured, told of the recorded agents, told by those of this task."""
-        if self.members == {agent: [agent] for agent in self.recorded}:
+        if self.as_recorded:
             return outcome
         filters = {agent: about["filters"] for agent, about in self.recorded.items()}
         kept, whole = (

@@ -21,6 +21,8 @@ def checked_ratio(agent: str, ratio: Any, lowest: float = LOWEST, highest: float
     Raises:
         InputError: If it is not a number within these bounds.
     """
+    if type(ratio) is float and lowest <= ratio <= highest:  # as nearly all are
+        return ratio
     fits = isinstance(ratio, (int, float, np.integer, np.floating)) and is_finite(ratio)
     number = float(ratio) if fits else math.nan
     if not lowest <= number <= highest:

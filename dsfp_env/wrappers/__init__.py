@@ -6,6 +6,7 @@ from dsfp_env.wrappers.centred_actions import CentredActionsEnv as CentredAction
 from dsfp_env.wrappers.comparable import ComparableEnv as ComparableEnv
 from dsfp_env.wrappers.joint_action import JointActionEnv as JointActionEnv
 from dsfp_env.wrappers.layer_by_layer import LayerByLayerEnv as LayerByLayerEnv
+from dsfp_env.wrappers.layer_by_layer_vector import LayerByLayerVectorEnv as LayerByLayerVectorEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardEnv as VectorRewardEnv
 from dsfp_env.wrappers.multi_objective import VectorRewardJointActionEnv as VectorRewardJointActionEnv
 from dsfp_env.wrappers.multi_task import MultiTaskEnv as MultiTaskEnv
@@ -15,12 +16,17 @@ from dsfp_env.wrappers.together import step_together as step_together
 from dsfp_env.wrappers.vector import VectorJointActionEnv as VectorJointActionEnv
 
 if TYPE_CHECKING:
+    from dsfp_env.wrappers.layer_by_layer_vec_env import LayerByLayerVecEnv as LayerByLayerVecEnv
     from dsfp_env.wrappers.side_by_side import SideBySideVecEnv as SideBySideVecEnv
     from dsfp_env.wrappers.vec_env import ParallelVecEnv as ParallelVecEnv
 else:
 
     def __getattr__(name: str) -> Any:
         """Import what is Stable-Baselines3's kind when it is asked for: the library takes seconds to import."""
+        if name == "LayerByLayerVecEnv":
+            from dsfp_env.wrappers.layer_by_layer_vec_env import LayerByLayerVecEnv
+
+            return LayerByLayerVecEnv
         if name == "ParallelVecEnv":
             from dsfp_env.wrappers.vec_env import ParallelVecEnv
 

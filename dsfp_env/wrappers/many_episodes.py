@@ -52,6 +52,9 @@ class Networks(Protocol):
     def known(self) -> Known:
         """What is known of them."""
 
+    def used(self, ratios: np.ndarray) -> np.ndarray:
+        """What ratios ``[N, agents]`` cost, ``[N]``; see `ManyEpisodes.relative_cost`."""
+
 
 class Masks(Protocol):
     """Draws the masks of a budget."""
@@ -202,6 +205,17 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         everyone = np.ones(self.num_envs, bool)
         return self._observe(), rewards, over.copy(), ~everyone, final | self._infos(everyone)
 
+    def relative_cost(self, ratios: np.ndarray) -> np.ndarray:
+        """What joint actions cost, relative to the original network, ``[N]``.
+
+        Args:
+            ratios: ``[N, agents]`` float64, in percent, within the bounds of the agents.
+
+        Returns:
+            In (0, 1]; of the kind of cost that the budget is of, of MACs if there is none.
+        """
+        return self._networks.used(ratios)
+
     def render(self) -> None:
         """Nothing: the render mode is None."""
 
@@ -291,8 +305,8 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         team = {key: known[key] for key in TEAM if key in known}
         everyone = which.all()
         if not everyone:
-            team = {key: _only(which, value) for key, value in team.items()}
-        infos = _with_masks(team, which)
+            team = {key: only(which, value) for key, value in team.items()}
+        infos = with_masks(team, which)
         if not self._agent_infos:
             return infos
         own: dict[str, Any] = {
@@ -304,20 +318,20 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._masks is not None:
             own["action_mask"] = self._drawn.swapaxes(0, 1).copy()
         if not everyone:
-            own = {key: _only(which, value) for key, value in own.items()}
-        shared = _with_masks({**team, "credit": team["score"]}, which)  # one controller: the credit is shared
+            own = {key: only(which, value) for key, value in own.items()}
+        shared = with_masks({**team, "credit": team["score"]}, which)  # one controller: the credit is shared
         for place, agent in enumerate(self.agents):
             mine = {key: value[place] for key, value in own.items()}
             if "action_mask" in mine:
                 mine["action_mask"] = mine["action_mask"][:, : self._sizes[place]]
-            infos[agent], infos[f"_{agent}"] = {**shared, **_with_masks(mine, which)}, which
+            infos[agent], infos[f"_{agent}"] = {**shared, **with_masks(mine, which)}, which
         return infos
 
     def _final(self, over: np.ndarray) -> Infos:
         """What is told of episodes that are over, ``[num_envs]`` bool, before the next ones start."""
         final_obs = np.full(self.num_envs, None, object)
         final_obs[over] = np.fromiter(self._observe()[over], object, int(over.sum()))
-        return _with_masks({"final_obs": final_obs, "final_info": self._infos(over)}, over)
+        return with_masks({"final_obs": final_obs, "final_info": self._infos(over)}, over)
 
     def _which(self, options: Mapping[str, Any] | None) -> np.ndarray:
         """The environments to reset, ``[num_envs]`` bool."""
@@ -353,7 +367,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return given, np.array([int(one or 0) % 2**63 for one in seed], np.int64)
 
 
-def _with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
+def with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
     """Infos with a mask for each, as Gymnasium has them."""
     infos = {}
     for key, value in values.items():
@@ -361,7 +375,7 @@ def _with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
     return infos
 
 
-def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
+def only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values ``[num_envs]``, ``[agents, num_envs]`` or ``[agents, num_envs, levels]``; 0 for others than these."""
     return np.where(which[:, None] if values.ndim == 3 else which, values, values.dtype.type(0))
 

@@ -48,6 +48,7 @@ class SurrogateVectorEnv(ManyEpisodes):
         autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
         agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
         distances: Whether infos have distances.
+        masks: Whether infos of agents have the masks of a budget of levels; quicker without.
         **kwargs: See `layer_pruning_v0.parallel_env`; for example ``layers``, or ``params_budget``.
 
     Raises:
@@ -66,6 +67,7 @@ class SurrogateVectorEnv(ManyEpisodes):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         agent_infos: bool = True,
         distances: bool = False,
+        masks: bool = True,
         **kwargs: Any,
     ) -> None:
         number, mode = checked_number(num_envs), checked_mode(autoreset_mode)
@@ -74,11 +76,11 @@ class SurrogateVectorEnv(ManyEpisodes):
         super().__init__(number, pattern, horizon, seed, mode, agent_infos)
 
         env = pattern.parallel_env
-        self.surrogate, masks = env.evaluator.surrogate, None
+        self.surrogate, drawn = env.evaluator.surrogate, None
         networks = SurrogateNetworks(number, env.evaluator, reward, env.budget, env.allowed, distances)
-        if self._levels and env.allowed is not None and agent_infos:
-            masks = SearchedMasks(self._all_levels, self._lowest, self._sizes, networks.used, env.allowed)
-        self._use(networks, masks)
+        if self._levels and env.allowed is not None and agent_infos and masks:
+            drawn = SearchedMasks(self._all_levels, self._lowest, self._sizes, networks.used, env.allowed)
+        self._use(networks, drawn)
 
 
 class SurrogateNetworks:
@@ -128,7 +130,7 @@ class SurrogateNetworks:
         self._kept = np.repeat(self._filters, num_envs, axis=1)  # [agents, num_envs]
 
     def used(self, ratios: np.ndarray) -> np.ndarray:
-        """What of the budget's kind is used, relative to the original network's, ``[N]``; of ``[N, agents]``."""
+        """See `many_episodes.Networks`."""
         costs = self.surrogate.cost_tables.costs(self._lost(ratios))
         of_macs = self._budget is None or self._budget.of == MACS
         return costs.macs / self._original.macs if of_macs else costs.params / self._original.params
@@ -137,7 +139,8 @@ class SurrogateNetworks:
         """Each becomes what is predicted of its ratios."""
         lost = self._lost(actions.ratios)
         costs = self.surrogate.cost_tables.costs(lost)
-        self._kept = np.add.reduceat(costs.kept.T[self._layers], self._firsts)
+        kept = costs.kept.T
+        self._kept = kept if self._one_each else np.add.reduceat(kept[self._layers], self._firsts)
         self._now = {
             "accuracy": self.surrogate.accuracy_lost(lost, self._seeds),
             "macs": costs.macs,

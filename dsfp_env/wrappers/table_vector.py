@@ -43,6 +43,7 @@ class TableNetworks:
     ) -> None:
         self.table, self.rows, self._of_agents = evaluator.table, rows_of(evaluator), of_agents
         self._look_all_up(evaluator, reward, budget)
+        self.of_budget = self.relative_macs if budget is None or budget.of == MACS else self.relative_params
         self._tells_params = budget is not None and budget.of != MACS
         self._row = np.full(num_envs, self._original)  # [num_envs]
         self._offsets = np.zeros(num_envs, np.int64)  # [num_envs]
@@ -51,6 +52,11 @@ class TableNetworks:
         """Each becomes a row of the table."""
         levels = actions.levels
         self._row = self.rows.of(np.searchsorted(self._middles, actions.ratios) if levels is None else levels)
+
+    def used(self, ratios: np.ndarray) -> np.ndarray:
+        """See `many_episodes.Networks`."""
+        used: np.ndarray = self.of_budget[self.rows.of(np.searchsorted(self._middles, ratios))]
+        return used
 
     def restore(self, which: np.ndarray) -> None:
         """These, ``[num_envs]`` bool, become the original."""
@@ -145,7 +151,7 @@ class TableVectorEnv(ManyEpisodes):
     - ``reset(options={"reset_mask": ...})`` leaves the options as they are.
 
     Where levels meet a budget, the infos of agents have masks, drawn for every episode by the generator of its
-    environment. That is most of the time of such a step; ``agent_infos=False`` leaves it out.
+    environment. That is most of the time of such a step; ``masks=False`` leaves it out.
 
     Args:
         num_envs: How many.
@@ -157,6 +163,7 @@ class TableVectorEnv(ManyEpisodes):
         seed: Likewise, the same for all; drawn anew for each if not given.
         autoreset_mode: What follows the end of an episode: ``NEXT_STEP`` or ``SAME_STEP``.
         agent_infos: Whether infos have, by agent, what the parallel environment tells it; quicker without.
+        masks: Whether infos of agents have the masks of a budget of levels.
         **kwargs: See `layer_pruning_v0.parallel_env`; for example ``fidelity``, or ``params_budget``.
 
     Raises:
@@ -174,6 +181,7 @@ class TableVectorEnv(ManyEpisodes):
         seed: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         agent_infos: bool = True,
+        masks: bool = True,
         **kwargs: Any,
     ) -> None:
         number, mode = checked_number(num_envs), checked_mode(autoreset_mode)
@@ -183,8 +191,7 @@ class TableVectorEnv(ManyEpisodes):
 
         env = pattern.parallel_env
         networks = TableNetworks(number, env.evaluator, reward, env.budget, agent_infos)
-        self.table, masks = networks.table, None
-        if self._levels and env.budget is not None and agent_infos:
-            used = networks.relative_macs if env.budget.of == MACS else networks.relative_params
-            masks = ManyMasks(networks.rows, used[:-1] <= env.allowed)
-        self._use(networks, masks)
+        self.table, drawn = networks.table, None
+        if self._levels and env.budget is not None and agent_infos and masks:
+            drawn = ManyMasks(networks.rows, networks.of_budget[:-1] <= env.allowed)
+        self._use(networks, drawn)
