@@ -13,7 +13,7 @@ from dsfp_env.evaluation.allocation import RULES, of_sweep, path_of, sweep_of
 SCORES = {  # brought to [0, 1]: 0 .2 .8 1, and 0 .1 .2 .3 .4 1
     "conv1": [0.0, 2.0, 8.0, 10.0],
     "conv2": [1.0, 1.1, 1.2, 1.3, 1.4, 2.0],
-}  # brought to [0, 1]: 0 .2 .8 1, and 0 .1 .2 .3 .4 1
+}
 
 
 def known(evidence):

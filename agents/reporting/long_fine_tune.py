@@ -21,7 +21,7 @@ from agents.reporting.finals import in_own_units
 from agents.reporting.journal import Journal
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import Plan
-from dsfp_env.training.epochs import Epoch, shown
+from dsfp_env.training.epochs import Epoch, Shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
@@ -57,6 +57,7 @@ class LongFineTune:
         network = task.graph.slim(task.network, evaluator.keep(plan))
         recipe = task.suited(self._recipe)
         teacher = TeacherMemory(task.network, recipe, self._folder / _TEACHER)
+        shown = Shown(f"long fine-tune, {label.replace('_', ' ')}")
         history = distil(
             network,
             teacher,
@@ -66,7 +67,8 @@ class LongFineTune:
             self._seed,
             objective=task.objective,
             augment=task.augment,
-            on_epoch=shown(f"long fine-tune, {label.replace('_', ' ')}"),
+            on_epoch=shown,
+            on_batch=shown.batch,
             checkpoint=self._folder / f"{_name(plan)}.{_STATE}",
         )
         return network, history

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,48 +13,49 @@ from typing import Any
 
 import torch
 
-import agents
 import dsfp_env
-from agents.registry import choose_agent
-from agents.reporting.baselines import within
-from agents.reporting.finals import choose_best
 from agents.reporting.journal import ANOTHER
 from agents.reporting.run_folder import check_free, missing, versions, withdraw, write_json
-from agents.reproduce import records
-from agents.reproduce.paper_table import paper_table
+from agents.reproduce import estimate, records
+from agents.reproduce.figures import write_figures
+from agents.reproduce.results import RESULTS, Results, read_results, table_of
+from agents.reproduce.searching import Search, lines_tried
 from agents.reproduce.settings import DESCRIPTION, StudySettings
+from agents.reproduce.targets import RANDOM, UNIFORM, Target, piece_of, rule_of
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.files import append_line
 from dsfp_env.common.folders import check_writable, named, shared
-from dsfp_env.common.json_files import lines_of, read_file, read_line
-from dsfp_env.common.progress import Progress
-from dsfp_env.common.progress import shown as shown_one_by_one
+from dsfp_env.common.json_files import read_file
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.saying import say
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.criterion import Criterion
-from dsfp_env.criteria.scoring import Evidence
+from dsfp_env.criteria.scoring import Evidence, parse_criterion
+from dsfp_env.evaluation.allocation import allocate, check_rule, sweep_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.evaluation.measurement import Measurement
-from dsfp_env.evaluation.outcome import Outcome
-from dsfp_env.evaluation.plans import Plan
-from dsfp_env.tasks.loading import check_task, load_task
+from dsfp_env.evaluation.plans import Plan, within
+from dsfp_env.evaluation.workers import available_cores
+from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.epochs import shown
+from dsfp_env.training.epochs import Shown
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
-FIRST, SEARCH = ("base", "scores"), "search-"  # names of pieces, and how one begins
+BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
+DIGITS = "digits", "digits_net"  # a task that has one network
 # Settings that may change from one start in a folder to the next.
-HOW = ("only", "data_root", "download", "device", "threads", "out", "weights", *WHERE)
+HOW = (
+    *("only", "data_root", "download", "device", "threads", "out", "weights"),
+    *("quick", "figures", "estimate", "results", *WHERE),
+)
 
 
 def main() -> int:
@@ -69,7 +70,10 @@ def reproduce(settings: StudySettings) -> None:
         InputError: If a setting cannot be used, or the folder is of other settings. If nothing was done before, no
             trace is left.
     """
-    study = Study(settings)
+    if settings.results is not None:
+        _remake(Path(settings.results), settings)
+        return
+    study = Study(settings.settled())
     made = missing(study.folder)
     study.check()
     with shared(study.folder):
@@ -78,6 +82,20 @@ def reproduce(settings: StudySettings) -> None:
         except InputError:
             withdraw(study.folder, made)
             raise
+        if settings.estimate:
+            withdraw(study.folder, made)
+
+
+def _remake(file: Path, settings: StudySettings) -> None:
+    """Make the table and the figures of results that are there."""
+    results = read_results(file)
+    say(table_of(results))
+    if settings.figures:
+        _draw(results, file.parent if settings.out is None else named(settings.out))
+
+
+def _draw(results: Results, folder: Path) -> None:
+    say(f"figures in {folder}: {', '.join(write_figures(results, folder)) or 'none yet'}")
 
 
 def _work(study: Study) -> None:
@@ -90,17 +108,32 @@ def _work(study: Study) -> None:
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
+    if chosen:
+        say(estimate.told(study.estimate(chosen), _at_once(settings, len(chosen))))
+    if settings.estimate:
+        return
     work, groups = Pieces(settings, study), grouped(chosen)
-    for group in [group for group in groups if group[0] in FIRST]:  # what all others stand on
+    for group in [group for group in groups if group[0] in study.first]:  # what others stand on
         groups.remove(group)
         work.do(group)
     if groups and settings.executor != "serial":
-        work.do(tuple(name for name in FIRST if not study.file(name).exists()))
+        work.do(tuple(name for name in study.first if not study.file(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
         pass
-    say(f"\n{study.table()}")
+    results = study.results()
+    write_json(study.folder / RESULTS, results)
+    say(f"\n{table_of(results)}")
+    if settings.figures:
+        _draw(results, study.folder)
     if left := [name for name in study.pieces if not study.file(name).exists()]:
         say(f"\nleft: {', '.join(left)}")
+
+
+def _at_once(settings: StudySettings, pieces: int) -> int:
+    """How many pieces are worked on at a time, as far as can be told; there is no telling of a cluster."""
+    if settings.executor != "processes":
+        return 1
+    return min(settings.workers or available_cores(), pieces)
 
 
 def grouped(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -123,9 +156,12 @@ class Pieces:
     def __init__(self, settings: StudySettings, study: Study) -> None:
         self._settings = replace(settings, out=str(study.folder.resolve()))
         self._study: Study | None = study
+        self._task: Task | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_study": None}
+        """On this machine others have the task from here: they need not read the data, and share its memory."""
+        here = self._study is not None and self._settings.executor == "processes"
+        return {**vars(self), "_study": None, "_task": self._study.task if self._study and here else None}
 
     def do(self, names: Sequence[str]) -> None:
         """Work on pieces, one after another.
@@ -135,7 +171,7 @@ class Pieces:
         """
         if self._study is None:
             torch.set_num_threads(self._settings.threads)
-            self._study = Study(self._settings)
+            self._study = Study(self._settings, self._task)
             if not (self._study.folder / "settings.json").exists():
                 raise InputError(
                     f"The folder {self._study.folder} is not there on {platform.node()}: pieces of a study leave "
@@ -151,22 +187,55 @@ class Pieces:
 class Study:
     """One network, pruned in several ways; everything that is found lies in a folder.
 
+    Args:
+        settings: What is asked for.
+        task: Its task, if it is there already.
+
     Attributes:
+        first: Pieces that rows stand on, see `pieces`.
         pieces: Name -> the work that leaves ``NAME.json``, in an order in which they can be done.
     """
 
-    def __init__(self, settings: StudySettings) -> None:
+    def __init__(self, settings: StudySettings, task: Task | None = None) -> None:
         self.settings = settings
         self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
-        self.pieces: dict[str, Callable[[], None]] = {"base": self._base, "scores": self._scores}
+        self._begun: BegunTask | None = None
+        self._evaluators: dict[str, Evaluator] = {}  # by the piece whose scores they have
+        if task is not None:
+            self.task = task
+        self.first: dict[str, Callable[[], None]] = {BASE: self._base}
+        rows: dict[str, Callable[[], None]] = {}
+        self._target_of: dict[str, Target] = {}
+        for kind in settings.kinds:
+            self.first |= self._what_it_needs(kind)
         for seed in settings.seeds:
-            for rate in settings.rates:
-                for kind in ("uniform", *settings.agents):
-                    name = _name(kind, rate, seed)
-                    if kind != "uniform":
+            for target in settings.targets:
+                for kind in settings.kinds:
+                    name = piece_of(kind, target, seed)
+                    if not self._is_rule(kind):
                         search = f"{SEARCH}{name}"
-                        self.pieces[search] = partial(self._search, search, kind, rate, seed)
-                    self.pieces[name] = partial(self._row, name, kind, rate, seed)
+                        rows[search] = partial(self._search, search, kind, target, seed)
+                        self._target_of[search] = target
+                    rows[name] = partial(self._row, name, kind, target, seed)
+                    self._target_of[name] = target
+        self.pieces: dict[str, Callable[[], None]] = self.first | rows
+
+    def _what_it_needs(self, kind: str) -> dict[str, Callable[[], None]]:
+        """The pieces that the rows of a kind stand on, besides the base."""
+        rule, criterion = self._rule_of(kind)
+        needs: dict[str, Callable[[], None]] = {_named(SCORES, criterion): partial(self._scores, criterion)}
+        if rule == "sensitivity":
+            needs[_named(SWEEP, criterion)] = partial(self._sweep, criterion)
+        return needs
+
+    def _rule_of(self, kind: str) -> tuple[str, str | None]:
+        """The rule of a yardstick, or a learner; and the criterion, if it is not the study's own."""
+        rule, criterion = rule_of(kind) if self._is_rule(kind) else (kind, None)
+        return rule, None if criterion == self.settings.criterion else criterion
+
+    def _is_rule(self, kind: str) -> bool:
+        """Whether ratios follow from a rule, so that nothing is searched."""
+        return kind in (UNIFORM, *self.settings.yardsticks) and kind != RANDOM
 
     def file(self, name: str) -> Path:
         """Where a piece leaves what it found."""
@@ -189,13 +258,12 @@ class Study:
         settings.check_evaluation()
         settings.check_widths()
         check_learners(settings.agents, settings.evaluations)
+        self._check_targets()
         settings.place().check(choose_device(settings.device))
         if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
             raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
         for seed in settings.seeds:
             check_seed(seed, "One of --seeds")
-        if not all(10 <= rate <= 90 for rate in settings.rates):
-            raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
         if not 1 <= settings.threads <= MOST_THREADS:
             raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
         for word in settings.only:
@@ -203,9 +271,29 @@ class Study:
                 raise InputError(f"--only {word}: there is no such piece; there are: {', '.join(self.pieces)}.")
         self._check_folder()
 
+    def _check_targets(self) -> None:
+        """Refuse rates, budgets and yardsticks that there cannot be."""
+        settings = self.settings
+        if (settings.data == DIGITS[0]) != (settings.network == DIGITS[1]) and settings.data == DIGITS[0]:
+            raise InputError(f"--data digits has a network of its own: expected --network {DIGITS[1]}.")
+        if not all(10 <= rate <= 90 for rate in settings.rates or ()):
+            raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
+        if not all(0 < share < 1 for share in settings.macs_budgets):
+            raise InputError(f"--macs-budgets are {settings.macs_budgets}: expected shares in (0, 1).")
+        if not settings.targets:
+            raise InputError("There are neither --rates nor --macs-budgets: expected one or more.")
+        if settings.validation_images is not None and settings.validation_images < 1:
+            raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
+        for yardstick in settings.yardsticks:
+            rule, criterion = rule_of(yardstick)
+            if yardstick != RANDOM:
+                check_rule(rule, RANDOM)
+            if criterion is not None:
+                parse_criterion(criterion)
+
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
-        wanted = json.loads(json.dumps({k: v for k, v in asdict(self.settings).items() if k not in HOW}))
+        wanted = self._wanted()
         usual = {one.name: one.default for one in fields(self.settings) if one.name in wanted}
         check_writable(self.folder)
         file = self.folder / "settings.json"
@@ -213,20 +301,21 @@ class Study:
             check_free(self.folder)
             write_json(file, {**wanted, "versions": versions()})
         there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
-        begun_with = there.pop("versions", None)
+        there.pop("versions", None)
         if differ := [name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)]:
             those = ", ".join(f"{name} {there.get(name)}" for name in sorted(differ))
             raise InputError(
                 f"{self.folder} is of other settings ({those}): choose another folder with --out, or the same "
                 "settings."
             )
+        begun_with = self._begun_with()
         if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
             check_versions(f"The study in {self.folder}", begun_with, versions())
         for name in self.pieces:
             self._found(name)
-            _lines(self.folder / f"{name}.jsonl")
-        for name in ("base", "scores"):
-            if self.file(name).exists():
+            lines_tried(self.folder / f"{name}.jsonl")
+        for name in self.first:
+            if self.file(name).exists() and not name.startswith(SWEEP):
                 self._tensors(name)
 
     # What every piece stands on.
@@ -234,21 +323,29 @@ class Study:
     @property
     def _task_name(self) -> str:
         settings = self.settings
-        return settings.data if ":" in settings.data else f"{settings.data}-{settings.network}"
+        own = ":" in settings.data or settings.data == DIGITS[0]
+        return settings.data if own else f"{settings.data}-{settings.network}"
 
     def _task_options(self) -> dict[str, Any]:
         settings, base = self.settings, self.folder / "base.safetensors"
         weights = str(base) if base.exists() else settings.weights
-        named = {"network": settings.network} if ":" in settings.data else {"download": settings.download or None}
-        recipe = None if weights else settings.pretraining
-        options = {**named, "image_size": settings.image_size, "weights": weights, "recipe": recipe}
+        options = {
+            "network": settings.network if ":" in settings.data else None,
+            "download": (settings.download and self._task_name not in DIGITS and ":" not in settings.data) or None,
+            "image_size": settings.image_size,
+            "weights": weights,
+            "recipe": None if weights else settings.pretraining,
+        }
         return {name: value for name, value in options.items() if value is not None}
 
     @cached_property
     def task(self) -> Task:
         """The original network and its data."""
         settings = self.settings
-        task = load_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        if self._begun is None:
+            task = load_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        else:
+            task, self._begun = self._begun.trained(), None
         return settings.controlled(task)
 
     @cached_property
@@ -256,22 +353,32 @@ class Study:
         """Measures every accuracy of a row, of the original network as of others."""
         return Measurement(self.task)
 
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """Prunes by the scores of the piece ``scores``."""
-        self._need("base")
-        self._need("scores")
-        scores = self._tensors("scores")
+    def evaluator(self, criterion: str | None = None) -> Evaluator:
+        """One that prunes by the scores of a piece: the study's own, unless another criterion is named."""
+        name = _named(SCORES, criterion)
+        if name not in self._evaluators:
+            self._need(BASE)
+            self._need(name)
+            scores = self._tensors(name)
 
-        def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
-            return scores
+            def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
+                return scores
 
-        return self._evaluator_by(stored)
+            self._evaluators[name] = self._evaluator_by(stored)
+        return self._evaluators[name]
 
     def _evaluator_by(self, criterion: str | Criterion) -> Evaluator:
-        settings, task = self.settings, self.task
+        settings, task = self.settings, self._judged
         widths = settings.min_filters, settings.round_to
         return Evaluator(task, criterion, settings.fidelity(task.fidelity), *widths)
+
+    @cached_property
+    def _judged(self) -> Task:
+        """The task as evaluations see it, with fewer validation images if that was said."""
+        count, task = self.settings.validation_images, self.task
+        if count is None:
+            return task
+        return self.settings.controlled(replace(task, validation=task.validation.some(count)))
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors that a piece left; those of earlier releases have no checksum."""
@@ -283,8 +390,53 @@ class Study:
                 f"{path} cannot be used ({error}): remove it and {self.file(name)}, and they are made anew."
             ) from error
 
-    def _uniform(self, rate: int) -> Plan:
-        return within(self.task.control.agents, dict.fromkeys(self.task.agents, float(rate)))
+    def estimate(self, names: Sequence[str]) -> dict[str, float]:
+        """Seconds that pieces will take, by what is done; measured here."""
+        settings, tuning = self.settings, recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        if BASE in names and "task" not in vars(self):
+            self._begun = begin_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        base = self._begun.recipe if self._begun else None
+        task = settings.controlled(self._begun.untrained()) if self._begun else self.task
+        judged = replace(task, validation=task.validation.some(settings.validation_images))
+        fidelity = settings.fidelity(task.fidelity)
+        evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
+        rows = [name for name in names if name not in self.first]
+        each = estimate.evaluations_of_search(settings.evaluations)
+        searches = [self._target_of[name] for name in rows if name.startswith(SEARCH)]
+        tunings = [self._target_of[name] for name in rows if not name.startswith(SEARCH)]
+        sweeps = sum(name.startswith(SWEEP) for name in names)
+        work = estimate.Work(
+            base=base.epochs if base else 0,
+            passes=sweeps * estimate.passes_of_sweep(task),
+            evaluations=estimate.counted(searches, each),
+            epochs=estimate.counted(tunings, tuning.epochs),
+        )
+        return estimate.measured(task, evaluator, self._plan_of, work, base, tuning).of(work)
+
+    def _plan_of(self, evaluator: Evaluator, target: Target) -> Plan:
+        """The uniform plan of a target."""
+        if target.of_macs:
+            return allocate(evaluator, UNIFORM, macs_budget=target.percent / 100)
+        agents = evaluator.task.control.agents
+        return within(agents, dict.fromkeys(agents, target.percent))
+
+    def _budget(self, evaluator: Evaluator, target: Target) -> float:
+        """The share of the multiply-adds that a target allows."""
+        if target.of_macs:
+            return target.percent / 100
+        return evaluator.costs(self._plan_of(evaluator, target)).macs / self.task.graph.costs().macs
+
+    def _ratios(self, name: str, kind: str, target: Target) -> Plan:
+        """The ratios of a row, as a rule says, or as a search found them."""
+        if not self._is_rule(kind):
+            found: Plan = self._need(f"{SEARCH}{name}")["ratios"]
+            return found
+        rule, criterion = self._rule_of(kind)
+        evaluator = self.evaluator(criterion)
+        if rule == UNIFORM:
+            return self._plan_of(evaluator, target)
+        sweep = self._need(_named(SWEEP, criterion))["accuracies"] if rule == "sensitivity" else None
+        return allocate(evaluator, rule, macs_budget=self._budget(evaluator, target), sweep=sweep)
 
     def _need(self, name: str) -> dict[str, Any]:
         """What a piece found; it is worked on first if it is not there."""
@@ -302,7 +454,7 @@ class Study:
         task = self.task
         write_tensors(self.folder / "base.safetensors", task.network.state_dict())
         costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
-        self._write("base", {
+        self._write(BASE, {
             "accuracy": accuracy,
             "pruned_accuracy": accuracy,
             "filters": costs.filters,
@@ -310,64 +462,38 @@ class Study:
             "output_only_params": costs.params,
             "macs": costs.macs,
             "recipe": self.settings.weights or self.settings.pretraining,
+            "filters_kept": {path: layer.out_channels for path, layer in task.graph.layers.items()},
         })  # fmt: skip
 
-    def _scores(self) -> None:
-        scores = self.task.scores(self.settings.criterion)
-        write_tensors(self.folder / "scores.safetensors", scores)
-        self._write("scores", {"criterion": self.settings.criterion})
+    def _scores(self, criterion: str | None) -> None:
+        name, criterion = _named(SCORES, criterion), criterion or self.settings.criterion
+        write_tensors(self.folder / f"{name}.safetensors", self.task.scores(criterion))
+        self._write(name, {"criterion": criterion})
 
-    def _search(self, name: str, agent: str, rate: int, seed: int) -> None:
-        """Let an agent learn ratios for the multiply-adds of uniform pruning."""
-        entry, evaluations = choose_agent(agent), self.settings.evaluations
-        budget = self.evaluator.costs(self._uniform(rate)).macs / self.task.graph.costs().macs
-        evaluator = self._evaluator_by(self.evaluator.criterion)
-        env = dsfp_env.parallel_env(
-            evaluator=evaluator, actions=entry.actions, reward="budget", macs_budget=budget
-        )
-        tried: list[dict[str, Any]] = []
-        log = self.folder / f"{name}.jsonl"
-        before = _lines(log)
-        for line in before:  # the agents are repeatable: they will ask for the same again
-            evaluator.remember(line["ratios"], seed, line["accuracy"])
-        progress = Progress(name, evaluations)
-
-        def note(evaluation: agents.Evaluation) -> None:
-            info = next(iter(evaluation.infos.values()))
-            found = {"accuracy": info["accuracy"], "macs": info["macs"], "reward": evaluation.score}
-            tried.append({"ratios": evaluation.ratios, **found})
-            if len(tried) > len(before):
-                append_line(log, json.dumps(tried[-1]))
-            elif tried[-1] != before[len(tried) - 1]:
-                raise InputError(
-                    f"Line {len(tried)} of {log} is not what this search comes to: it was changed, or other code "
-                    "made it. Remove the file, and the search is made anew."
-                )
-            progress.advance(evaluation.score)
-
-        team = entry.make(env, seed, evaluations)
-        agents.train(env, team, evaluations, seed=seed, on_evaluation=note)
-        progress.close()
-        allowed = budget * self.task.graph.costs().macs
-        within = [line for line in tried if line["macs"] <= allowed] or tried
-
-        def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
-            return shown_one_by_one(f"{name}, the best again", evaluator.start_many(plans, seed, 1), len(plans))
-
-        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
-        best = choose_best(ratios, rewards, env.score, start_many, seed)
+    def _sweep(self, criterion: str | None) -> None:
+        """See what accuracy is left when one layer is pruned."""
+        accuracies = sweep_of(self.evaluator(criterion))
         self._write(
-            name, {"ratios": best, "macs_budget": budget, "within_budget": len(within), "tried": len(tried)}
+            _named(SWEEP, criterion),
+            {"criterion": criterion or self.settings.criterion, "accuracies": accuracies},
         )
 
-    def _row(self, name: str, kind: str, rate: int, seed: int) -> None:
+    def _search(self, name: str, kind: str, target: Target, seed: int) -> None:
+        """Find ratios within the multiply-adds of a target: an agent learns them, or they are drawn."""
+        evaluator = self._evaluator_by(self.evaluator().criterion)
+        budget = self._budget(evaluator, target)
+        log = self.folder / f"{name}.jsonl"
+        search = Search(log, evaluator, budget, self.settings.evaluations, seed)
+        self._write(name, search.draw() if kind == RANDOM else search.learn(kind))
+
+    def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
         """Prune, measure, fine-tune for long, measure."""
-        plan = self._uniform(rate) if kind == "uniform" else self._need(f"search-{name}")["ratios"]
-        task, keep = self.task, self.evaluator.keep(plan)
+        plan = self._ratios(name, kind, target)
+        task, keep = self.task, self.evaluator(self._rule_of(kind)[1]).keep(plan)
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
         recipe = task.suited(recipe_from(self.settings.fine_tuning, FINE_TUNING))
-        checkpoint = self.training(name)
+        checkpoint, shown = self.training(name), Shown(name)
         teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
         history = distil(
             network,
@@ -376,7 +502,8 @@ class Study:
             task.validation,
             recipe,
             seed,
-            on_epoch=shown(name),
+            on_epoch=shown,
+            on_batch=shown.batch,
             checkpoint=checkpoint,
             objective=task.objective,
             augment=task.augment,
@@ -405,31 +532,37 @@ class Study:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_json(self.file(name), content)
 
-    def table(self) -> str:
-        """What is there so far, as a Markdown table."""
-        base = self._found("base")
-        rows = {
-            f"{kind} {rate} %": (rate, [self._found(_name(kind, rate, seed)) for seed in self.settings.seeds])
-            for rate in self.settings.rates
-            for kind in ("uniform", *self.settings.agents)
+    def results(self) -> dict[str, Any]:
+        """What is there so far, as `records.Results` says."""
+        found = {name: one for name in self.pieces if (one := self._found(name)) is not None}
+        return {
+            "settings": self._wanted(),
+            "versions": self._begun_with() or {},
+            "base": found.get(BASE),
+            "searches": {name: one for name, one in found.items() if name.startswith(SEARCH)},
+            "rows": {
+                name: one for name, one in found.items() if name not in self.first and not name.startswith(SEARCH)
+            },
         }
-        return paper_table(self.settings.network, base, rows)
+
+    def _begun_with(self) -> dict[str, str] | None:
+        """The versions that the study was begun with; an earlier release did not note them."""
+        found: dict[str, Any] = read_file(self.folder / "settings.json", records.Settings, ANOTHER)
+        return found.get("versions")
+
+    def table(self) -> str:
+        """What is there so far, as text and a Markdown table."""
+        return table_of(self.results())
+
+    def _wanted(self) -> dict[str, Any]:
+        """The settings that results depend on, as JSON has them."""
+        wanted = {name: value for name, value in asdict(self.settings).items() if name not in HOW}
+        return dict(json.loads(json.dumps(wanted)))
 
     def _found(self, name: str) -> dict[str, Any] | None:
         return self._read(name) if self.file(name).exists() else None
 
 
-def _name(kind: str, rate: int, seed: int) -> str:
-    """Of the piece that makes a row of the table; also of files, so without the colon of package.module:Class."""
-    return f"{kind.replace(':', '.')}-{rate}-seed{seed}"
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """What was tried, if the file is there; a line that was cut short is dropped from it.
-
-    Raises:
-        InputError: If a line is not one that a search wrote.
-    """
-    otherwise = "remove the file, and the search is made anew"
-    lines = enumerate(lines_of(file, otherwise), start=1)
-    return [read_line(line, number, file, records.Tried, otherwise) for number, line in lines]
+def _named(piece: str, criterion: str | None) -> str:
+    """A piece by a criterion that is not the study's own."""
+    return piece if criterion is None else f"{piece}-{criterion.replace(':', '.')}"

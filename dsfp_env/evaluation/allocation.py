@@ -73,11 +73,25 @@ def allocate(evaluator: Evaluator, rule: str, *, macs_budget: float, sweep: Swee
 
 def path_of(evaluator: Evaluator, rule: str, sweep: Sweep | None = None) -> Path:
     """The plans of a rule along a number in [0, 1]; for the arguments, and what is raised, see `allocate`."""
-    name, options = parse_call("rule", rule)
-    made = with_options("rule", name, choose("rule", name, RULES), options)
+    name, made = check_rule(rule)
     path: Path = made(evaluator) if sweep is None or name != "sensitivity" else of_sweep(evaluator, sweep)
     agents = evaluator.task.control.agents
     return lambda place: within(agents, path(place))
+
+
+def check_rule(rule: str, *others: str) -> tuple[str, Callable[[Evaluator], Path]]:
+    """The name of a rule that is said with its options, and its paths.
+
+    Args:
+        rule: As for `allocate`.
+        others: What else could have been said, for the message.
+
+    Raises:
+        InputError: If there is no such rule or option.
+    """
+    name, options = parse_call("rule", rule)
+    known = RULES | dict.fromkeys(others, uniform)
+    return name, with_options("rule", name, choose("rule", name, known), options)
 
 
 def uniform(evaluator: Evaluator) -> Path:

@@ -45,6 +45,7 @@ from dsfp_env.training.objectives import NOT_A_CLASS, Objective
 from dsfp_env.training.recipes import Recipe, suited
 
 BETWEEN_LINES = 5.0  # seconds, where there is no terminal
+BETWEEN_MARKS = 20.0  # seconds, within an epoch
 
 
 class Batch(NamedTuple):
@@ -84,6 +85,7 @@ def train(
     validation: LabelledImages | None = None,
     before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_batch: Callable[[float, int], None] | None = None,
     checkpoint: Path | None = None,
     about: Mapping[str, Any] | None = None,
     objective: Objective | None = None,
@@ -102,6 +104,7 @@ def train(
             to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
         on_epoch: Called after every epoch.
+        on_batch: Called after every batch with how many epochs are over, a fraction, and of how many.
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
         about: What else makes this training what it is, for the checkpoint; plain values.
         objective: Its loss, and its metric for the best epoch; that of classification unless given.
@@ -128,7 +131,7 @@ def train(
             while len(run.history) < recipe.epochs:
                 if before_epoch:
                     before_epoch(len(run.history))
-                mean_loss = run.epoch(learn, teacher, graphed)
+                mean_loss = run.epoch(learn, teacher, graphed, on_batch)
                 accuracy = None if validation is None else run.measure(validation)
                 run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
                 run.save()
@@ -138,29 +141,60 @@ def train(
     return run.history
 
 
-def shown(label: str) -> Callable[[Epoch], None]:
-    """An ``on_epoch`` for who waits: a bar in a terminal; elsewhere a line, at most one in 5 seconds."""
-    start, first, said = time.monotonic(), 0, -math.inf
-    bar: Any = None
+class Shown:
+    """Shows a training to who waits: a bar in a terminal; elsewhere a line, at most one in 5 seconds.
 
-    def show(epoch: Epoch) -> None:
-        nonlocal first, said, bar
-        first = first or epoch.number
+    An ``on_epoch``; its method ``batch`` is an ``on_batch``, which tells of epochs that are long.
+
+    Args:
+        label: What is trained.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label, self._start, self._said = label, time.monotonic(), -math.inf
+        self._first: float | None = None  # epochs that were over at the start
+        self._bar: Any = None
+
+    def __call__(self, epoch: Epoch) -> None:
+        """An epoch is over."""
+        if self._first is None:
+            self._first = epoch.number - 1
         accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
         found = f"loss {epoch.loss:.4f}{accuracy}"
-        now, ended = time.monotonic(), epoch.number == epoch.of
+        ended = epoch.number == epoch.of
         if is_terminal():
-            bar = bar or tqdm(total=epoch.of, initial=first - 1, desc=label, unit="epoch")
+            bar = self._shown_bar(epoch.number - 1, epoch.of)
             bar.set_postfix_str(found, refresh=False)
             bar.update()
             if ended:
                 bar.close()
-        elif ended or now - said >= BETWEEN_LINES:
-            said = now
-            left = (now - start) / (epoch.number - first + 1) * (epoch.of - epoch.number)
-            remark(f"{label}: epoch {epoch.number}/{epoch.of}, {found}, {left:.0f} s left")
+        elif ended or time.monotonic() - self._said >= BETWEEN_LINES:
+            self._say(f"epoch {epoch.number}/{epoch.of}, {found}", epoch.number, epoch.of)
 
-    return show
+    def batch(self, done: float, of: int) -> None:
+        """So many epochs are over, of so many."""
+        if done == int(done):
+            return
+        if self._first is None:  # from the second batch on, as the first takes longer
+            self._first, self._start = done, time.monotonic()
+        if time.monotonic() - max(self._said, self._start) < BETWEEN_MARKS:
+            return
+        share = f"{done % 1:.0%} of epoch {int(done) + 1}"
+        if is_terminal():
+            self._said = time.monotonic()
+            self._shown_bar(int(done), of).set_postfix_str(share)
+        else:
+            self._say(f"{share}/{of}", done, of)
+
+    def _shown_bar(self, done: int, of: int) -> Any:
+        self._bar = self._bar or tqdm(total=of, initial=done, desc=self._label, unit="epoch")
+        return self._bar
+
+    def _say(self, what: str, done: float, of: int) -> None:
+        assert self._first is not None
+        self._said = time.monotonic()
+        left = (self._said - self._start) / (done - self._first) * (of - done)
+        remark(f"{self._label}: {what}, {left:.0f} s left")
 
 
 class _Training:
@@ -234,7 +268,13 @@ class _Training:
         with launched_as_one(learn, self.device) if graphed else nullcontext(learn) as work:
             yield work
 
-    def epoch(self, learn: Work, teacher: Teacher | None, graphed: bool) -> float:
+    def epoch(
+        self,
+        learn: Work,
+        teacher: Teacher | None,
+        graphed: bool,
+        on_batch: Callable[[float, int], None] | None,
+    ) -> float:
         """Go over the images once; the mean loss."""
         recipe, device = self.recipe, self.device
         self.network.train()
@@ -252,6 +292,8 @@ class _Training:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=not graphed)  # a graph writes where they were
                 self.schedule.step()
+            if on_batch:
+                on_batch(epoch + (number + 1) / self.batches, recipe.epochs)
         return float(losses.mean())
 
     def is_same_graphed(self, loss: Loss, teacher: Teacher | None) -> bool:
