@@ -294,7 +294,7 @@ class Study:
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
         wanted = self._wanted()
-        usual = {one.name: one.default for one in fields(self.settings) if one.name in wanted}
+        usual = _as_json({one.name: one.default for one in fields(self.settings) if one.name in wanted})
         check_writable(self.folder)
         file = self.folder / "settings.json"
         if not file.exists():
@@ -556,11 +556,14 @@ class Study:
 
     def _wanted(self) -> dict[str, Any]:
         """The settings that results depend on, as JSON has them."""
-        wanted = {name: value for name, value in asdict(self.settings).items() if name not in HOW}
-        return dict(json.loads(json.dumps(wanted)))
+        return _as_json({name: value for name, value in asdict(self.settings).items() if name not in HOW})
 
     def _found(self, name: str) -> dict[str, Any] | None:
         return self._read(name) if self.file(name).exists() else None
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(settings)))
 
 
 def _named(piece: str, criterion: str | None) -> str:
