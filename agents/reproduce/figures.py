@@ -12,7 +12,7 @@ shown against the multiply-adds that are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,13 @@ def accuracy(results: Results) -> Any:
         means, spreads = zip(*of_kind.values(), strict=True)
         axes.errorbar(x, means, spreads, **_looks(number), capsize=2, label=kind)
     _original(axes, results)
+    _places(axes, [place(target) for of_kind in found.values() for target in of_kind], label)
     settings = results["settings"]
     if not settings["macs_budgets"] and (theirs := PAPER.get(settings["network"])):
         printed = {rate: of_rate[1] / 100 for rate, of_rate in theirs.items() if rate}
         axes.plot(*zip(*printed.items(), strict=True), "k+", markersize=8, label="paper")
-    axes.set(xlabel=label, ylabel="test accuracy, fine-tuned")
+    axes.set(ylabel="test accuracy, fine-tuned")
     percent(axes.yaxis)
-    percent(axes.xaxis, 100)
     legend_above(figure, axes)
     return figure
 
@@ -86,9 +86,9 @@ def finetuning(results: Results) -> Any:
         looks = {**_looks(number), "linestyle": ":", "fillstyle": "none"}
         axes.plot(x, [mean for mean, _ in before[kind].values()], **looks)
     _original(axes, results)
-    axes.set(xlabel=label, ylabel="test accuracy; dotted: before fine-tuning")
+    _places(axes, [place(target) for of_kind in after.values() for target in of_kind], label)
+    axes.set(ylabel="test accuracy (dotted: before)")
     percent(axes.yaxis)
-    percent(axes.xaxis, 100)
     legend_above(figure, axes)
     return figure
 
@@ -136,6 +136,13 @@ def _against(results: Results) -> tuple[Callable[[Target], float], str]:
 
 def _original(axes: Any, results: Results) -> None:
     axes.axhline(results["base"]["accuracy"], color=INK, linewidth=0.8, linestyle="--", label="original")
+
+
+def _places(axes: Any, places: Sequence[float], label: str) -> None:
+    """Mark an axis where targets stand."""
+    marked = sorted(set(places))
+    axes.set_xticks(marked, [f"{place:.3g} %" for place in marked])
+    axes.set_xlabel(label)
 
 
 def _looks(number: int, size: float = 4) -> dict[str, Any]:

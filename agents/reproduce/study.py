@@ -119,9 +119,8 @@ def _work(study: Study) -> None:
     if groups and settings.executor != "serial":
         work.do(tuple(name for name in study.first if not study.file(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
-        pass
-    results = study.results()
-    write_json(study.folder / RESULTS, results)
+        study.write_results()
+    results = study.write_results()
     say(f"\n{table_of(results)}")
     if settings.figures:
         _draw(results, study.folder)
@@ -549,6 +548,12 @@ class Study:
         """The versions that the study was begun with; an earlier release did not note them."""
         found: dict[str, Any] = read_file(self.folder / "settings.json", records.Settings, ANOTHER)
         return found.get("versions")
+
+    def write_results(self) -> dict[str, Any]:
+        """Write what is there so far to a file of its own, for who stops in between; returns it."""
+        results = self.results()
+        write_json(self.folder / RESULTS, results)
+        return results
 
     def table(self) -> str:
         """What is there so far, as text and a Markdown table."""
