@@ -86,6 +86,7 @@ def test_figures_of_little(results, tmp_path):
     nothing = {**results, "rows": {}, "base": None}
     assert write_figures(nothing, tmp_path) == []
     assert "no table yet" in table_of(nothing)
+    assert write_figures({**results, "base": None}, tmp_path) == []
     old = {name: value for name, value in results["base"].items() if name != "filters_kept"}
     assert write_figures({**results, "base": old}, tmp_path) == ["figure-accuracy", "figure-finetuning"]
 
@@ -235,6 +236,7 @@ def test_what_cannot_be_is_said(tmp_path):
         ("yardsticks", ("lamp",)): "Unknown rule 'lamp'",
         ("yardsticks", ("random_search_equal_mac",)): "Did you mean 'random_search_equal_macs'",
         ("yardsticks", ("uniform@fischer",)): "Unknown criterion 'fischer'",
+        ("yardsticks", ("random_search_equal_macs@l1",)): "random search has no criterion but",
         ("rates", ()): "neither --rates nor --macs-budgets",
         ("validation_images", 0): "--validation-images is 0",
         ("data", "digits"): "--data digits has a network of its own: expected --network digits_net",

@@ -29,8 +29,8 @@ _PANEL = 1.5  # inches
 
 def filters_kept(results: Results) -> Any:
     """Shares of the filters of each layer that are kept, a panel for each target, a line for each kind."""
-    whole = dict((results["base"] or {}).get("filters_kept") or {})
-    found = _means(results, lambda row: [row["filters_kept"][path] / whole[path] for path in whole])
+    whole = dict(results["base"].get("filters_kept") or {})
+    found = _means(results, lambda row: [row["filters_kept"].get(path, 0) / whole[path] for path in whole])
     targets = list(dict.fromkeys(target for targets in found.values() for target in targets))
     if not whole or not targets:
         return None
@@ -102,7 +102,9 @@ FIGURES: dict[str, Callable[[Results], Any]] = {
 
 def write_figures(results: Results, folder: Path) -> list[str]:
     """Write what figures there can be, each as ``figure-NAME.svg`` and ``figure-NAME.pdf``; gives their names."""
-    written = []
+    written = list[str]()
+    if results["base"] is None:
+        return written
     for name, make in FIGURES.items():
         with style():
             figure = make(results)
