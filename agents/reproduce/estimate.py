@@ -170,8 +170,12 @@ def _epoch(
     if batches <= more:
         run(batches)
         return run(batches)
-    run(less)
-    return max(run(more) - run(less), 0.0) / (more - less) * batches
+    run(less)  # what comes first takes longer
+    short, long = run(less), run(more)
+    each = (
+        (long - short) / (more - less) if long > short else long / more
+    )  # on a busy machine it may not be longer
+    return each * batches
 
 
 def _timed(task: Task, work: Callable[[], object]) -> float:

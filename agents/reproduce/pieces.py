@@ -157,9 +157,7 @@ class Study:
             if criterion is not None:
                 parse_criterion(criterion)
                 if rule == RANDOM:
-                    raise InputError(
-                        f"--yardsticks {yardstick}: random search ranks filters by --criterion alone."
-                    )
+                    raise InputError(f"--yardsticks {yardstick}: random search has no criterion but --criterion.")
 
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
