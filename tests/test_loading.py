@@ -8,6 +8,7 @@ import torchvision
 import dsfp_env
 from dsfp_env import InputError, load_task
 from dsfp_env.networks import PlainNet, make_network, resnet20
+from dsfp_env.tasks.loading import begin_task
 
 OWN = "test_loading:make_small"
 
@@ -42,6 +43,18 @@ def test_training_is_shown_and_kept(image_files, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     assert again is not first
     assert all(map(torch.equal, first.network.state_dict().values(), again.network.state_dict().values()))
+
+
+def test_a_task_may_be_looked_at_before_it_is_trained(tree):
+    begun = begin_task(tree.name, device="cpu", network=OWN, recipe="fast(epochs=1, batch_size=16)")
+    assert (begun.recipe.epochs, begun.recipe.shift, begun.recipe.flip) == (1, 2, True)  # an eighth of 16 pixels
+    untrained = begun.untrained()
+    assert untrained.agents == tree.agents
+    assert not torch.equal(untrained.network.classifier.fc1.weight, tree.network.classifier.fc1.weight)
+    trained = begun.trained().network.state_dict()
+    assert all(map(torch.equal, trained.values(), tree.network.state_dict().values()))
+    with pytest.raises(InputError, match="made by a function as a whole"):
+        begin_task("tiny_tasks:tiny")
 
 
 @pytest.mark.parametrize("wrap", ["plain", "safetensors", "state_dict", "parallel"])

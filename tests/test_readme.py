@@ -12,7 +12,7 @@ PAGES = [
     ROOT / "docs" / f"{name}.md"
     for name in (
         *("benchmark", "networks", "papers", "pruned_networks"),  # test_libraries.py has the libraries'
-        *("reproducibility", "results", "tasks", "workers"),
+        *("reproducibility", "reproduction", "results", "tasks", "workers"),
     )
 ]
 NEEDED = {"ray.rllib": "tree", "torchrl": "torchrl", "sb3_contrib": "sb3_contrib"}  # tree comes with ray[rllib]

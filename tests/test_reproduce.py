@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.reporting import run_folder
+from agents.reproduce import searching
 from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
@@ -132,7 +133,7 @@ def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, t
 
         for module in (tensor_files, run_folder, epochs, fine_tuning, checkpoints):
             module.write_whole = writing
-        reproduce.append_line = appending
+        searching.append_line = appending
         reproduce.reproduce(killed)
 
     for moment in (1, 3, 2, 4, 6, 3, 4, 2):

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from torch import nn
 
 from dsfp_env import InputError
 from dsfp_env.datasets.labelled_images import LabelledImages
-from dsfp_env.training import epochs
+from dsfp_env.training import shown
 from dsfp_env.training.accuracy import measure_accuracy
 from dsfp_env.training.augmentation import augment
 from dsfp_env.training.distillation import distillation_loss
-from dsfp_env.training.epochs import train
+from dsfp_env.training.epochs import Epoch, train
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, PRETRAINING, Recipe, recipe_from
+from dsfp_env.training.shown import Shown
 
 RECIPES = {
     "paper": replace(PRETRAINING["paper"], epochs=5, batch_size=8, first_cycle=2, shift=1),
@@ -77,13 +79,13 @@ def test_the_seed_is_all_that_training_depends_on(tiny):
 
 def test_the_time_that_is_left_is_told_from_the_second_epoch_on(monkeypatch):
     """The first has to get ready: compile, start workers."""
-    lines, times = [], iter([20.0, 26.0, 32.0])
-    monkeypatch.setattr(epochs.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr(epochs, "remark", lines.append)
-    monkeypatch.setattr(epochs, "is_terminal", lambda: False)
-    show = epochs.shown("training")
+    lines, times = [], iter([20.0, 20.0, 20.0, 26.0, 26.0, 32.0, 32.0])
+    monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(shown, "remark", lines.append)
+    monkeypatch.setattr(shown, "is_terminal", lambda: False)
+    show = Shown("training")
     for number in (1, 2, 3):
-        show(epochs.Epoch(number, 10, 0.5, None))
+        show(Epoch(number, 10, 0.5, None))
     assert lines == [
         "training: epoch 1/10, loss 0.5000",
         "training: epoch 2/10, loss 0.5000, 48 s left",
@@ -262,6 +264,44 @@ def test_the_teacher_is_left_alone(tiny):
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.network.state_dict().items())
     assert tiny.network.conv1.weight.is_contiguous()
     assert tiny.network.conv1.weight.requires_grad
+
+
+def test_batches_are_told_as_epochs_that_are_over(tiny):
+    told = []
+    recipe = Recipe(epochs=2, batch_size=16)  # 64 images: four batches
+    train(copy.deepcopy(tiny.network), tiny.train, recipe, 0, on_batch=lambda *told_of: told.append(told_of))
+    assert told == [(number / 4, 2) for number in range(1, 9)]
+
+
+def test_long_epochs_are_shown_on_the_way(monkeypatch, capsys):
+    """20 seconds a batch, 10 batches an epoch, two epochs: what is left is told by what was since the first."""
+    clock = [0.0]
+    monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    show = Shown("training")
+    for number in range(1, 21):
+        clock[0] += 20.0
+        show.batch(number / 10, 2)
+        if number % 10 == 0:
+            show(Epoch(number // 10, 2, 1.5, None))
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["training: 20% of epoch 1/2, 360 s left", "training: 30% of epoch 1/2, 340 s left"]
+    assert said[8:10] == ["training: epoch 1/2, loss 1.5000, 200 s left", "training: 10% of epoch 2/2, 180 s left"]
+    assert said[-1] == "training: epoch 2/2, loss 1.5000, 0 s left"
+
+
+def test_short_epochs_are_shown_one_by_one(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    show = Shown("training")
+    for number in range(1, 9):
+        clock[0] += 0.4
+        show.batch(number / 4, 2)
+        if number % 4 == 0:
+            show(Epoch(number // 4, 2, 1.5, 0.25))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: epoch 1/2, loss 1.5000, validation 25.00 %, 2 s left",
+        "training: epoch 2/2, loss 1.5000, validation 25.00 %, 0 s left",
+    ]
 
 
 def test_recipes_by_text():

@@ -13,8 +13,7 @@ import numpy as np
 from dsfp_env.environment.actions import choices_of
 from dsfp_env.evaluation.budgets import MACS, cost_of
 from dsfp_env.evaluation.evaluator import Evaluator
-from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan
-from dsfp_env.tasks.layer_control import Decider
+from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan, within
 
 YARDSTICKS = {"random_search": "--", "uniform": ":"}  # learners that pictures always show, in these lines
 
@@ -95,8 +94,3 @@ def _shifted(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], fl
         else:
             too_little = middle
     return within(agents, plan, enough)
-
-
-def within(agents: Mapping[str, Decider], plan: Plan, shift: float = 0.0) -> Plan:
-    """A plan with this added to all ratios, each brought back within its bounds."""
-    return {agent: min(max(plan[agent] + shift, one.lowest), one.highest) for agent, one in agents.items()}

@@ -62,7 +62,7 @@ def filters_kept(run: RunRecord) -> Any:
     if len(agents) > MANY:
         shown = {"best": shown["best"]}
     height = (0.55 if len(shown) > 1 else 0.2) * len(agents) + 1.0
-    figure, axes = _figure(height)
+    figure, axes = narrow_figure(height)
     places = np.arange(len(agents))
     axes.barh(places, whole, 0.86, facecolor="none", edgecolor=INK, linewidth=0.8, label="original")
     thick = 0.78 / len(shown)
@@ -74,7 +74,7 @@ def filters_kept(run: RunRecord) -> Any:
     axes.set_yticks(places, agents, fontsize=8 if len(agents) <= 30 else 6)
     axes.set(xlabel="filters", ylim=(len(agents) - 0.5, -0.5))
     axes.grid(False, axis="y")
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     return figure
 
 
@@ -82,7 +82,7 @@ def rewards(run: RunRecord) -> Any:
     """The reward over evaluations, beside random search and the best uniform plan."""
     if not run.evaluations:
         return None
-    figure, axes = _figure()
+    figure, axes = narrow_figure()
     spent = [line["evaluation"] for line in run.evaluations]
     scores = [line["reward"] for line in run.evaluations]
     axes.plot(spent, scores, ".", color=GREEDY, markersize=4, label="evaluated")
@@ -94,13 +94,13 @@ def rewards(run: RunRecord) -> Any:
     if level is not None:
         axes.axhline(level, linestyle=":", color=UNIFORM, label="best uniform plan")
     axes.set(xlabel="evaluations", ylabel="reward")
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     return figure
 
 
 def front(run: RunRecord) -> Any:
     """The validation metric against multiply-adds: what was tried, its front, and the networks of the table."""
-    figure, axes = _figure()
+    figure, axes = narrow_figure()
     units = units_of(run.result)
     if run.evaluations:
         tried = [(line["relative_macs"], units.value(line, "validation")) for line in run.evaluations]
@@ -112,20 +112,20 @@ def front(run: RunRecord) -> Any:
     _marks(axes, run, "relative_macs")
     axes.set(xlabel="multiply-adds, of the original's", ylabel=f"validation {units.axis}", xscale="log")
     _log_percent(axes, units)
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     return figure
 
 
 def metric_by_rate(run: RunRecord) -> Any:
     """The validation metric against the share of filters that are gone."""
-    figure, axes = _figure()
+    figure, axes = narrow_figure()
     units = units_of(run.result)
     _uniform_line(axes, run, "filters")
     _marks(axes, run, "filters")
     axes.set(xlabel="filters that are gone", ylabel=f"validation {units.axis}")
-    _percent(axes.xaxis)
+    percent(axes.xaxis)
     _of_metric(axes.yaxis, units)
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     return figure
 
 
@@ -137,24 +137,24 @@ def sensitivity(run: RunRecord) -> Any:
     label = f"mean validation {units.axis}"
     centres = (BINS[:-1] + BINS[1:]) / 2
     if len(found) <= MANY:
-        figure, axes = _figure()
+        figure, axes = narrow_figure()
         for number, (agent, means) in enumerate(found.items()):
             seen = np.isfinite(means)
             colour = SEVERAL[number % len(SEVERAL)]
             line = "-" if number < len(SEVERAL) else "--"
             axes.plot(centres[seen], means[seen], line, marker="o", markersize=3, color=colour, label=agent)
         axes.set(xlabel="filters of the layer that are gone", ylabel=label)
-        _percent(axes.xaxis, 100)
+        percent(axes.xaxis, 100)
         _of_metric(axes.yaxis, units)
-        _legend_above(figure, axes)
+        legend_above(figure, axes)
         return figure
-    figure, axes = _figure(0.17 * len(found) + 1.2)
+    figure, axes = narrow_figure(0.17 * len(found) + 1.2)
     values = np.ma.masked_invalid(np.stack(list(found.values())))
     shading = axes.pcolormesh(BINS, np.arange(len(found) + 1), values, cmap="cividis")
     axes.set_yticks(np.arange(len(found)) + 0.5, list(found), fontsize=7 if len(found) <= 30 else 5)
     axes.set(xlabel="filters of the layer that are gone", ylim=(len(found), 0))
     axes.grid(False)
-    _percent(axes.xaxis, 100)
+    percent(axes.xaxis, 100)
     bar = figure.colorbar(shading, ax=axes, label=label)
     _of_metric(bar.ax.yaxis, units)
     return figure
@@ -209,13 +209,13 @@ def caption(name: str, run: RunRecord) -> str:
 
 def compared_rewards(runs: Mapping[str, RunRecord]) -> Any:
     """The best reward so far of several runs."""
-    figure, axes = _figure()
+    figure, axes = narrow_figure()
     for number, (name, run) in enumerate(runs.items()):
         spent = [line["evaluation"] for line in run.evaluations]
         best = np.maximum.accumulate([line["reward"] for line in run.evaluations])
         axes.step(spent, best, where="post", color=SEVERAL[number % len(SEVERAL)], label=name)
     axes.set(xlabel="evaluations", ylabel="best reward so far")
-    _legend_above(figure, axes, columns=1)
+    legend_above(figure, axes, columns=1)
     return figure
 
 
@@ -224,7 +224,7 @@ def compared_networks(runs: Mapping[str, RunRecord]) -> Any:
 
     Where metrics differ, each is scaled to [0, 1].
     """
-    figure, axes = _figure()
+    figure, axes = narrow_figure()
     common = common_units(run.result for run in runs.values())
     for number, (name, run) in enumerate(runs.items()):
         colour, units = SEVERAL[number % len(SEVERAL)], units_of(run.result)
@@ -236,23 +236,27 @@ def compared_networks(runs: Mapping[str, RunRecord]) -> Any:
         axes.plot(*uniform, "o", color=colour, fillstyle="none")
     shown = common or MetricUnits("metric, scaled to 0 to 100 %")
     axes.set(xlabel="multiply-adds, of the original's", ylabel=f"test {shown.axis}")
-    _percent(axes.xaxis)
+    percent(axes.xaxis)
     _of_metric(axes.yaxis, shown)
-    _legend_above(figure, axes, columns=1)
+    legend_above(figure, axes, columns=1)
     return figure
 
 
-def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
+def narrow_figure(height: float = HEIGHT, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of this height in inches, and its axes; several, one below the other, share theirs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, sharex=True)
 
 
-def _legend_above(figure: Any, axes: Any, columns: int = 3) -> None:
-    """Where it hides nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
+def legend_above(figure: Any, axes: Any, columns: int = 3) -> None:
+    """Where it hides nothing; of one panel or several."""
+    named = dict[str, Any]()
+    for panel in np.atleast_1d(axes):
+        handles, labels = panel.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=min(columns, len(named)))
 
 
 def _uniform_line(axes: Any, run: RunRecord, against: str) -> None:
@@ -287,7 +291,8 @@ def _marks(axes: Any, run: RunRecord, against: str) -> None:
         )
 
 
-def _percent(axis: Any, whole: float = 1) -> None:
+def percent(axis: Any, whole: float = 1) -> None:
+    """An axis of shares in percent; 100 % is this number."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     axis.set_major_locator(MaxNLocator(6))
@@ -297,7 +302,7 @@ def _percent(axis: Any, whole: float = 1) -> None:
 def _of_metric(axis: Any, units: MetricUnits) -> None:
     """Accuracy in percent, and what else in its own units."""
     if units.is_accuracy:
-        _percent(axis)
+        percent(axis)
 
 
 def _log_percent(axes: Any, units: MetricUnits) -> None:

@@ -21,9 +21,10 @@ from agents.reporting.finals import in_own_units
 from agents.reporting.journal import Journal
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import Plan
-from dsfp_env.training.epochs import Epoch, shown
+from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+from dsfp_env.training.shown import Shown
 
 YARDSTICKS = ("uniform", "random_search_equal_macs", "random_search_equal_params", "random_search_equal_latency")
 _TEACHER, _STATE = "teacher", "training"
@@ -57,6 +58,7 @@ class LongFineTune:
         network = task.graph.slim(task.network, evaluator.keep(plan))
         recipe = task.suited(self._recipe)
         teacher = TeacherMemory(task.network, recipe, self._folder / _TEACHER)
+        shown = Shown(f"long fine-tune, {label.replace('_', ' ')}")
         history = distil(
             network,
             teacher,
@@ -66,7 +68,8 @@ class LongFineTune:
             self._seed,
             objective=task.objective,
             augment=task.augment,
-            on_epoch=shown(f"long fine-tune, {label.replace('_', ' ')}"),
+            on_epoch=shown,
+            on_batch=shown.batch,
             checkpoint=self._folder / f"{_name(plan)}.{_STATE}",
         )
         return network, history

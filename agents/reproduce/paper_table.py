@@ -32,55 +32,56 @@ HEADER = (
     "params",
     "params, output only",
     "MACs",
-    "paper: pruned, fine-tuned, retained, filters, params",
 )
+BESIDE = "paper: pruned, fine-tuned, retained, filters, params"
 
 
 def paper_table(
     network: str,
     base: Mapping[str, Any] | None,
-    rows: Mapping[str, tuple[int, Sequence[Mapping[str, Any] | None]]],
+    rows: Mapping[str, tuple[int | None, Sequence[Mapping[str, Any] | None]]],
 ) -> str:
     """A Markdown table; accuracies in percent, means over the seeds, and ± their standard deviation.
 
     Args:
-        network: Whose numbers of the paper stand beside.
+        network: Whose numbers of the paper stand beside, if it has any.
         base: What was found of the original network, or None if nothing was yet: then there is no table.
-        rows: Label -> the rate in percent, and what was found with each seed, or None.
+        rows: Label -> the rate in percent, if the paper has such, and what was found with each seed, or None.
     """
     if base is None:
         return "no table yet: the base network is not trained"
-    lines = [HEADER, ("---",) * len(HEADER), _cells("base", network, 0, [base], base)]
+    header = (*HEADER, BESIDE) if network in PAPER else HEADER
+    lines = [header, ("---",) * len(header), _cells("base", [base], base) + _theirs(network, 0)]
     for label, (rate, found) in rows.items():
         if there := [row for row in found if row is not None]:
-            lines.append(_cells(label, network, rate, there, base))
+            lines.append(_cells(label, there, base) + _theirs(network, rate))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _cells(
-    label: str, network: str, rate: int, rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _cells(label: str, rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> tuple[str, ...]:
     names = ("pruned_accuracy", "accuracy", "filters", "params", "output_only_params", "macs")
     mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
     spread = f" ± {100 * np.std([row['accuracy'] for row in rows], ddof=1):.2f}" if len(rows) > 1 else ""
     return (
         label,
-        f"{100 * mean['pruned_accuracy']:.2f}" if rate else "",
+        "" if rows[0] is base else f"{100 * mean['pruned_accuracy']:.2f}",
         f"{100 * mean['accuracy']:.2f}{spread}",
         f"{100 * mean['accuracy'] / base['accuracy']:.2f} %",
         f"{mean['filters']:.0f}",
         f"{mean['params'] / 1e6:.4f} M",
         f"{mean['output_only_params'] / 1e6:.4f} M",
         f"{mean['macs'] / 1e6:.2f} M ({100 * mean['macs'] / base['macs']:.1f} %)",
-        _theirs(network, rate),
     )
 
 
-def _theirs(network: str, rate: int) -> str:
-    table = PAPER.get(network, {})
+def _theirs(network: str, rate: int | None) -> tuple[str, ...]:
+    """A cell for what the paper has of this network at this rate; none, if it has nothing of the network."""
+    if network not in PAPER:
+        return ()
+    table = PAPER[network]
     if rate not in table:
-        return ""
+        return ("",)
     pruned, accuracy, filters, params = table[rate]
     if not rate:
-        return f"{accuracy:.2f}, {filters}, {params:.4f} M"
-    return f"{pruned:.2f}, {accuracy:.2f}, {100 * accuracy / table[0][1]:.2f} %, {filters}, {params:.4f} M"
+        return (f"{accuracy:.2f}, {filters}, {params:.4f} M",)
+    return (f"{pruned:.2f}, {accuracy:.2f}, {100 * accuracy / table[0][1]:.2f} %, {filters}, {params:.4f} M",)

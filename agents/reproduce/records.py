@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from dsfp_env.common.schemas import Counts, Name, Positive, Ratios, Share, Strict, Value
+from msgspec import Meta, Struct
+
+from dsfp_env.common.schemas import Counts, Name, Natural, Positive, Ratios, Share, Strict, Value
 
 Settings = dict[Name, Value | list[Value] | dict[Name, Name]]  # `settings.json`: settings by name, and versions
 
@@ -19,12 +21,20 @@ class Base(Strict):
     output_only_params: Positive
     macs: Positive
     recipe: Name
+    filters_kept: Counts | None = None  # all of every layer; earlier releases did not write it
 
 
 class Scores(Strict):
     """How filters were scored."""
 
     criterion: Name
+
+
+class Sweep(Strict):
+    """What accuracy is left when one layer is pruned, see `allocation.sweep_of`."""
+
+    criterion: Name
+    accuracies: Annotated[dict[Name, list[Share]], Meta(min_length=1)]  # by agent
 
 
 class Found(Strict):
@@ -61,7 +71,32 @@ class Tried(Strict):
     reward: float
 
 
+class Asked(Struct):
+    """The settings of a study, as far as its table needs them; there are others."""
+
+    network: Name
+    data: Name
+    criterion: Name
+    fine_tuning: Name
+    evaluations: Positive
+    rates: list[Positive]
+    macs_budgets: list[Share]
+    yardsticks: list[Name]
+    agents: list[Name]
+    seeds: list[Natural]
+
+
+class Results(Strict):
+    """`results.json`: all that came out of a study so far."""
+
+    settings: Asked
+    versions: dict[Name, Name]
+    base: Base | None
+    searches: dict[Name, Found]  # by the name of the piece
+    rows: dict[Name, Row]
+
+
 def schema_of(piece: str) -> Any:
     """That of the file which a piece leaves."""
-    named = {"base": Base, "scores": Scores}
-    return named.get(piece, Found if piece.startswith("search-") else Row)
+    first = piece.partition("-")[0]
+    return {"base": Base, "scores": Scores, "sweep": Sweep, "search": Found}.get(first, Row)

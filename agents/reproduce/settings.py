@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
 
+import tyro
+
+from agents.reproduce.targets import Target, kinds_of, targets_of
 from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.options import EvaluationOptions, WidthOptions
 from dsfp_env.tasks.options import LayerOptions
@@ -16,11 +20,28 @@ The tables of the DSFP paper (arXiv 2509.05446, tables I and II), run for real a
 trains the original network, scores its filters, prunes it by 50, 60 and 70 % uniformly and with ratios that agents
 learn for the same multiply-adds, and fine-tunes every pruned network for long. It is cut into pieces that leave a
 file each; stopped and started again it goes on where it was, also within a piece. Several processes may work in
-one folder on different pieces (``--only``).
+one folder on different pieces (--only), or one command with several (--executor processes). How long all of it
+takes is said before it starts. What came out is one file, results.json, of which --from makes the table and the
+figures again.
+
+    python -m agents.reproduce --quick
+
+shows the same on scikit-learn's digits, in minutes: the shape of the tables, and none of the paper's numbers.
 
 The validation split chooses ratios and epochs; the test split gives the accuracies of the table, and chooses
 nothing.
 """
+
+# What --quick means, where nothing else is said.
+QUICK: dict[str, Any] = {
+    "network": "digits_net",
+    "data": "digits",
+    "pretraining": "digits",
+    "fine_tuning": "plain(epochs=20)",
+    "evaluations": 40,
+    "yardsticks": ("erk", "global_ranking", "sensitivity", "random_search_equal_macs", "uniform@fisher"),
+}
+RATES = (50, 60, 70)
 
 
 @dataclass(frozen=True)
@@ -30,15 +51,16 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     network: str = "vgg16"
     """vgg16 (table II), alexnet (table I), or any other network."""
     data: str = "cifar10"
-    """cifar10, cifar100, or imagefolder:PATH (train/CLASS/*, test/CLASS/*)."""
-    rates: tuple[int, ...] = (50, 60, 70)
-    """Percent of the filters that uniform pruning takes; the agents get the same multiply-adds."""
+    """cifar10, cifar100, imagefolder:PATH (train/CLASS/*, test/CLASS/*), or digits (with --network digits_net)."""
+    rates: tuple[int, ...] | None = None
+    """Percent of the filters that uniform pruning takes; all others get the same multiply-adds. 50 60 70 unless
+    given, and none beside --macs-budgets."""
     seeds: tuple[int, ...] = (0,)
     """Of the agents and of the fine-tuning. The original network is one for all."""
     agents: tuple[str, ...] = ("q_learning",)
-    """Who learns ratios; random_search is a sobering neighbour."""
+    """Who learns ratios."""
     evaluations: int = 300
-    """Joint actions that each agent may try for each rate."""
+    """Joint actions that each agent may try for each rate or budget; random search too."""
     pretraining: str = "paper"
     """How the original network is trained: paper (350 epochs), fast (20), or with changes: 'fast(epochs=10)'."""
     fine_tuning: str = "paper"
@@ -59,6 +81,44 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     """CPU threads."""
     out: str | None = None
     """The folder; runs/reproduce-NETWORK unless given."""
+    macs_budgets: tuple[float, ...] = field(default=(), kw_only=True)
+    """Shares of the original network's multiply-adds that may be left, such as 0.5 0.25 0.15."""
+    yardsticks: tuple[str, ...] = field(default=(), kw_only=True)
+    """Beside uniform pruning, at the same multiply-adds: erk, global_ranking, sensitivity (rules of the
+    literature), random_search_equal_macs; and any rule with another criterion, such as uniform@fisher."""
+    validation_images: int | None = field(default=None, kw_only=True)
+    """So many of the validation images, drawn at random, tell an evaluation its accuracy; all unless given. All
+    choose the epoch of a long fine-tune."""
+    quick: bool = field(default=False, kw_only=True)
+    """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
+    figures: bool = field(default=False, kw_only=True)
+    """Draw the figures too: filters kept, accuracy against rate, before and after fine-tuning, as SVG and PDF."""
+    estimate: bool = field(default=False, kw_only=True)
+    """Say how long what is left will take, measured by a few batches, and stop."""
+    results: Annotated[str | None, tyro.conf.arg(name="from")] = field(default=None, kw_only=True)
+    """A results.json: make its table, and with --figures its figures, and nothing else."""
     executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
+
+    def __post_init__(self) -> None:
+        if self.rates is None:
+            object.__setattr__(self, "rates", () if self.macs_budgets else RATES)
+
+    @property
+    def targets(self) -> list[Target]:
+        """What networks are pruned to."""
+        return targets_of(self.rates or (), self.macs_budgets)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Who says how much every layer loses, in the order of the table."""
+        return kinds_of(self.yardsticks, self.agents)
+
+    def settled(self) -> StudySettings:
+        """These settings, with what ``quick`` means in its place."""
+        if not self.quick:
+            return self
+        usual = {one.name: one.default for one in fields(self)}
+        changes = {name: value for name, value in QUICK.items() if getattr(self, name) == usual[name]}
+        return replace(self, **changes, quick=False)

@@ -44,6 +44,11 @@ def as_fractions(ratios: Mapping[str, float], control: LayerControl) -> dict[str
     return {path: ratio / 100 for path, ratio in by_layer(ratios, control).items()}
 
 
+def within(agents: Mapping[str, Decider], plan: Mapping[str, float], shift: float = 0.0) -> Plan:
+    """A plan with this added to all ratios, each brought back within its bounds."""
+    return {agent: min(max(plan[agent] + shift, one.lowest), one.highest) for agent, one in agents.items()}
+
+
 def check_agents(given: Mapping[str, Any], expected: Iterable[str]) -> None:
     """Refuse what is not given for each of the agents.
 

@@ -19,9 +19,9 @@ from dsfp_env.networks.digits_family import DigitsRelative
 from dsfp_env.networks.plain import POOL, Widths
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
-from dsfp_env.training.epochs import shown
 from dsfp_env.training.pretraining import pretrained
 from dsfp_env.training.recipes import PRETRAINING
+from dsfp_env.training.shown import Shown
 
 FIDELITY = Fidelity(batch_size=64, learning_rate=6e-3, precision="float32", threads=1)  # as that of "digits"
 
@@ -40,7 +40,7 @@ def _relative(
     splits, on = digits(seed), choose_device(device)
     with own_random_numbers(torch.device("cpu"), seed):
         network = DigitsRelative(widths, kernel_size, norm).to(on)
-    on_epoch = shown(f"training the original network of {name}")
+    on_epoch = Shown(f"training the original network of {name}")
     trained = pretrained(network, splits.train.to(on), PRETRAINING["digits"], seed, on_epoch)
     return Task.from_network(trained, *splits, name=name, device=str(on), fidelity=FIDELITY, flips=False)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import choose_device
@@ -21,9 +22,9 @@ from dsfp_env.datasets.labelled_images import Splits, digits
 from dsfp_env.networks import check_network, make_network
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
-from dsfp_env.training.epochs import shown
 from dsfp_env.training.pretraining import load_published, load_weights, pretrained
 from dsfp_env.training.recipes import PRETRAINING, Recipe, recipe_from, suited
+from dsfp_env.training.shown import Shown
 
 _LARGEST_IMAGE = 4096
 NAMES = ("digits", "cifar10-NETWORK", "cifar100-NETWORK", "imagefolder:PATH")
@@ -41,6 +42,54 @@ class _NamedTask:
     recipe: Recipe | None  # of training, if there is any
     flips: bool  # whether mirror images are like the images
     fidelity: Fidelity | None  # of an evaluation, if not the default of the network
+
+
+class BegunTask:
+    """A task whose original network is not trained yet: what `load_task` goes through, for who wants to look.
+
+    Attributes:
+        network: Untrained, or with the weights that training goes on from.
+        splits: Of the data; not yet on the device.
+        recipe: How it will be trained; None if weights were given, and no recipe.
+    """
+
+    def __init__(
+        self, name: str, said: _NamedTask, data_root: Path | None, device: torch.device, seed: int
+    ) -> None:
+        self._name, self._said, self._device, self._seed = name, said, device, seed
+        self.splits, self._num_classes = said.read(data_root, seed)
+        with own_random_numbers(torch.device("cpu"), seed):
+            self.network = make_network(said.network, self._num_classes).to(device, torch.float32)
+        if said.weights and Path(said.weights).suffix:
+            load_weights(self.network, said.weights)
+        elif said.weights:
+            load_published(self.network, said.network, said.weights)
+        width = self.splits.train.images.shape[-1]
+        self.recipe = None if said.recipe is None else suited(said.recipe, width, said.flips)
+
+    def untrained(self) -> Task:
+        """The task with the network as it is."""
+        return self._with(self.network)
+
+    def trained(self) -> Task:
+        """The task, its network trained, or taken from the cache; how far that is is shown."""
+        if self.recipe is None:
+            return self._with(self.network)
+        shown = Shown(f"training the original network of {self._name}")
+        train = self.splits.train.to(self._device)
+        return self._with(pretrained(self.network, train, self.recipe, self._seed, shown, shown.batch))
+
+    def _with(self, network: nn.Module) -> Task:
+        said = self._said
+        return Task.from_network(
+            network,
+            *self.splits,
+            name=self._name,
+            device=str(self._device),
+            fidelity=said.fidelity,
+            architecture=(said.network, self._num_classes),
+            flips=said.flips,
+        )
 
 
 def load_task(
@@ -81,8 +130,6 @@ def load_task(
     check_seed(seed, "The seed of the task")
     if isinstance(name, Task):
         return name
-    if data_root is not None and (not isinstance(data_root, (str, Path)) or not str(data_root)):
-        raise InputError(f"The data root is {shortened(data_root)}: expected a directory, or None.")
     options = {
         "network": network,
         "weights": weights,
@@ -92,7 +139,29 @@ def load_task(
     }
     given = tuple((option, value) for option, value in options.items() if value is not None)
     check_task(name, dict(given))
-    return _load(name, data_root, str(choose_device(device)), seed, given)
+    return _load(name, _checked_root(data_root), str(choose_device(device)), seed, given)
+
+
+def begin_task(
+    name: str, data_root: str | Path | None = None, device: str = "auto", seed: int = 0, **options: Any
+) -> BegunTask:
+    """As `load_task`, up to the training of the original network.
+
+    Raises:
+        InputError: Also if the name is that of a function, which gives a task as a whole.
+    """
+    check_seed(seed, "The seed of the task")
+    said = _parse(name, options)
+    if not isinstance(said, _NamedTask):
+        raise InputError(f"The task {name!r} is made by a function as a whole: expected one by name.")
+    root = _checked_root(data_root)
+    return BegunTask(name, said, Path(root) if root else None, choose_device(device), seed)
+
+
+def _checked_root(data_root: Any) -> str | Path | None:
+    if data_root is not None and (not isinstance(data_root, (str, Path)) or not str(data_root)):
+        raise InputError(f"The data root is {shortened(data_root)}: expected a directory, or None.")
+    return data_root
 
 
 def check_task(name: str, options: Mapping[str, Any] | None = None) -> None:
@@ -110,7 +179,8 @@ def _load(
 ) -> Task:
     parsed = _parse(name, dict(options))
     if isinstance(parsed, _NamedTask):
-        return _make(name, parsed, Path(data_root) if data_root else None, torch.device(device), seed)
+        root = Path(data_root) if data_root else None
+        return BegunTask(name, parsed, root, torch.device(device), seed).trained()
     try:
         task = parsed(data_root, device, seed)
     except InputError:
@@ -189,31 +259,6 @@ def _check_options(name: str, options: Mapping[str, Any], *known: str) -> None:
     if unknown := options.keys() - set(known):
         takes = ", ".join(known) or "none"
         raise InputError(f"The task {name!r} takes no option {min(unknown)!r}: it takes {takes}.")
-
-
-def _make(name: str, parsed: _NamedTask, data_root: Path | None, device: torch.device, seed: int) -> Task:
-    """Read the data; make the network, and train it or load its weights."""
-    splits, num_classes = parsed.read(data_root, seed)
-    with own_random_numbers(torch.device("cpu"), seed):
-        network = make_network(parsed.network, num_classes).to(device, torch.float32)
-    if parsed.weights and Path(parsed.weights).suffix:
-        load_weights(network, parsed.weights)
-    elif parsed.weights:
-        load_published(network, parsed.network, parsed.weights)
-    if parsed.recipe:
-        on_epoch = shown(f"training the original network of {name}")
-        recipe = suited(parsed.recipe, splits.train.images.shape[-1], parsed.flips)
-        network = pretrained(network, splits.train.to(device), recipe, seed, on_epoch)
-    architecture = parsed.network, num_classes
-    return Task.from_network(
-        network,
-        *splits,
-        name=name,
-        device=str(device),
-        fidelity=parsed.fidelity,
-        architecture=architecture,
-        flips=parsed.flips,
-    )
 
 
 def _read_digits(data_root: Path | None, seed: int) -> Data:

@@ -7,8 +7,6 @@ stopped goes on from there, and ends with the same network, bit for bit, as one 
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -18,15 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from dsfp_env.common.devices import device_of, fused
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.one_at_a_time import alone
-from dsfp_env.common.progress import is_terminal
 from dsfp_env.common.random_numbers import generator_state, own_random_numbers, set_generator_state
 from dsfp_env.common.repeatable import repeatable
-from dsfp_env.common.saying import remark
 from dsfp_env.datasets.labelled_images import LabelledImages
 from dsfp_env.datasets.on_demand import batches_of
 from dsfp_env.speed.graphed import Work, gives_the_same, launched_as_one
@@ -40,8 +35,6 @@ from dsfp_env.training.objectives import NOT_A_CLASS, Objective
 from dsfp_env.training.optimizers import optimizer_of, schedule_of
 from dsfp_env.training.recipes import Recipe, suited
 from dsfp_env.training.states import IDENTITY, read_state, write_state
-
-BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 
 
 class Batch(NamedTuple):
@@ -80,6 +73,7 @@ def train(
     validation: LabelledImages | None = None,
     before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_batch: Callable[[float, int], None] | None = None,
     checkpoint: Path | None = None,
     about: Mapping[str, Any] | None = None,
     objective: Objective | None = None,
@@ -98,6 +92,7 @@ def train(
             to the network's device too.
         before_epoch: Called with the number of the epoch, from 0; it may change the network's weights in place.
         on_epoch: Called after every epoch.
+        on_batch: Called after every batch with how many epochs are over, a fraction, and of how many.
         checkpoint: A file for the state after every epoch. If it is there, training goes on from it.
         about: What else makes this training what it is, for the checkpoint; plain values.
         objective: Its loss, and its metric for the best epoch; that of classification unless given.
@@ -124,7 +119,7 @@ def train(
             while len(run.history) < recipe.epochs:
                 if before_epoch:
                     before_epoch(len(run.history))
-                mean_loss = run.epoch(learn, teacher, graphed)
+                mean_loss = run.epoch(learn, teacher, graphed, on_batch)
                 accuracy = None if validation is None else run.measure(validation)
                 run.history.append(Epoch(len(run.history) + 1, recipe.epochs, mean_loss, accuracy))
                 run.save()
@@ -132,34 +127,6 @@ def train(
                     on_epoch(run.history[-1])
     run.finish()
     return run.history
-
-
-def shown(label: str) -> Callable[[Epoch], None]:
-    """An ``on_epoch`` for who waits: a bar in a terminal; elsewhere a line, at most one in 5 seconds."""
-    start, first, said = 0.0, 0, -math.inf  # the start of the second epoch: the first one has to get ready
-    bar: Any = None
-
-    def show(epoch: Epoch) -> None:
-        nonlocal start, first, said, bar
-        accuracy = "" if epoch.accuracy is None else f", validation {100 * epoch.accuracy:.2f} %"
-        found = f"loss {epoch.loss:.4f}{accuracy}"
-        now, ended = time.monotonic(), epoch.number == epoch.of
-        if not first:
-            start, first = now, epoch.number
-        if is_terminal():
-            bar = bar or tqdm(total=epoch.of, initial=first - 1, desc=label, unit="epoch")
-            bar.set_postfix_str(found, refresh=False)
-            bar.update()
-            if ended:
-                bar.close()
-        elif ended or now - said >= BETWEEN_LINES:
-            said = now
-            line = f"{label}: epoch {epoch.number}/{epoch.of}, {found}"
-            if epoch.number > first:
-                line += f", {(now - start) / (epoch.number - first) * (epoch.of - epoch.number):.0f} s left"
-            remark(line)
-
-    return show
 
 
 class _Training:
@@ -233,7 +200,13 @@ class _Training:
         with launched_as_one(learn, self.device) if graphed else nullcontext(learn) as work:
             yield work
 
-    def epoch(self, learn: Work, teacher: Teacher | None, graphed: bool) -> float:
+    def epoch(
+        self,
+        learn: Work,
+        teacher: Teacher | None,
+        graphed: bool,
+        on_batch: Callable[[float, int], None] | None,
+    ) -> float:
         """Go over the images once; the mean loss."""
         recipe, device = self.recipe, self.device
         self.network.train()
@@ -251,6 +224,8 @@ class _Training:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=not graphed)  # a graph writes where they were
                 self.schedule.step()
+            if on_batch:
+                on_batch(epoch + (number + 1) / self.batches, recipe.epochs)
         return float(losses.mean())
 
     def is_same_graphed(self, loss: Loss, teacher: Teacher | None) -> bool:

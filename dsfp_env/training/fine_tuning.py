@@ -39,6 +39,7 @@ def distil(
     first_distillation_weight: float = 0.9,
     last_distillation_weight: float = 0.1,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_batch: Callable[[float, int], None] | None = None,
     checkpoint: Path | None = None,
     objective: Objective | None = None,
     augment: Augment | None = None,
@@ -58,6 +59,7 @@ def distil(
         first_distillation_weight: w at the first batch.
         last_distillation_weight: w at the last batch.
         on_epoch: Called after every epoch.
+        on_batch: Called after every batch; see `epochs.train`.
         checkpoint: A file for the state after every epoch; see `epochs.train`.
         objective: What is learned, ``task.objective``; that of classification unless given.
         augment: What varies images and targets in place of the recipe, ``task.augment``; see `epochs.train`.
@@ -89,6 +91,7 @@ def distil(
         teacher=answers,
         validation=validation,
         on_epoch=on_epoch,
+        on_batch=on_batch,
         checkpoint=checkpoint,
         objective=objective,
         vary=augment,
@@ -120,9 +123,9 @@ class TeacherMemory:
         if self._folder is None:
             return self._ask(images)
         if epoch != self._epoch:
-            self._open(epoch)
+            self._open(epoch, images.device)
         if number < len(self._known):
-            return self._known[number].to(images.device)
+            return self._known[number]
         self._answers.append(self._ask(images))
         return self._answers[-1]
 
@@ -133,13 +136,13 @@ class TeacherMemory:
         with torch.no_grad(), computing(precision, images.device):
             return self._teacher(images).float()
 
-    def _open(self, epoch: int) -> None:
-        """Write the answers of the epoch that is over, and read those of the one that begins."""
+    def _open(self, epoch: int, device: torch.device) -> None:
+        """Write the answers of the epoch that is over, and bring those of the one that begins to a device."""
         self.close()
         file = self._file(epoch)
         self._epoch = epoch
         try:
-            self._known = read_tensors(file)["logits"]
+            self._known = read_tensors(file)["logits"].to(device)
         except (OSError, ValueError):  # absent, or damaged: asked again
             self._known = torch.empty(0)
 

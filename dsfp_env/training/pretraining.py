@@ -41,6 +41,7 @@ def pretrained(
     recipe: Recipe,
     seed: int,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_batch: Callable[[float, int], None] | None = None,
 ) -> nn.Module:
     """The network trained by a recipe, in evaluation mode; from the cache if it was trained before.
 
@@ -50,6 +51,7 @@ def pretrained(
         recipe: How to train.
         seed: Chooses the batches, and drives augmentation, and dropout if the network has any.
         on_epoch: Called after every epoch of training.
+        on_batch: Called after every batch; see `epochs.train`.
     """
     train = train.to(device_of(network, train.images.device))
     file = cache_directory() / f"{type(network).__name__}-{_key(network, train, recipe, seed)}.safetensors"
@@ -58,7 +60,7 @@ def pretrained(
         return trained.eval()
     state = file.with_suffix(".training")
     checkpoint = state if recipe.epochs * len(train.labels) > 1_000_000 else None  # a training worth resuming
-    epochs.train(trained, train, recipe, seed, on_epoch=on_epoch, checkpoint=checkpoint)
+    epochs.train(trained, train, recipe, seed, on_epoch=on_epoch, on_batch=on_batch, checkpoint=checkpoint)
     if _write(file, trained) and checkpoint:
         state.unlink(missing_ok=True)
     return trained

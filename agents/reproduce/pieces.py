@@ -1,0 +1,441 @@
+"""The pieces of a study: each is work that leaves a file, from which others go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dsfp_env
+from agents.reporting.journal import ANOTHER
+from agents.reporting.run_folder import check_free, other_settings, versions, write_json
+from agents.reproduce import estimate, records
+from agents.reproduce.results import RESULTS, table_of
+from agents.reproduce.searching import Search, lines_tried
+from agents.reproduce.settings import StudySettings
+from agents.reproduce.targets import RANDOM, UNIFORM, Target, piece_of, rule_of
+from agents.trial import check_learners
+from dsfp_env.channels.costs import output_only_params
+from dsfp_env.common.devices import choose_device
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.folders import check_writable, named
+from dsfp_env.common.json_files import read_file
+from dsfp_env.common.random_numbers import check_seed
+from dsfp_env.common.ranges import MOST_THREADS
+from dsfp_env.common.tensor_files import read_tensors, write_tensors
+from dsfp_env.common.versions import check_versions
+from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.criteria.scoring import Evidence, parse_criterion
+from dsfp_env.evaluation.allocation import allocate, check_rule, sweep_of
+from dsfp_env.evaluation.evaluator import Evaluator
+from dsfp_env.evaluation.executors.options import WHERE
+from dsfp_env.evaluation.measurement import Measurement
+from dsfp_env.evaluation.plans import Plan, within
+from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
+from dsfp_env.tasks.task import Task
+from dsfp_env.training.fine_tuning import TeacherMemory, distil
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+from dsfp_env.training.shown import Shown
+
+BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
+DIGITS = "digits", "digits_net"  # a task that has one network
+# Settings that may change from one start in a folder to the next.
+HOW = (
+    *("only", "data_root", "download", "device", "threads", "out", "weights"),
+    *("quick", "figures", "estimate", "results", *WHERE),
+)
+
+
+class Study:
+    """One network, pruned in several ways; everything that is found lies in a folder.
+
+    Args:
+        settings: What is asked for.
+        task: Its task, if it is there already.
+
+    Attributes:
+        first: Pieces that rows stand on, see `pieces`.
+        pieces: Name -> the work that leaves ``NAME.json``, in an order in which they can be done.
+    """
+
+    def __init__(self, settings: StudySettings, task: Task | None = None) -> None:
+        self.settings = settings
+        self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
+        self._begun: BegunTask | None = None
+        self._evaluators: dict[str, Evaluator] = {}  # by the piece whose scores they have
+        if task is not None:
+            self.task = task
+        self.first: dict[str, Callable[[], None]] = {BASE: self._base}
+        rows: dict[str, Callable[[], None]] = {}
+        self._target_of: dict[str, Target] = {}
+        for kind in settings.kinds:
+            self.first |= self._what_it_needs(kind)
+        for seed in settings.seeds:
+            for target in settings.targets:
+                for kind in settings.kinds:
+                    name = piece_of(kind, target, seed)
+                    if not self._is_rule(kind):
+                        search = f"{SEARCH}{name}"
+                        rows[search] = partial(self._search, search, kind, target, seed)
+                        self._target_of[search] = target
+                    rows[name] = partial(self._row, name, kind, target, seed)
+                    self._target_of[name] = target
+        self.pieces: dict[str, Callable[[], None]] = self.first | rows
+
+    def _what_it_needs(self, kind: str) -> dict[str, Callable[[], None]]:
+        """The pieces that the rows of a kind stand on, besides the base."""
+        rule, criterion = self._rule_of(kind)
+        needs: dict[str, Callable[[], None]] = {_named(SCORES, criterion): partial(self._scores, criterion)}
+        if rule == "sensitivity":
+            needs[_named(SWEEP, criterion)] = partial(self._sweep, criterion)
+        return needs
+
+    def _rule_of(self, kind: str) -> tuple[str, str | None]:
+        """The rule of a yardstick, or a learner; and the criterion, if it is not the study's own."""
+        rule, criterion = rule_of(kind) if self._is_rule(kind) else (kind, None)
+        return rule, None if criterion == self.settings.criterion else criterion
+
+    def _is_rule(self, kind: str) -> bool:
+        """Whether ratios follow from a rule, so that nothing is searched."""
+        return kind in (UNIFORM, *self.settings.yardsticks) and kind != RANDOM
+
+    def file(self, name: str) -> Path:
+        """Where a piece leaves what it found."""
+        return self.folder / f"{name}.json"
+
+    def training(self, name: str) -> Path:
+        """Where a piece keeps the fine-tuning that it is at."""
+        return self.folder / f"{name}.training"
+
+    def check(self) -> None:
+        """Refuse settings that cannot be used, or that differ from those of the folder.
+
+        Raises:
+            InputError: If so.
+        """
+        settings = self.settings
+        check_task(self._task_name, self._task_options())
+        recipe_from(settings.fine_tuning, FINE_TUNING)
+        settings.check_layers()
+        settings.check_evaluation()
+        settings.check_widths()
+        check_learners(settings.agents, settings.evaluations)
+        self._check_targets()
+        settings.place().check(choose_device(settings.device))
+        if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+            raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
+        for seed in settings.seeds:
+            check_seed(seed, "One of --seeds")
+        if not 1 <= settings.threads <= MOST_THREADS:
+            raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
+        for word in settings.only:
+            if not any(name.startswith(word) for name in self.pieces):
+                raise InputError(f"--only {word}: there is no such piece; there are: {', '.join(self.pieces)}.")
+        self._check_folder()
+
+    def _check_targets(self) -> None:
+        """Refuse rates, budgets and yardsticks that there cannot be."""
+        settings = self.settings
+        if settings.data == DIGITS[0] and settings.network != DIGITS[1]:
+            raise InputError(f"--data digits has a network of its own: expected --network {DIGITS[1]}.")
+        if not all(10 <= rate <= 90 for rate in settings.rates or ()):
+            raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
+        if not all(0 < share < 1 for share in settings.macs_budgets):
+            raise InputError(f"--macs-budgets are {settings.macs_budgets}: expected shares in (0, 1).")
+        if not settings.targets:
+            raise InputError("There are neither --rates nor --macs-budgets: expected one or more.")
+        if settings.validation_images is not None and settings.validation_images < 1:
+            raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
+        for yardstick in settings.yardsticks:
+            rule, criterion = rule_of(yardstick)
+            check_rule(rule, RANDOM)
+            if criterion is not None:
+                parse_criterion(criterion)
+                if rule == RANDOM:
+                    raise InputError(f"--yardsticks {yardstick}: random search has no criterion but --criterion.")
+
+    def _check_folder(self) -> None:
+        """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
+        wanted = self._wanted()
+        usual = _as_json({one.name: one.default for one in fields(self.settings) if one.name in wanted})
+        check_writable(self.folder)
+        file = self.folder / "settings.json"
+        if not file.exists():
+            check_free(self.folder)
+            write_json(file, {**wanted, "versions": versions()})
+        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
+        there.pop("versions", None)
+        if sentence := other_settings(self.folder, "a study", there, wanted, usual):
+            raise InputError(sentence)
+        begun_with = self._begun_with()
+        if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
+            check_versions(f"The study in {self.folder}", begun_with, versions())
+        for name in self.pieces:
+            self._found(name)
+            lines_tried(self.folder / f"{name}.jsonl")
+        for name in self.first:
+            if self.file(name).exists() and not name.startswith(SWEEP):
+                self._tensors(name)
+
+    # What every piece stands on.
+
+    @property
+    def _task_name(self) -> str:
+        settings = self.settings
+        own = ":" in settings.data or settings.data == DIGITS[0]
+        return settings.data if own else f"{settings.data}-{settings.network}"
+
+    def _task_options(self) -> dict[str, Any]:
+        settings, base = self.settings, self.folder / "base.safetensors"
+        weights = str(base) if base.exists() else settings.weights
+        options = {
+            "network": settings.network if ":" in settings.data else None,
+            "download": (settings.download and self._task_name != settings.data) or None,
+            "image_size": settings.image_size,
+            "weights": weights,
+            "recipe": None if weights else settings.pretraining,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    @cached_property
+    def task(self) -> Task:
+        """The original network and its data."""
+        settings = self.settings
+        if self._begun is None:
+            task = load_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        else:
+            task, self._begun = self._begun.trained(), None
+        return settings.controlled(task)
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """Measures every accuracy of a row, of the original network as of others."""
+        return Measurement(self.task)
+
+    def evaluator(self, criterion: str | None = None) -> Evaluator:
+        """One that prunes by the scores of a piece: the study's own, unless another criterion is named."""
+        name = _named(SCORES, criterion)
+        if name not in self._evaluators:
+            self._need(BASE)
+            self._need(name)
+            scores = self._tensors(name)
+
+            def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
+                return scores
+
+            self._evaluators[name] = self._evaluator_by(stored)
+        return self._evaluators[name]
+
+    def _evaluator_by(self, criterion: str | Criterion) -> Evaluator:
+        settings, task = self.settings, self._judged
+        widths = settings.min_filters, settings.round_to
+        return Evaluator(task, criterion, settings.fidelity(task.fidelity), *widths)
+
+    @cached_property
+    def _judged(self) -> Task:
+        """The task as evaluations see it, with fewer validation images if that was said."""
+        count, task = self.settings.validation_images, self.task
+        if count is None:
+            return task
+        return self.settings.controlled(replace(task, validation=task.validation.some(count)))
+
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors that a piece left; those of earlier releases have no checksum."""
+        path = self.folder / f"{name}.safetensors"
+        try:
+            return read_tensors(path, signed=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be used ({error}): remove it and {self.file(name)}, and they are made anew."
+            ) from error
+
+    def estimate(self, names: Sequence[str]) -> dict[str, float]:
+        """Seconds that pieces will take, by what is done; measured here."""
+        settings, tuning = self.settings, recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        if BASE in names and "task" not in vars(self):
+            self._begun = begin_task(self._task_name, settings.data_root, settings.device, **self._task_options())
+        base = self._begun.recipe if self._begun else None
+        task = settings.controlled(self._begun.untrained()) if self._begun and base else self.task
+        judged = replace(task, validation=task.validation.some(settings.validation_images))
+        fidelity = settings.fidelity(task.fidelity)
+        evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
+        rows = [name for name in names if name not in self.first]
+        each = estimate.evaluations_of_search(settings.evaluations)
+        searches = [self._target_of[name] for name in rows if name.startswith(SEARCH)]
+        tunings = [self._target_of[name] for name in rows if not name.startswith(SEARCH)]
+        sweeps = sum(name.startswith(SWEEP) for name in names)
+        work = estimate.Work(
+            base=base.epochs if base else 0,
+            passes=sweeps * estimate.passes_of_sweep(task),
+            evaluations=estimate.counted(searches, each),
+            epochs=estimate.counted(tunings, tuning.epochs),
+        )
+        return estimate.measured(task, evaluator, self._plan_of, work, base, tuning).of(work)
+
+    def _plan_of(self, evaluator: Evaluator, target: Target) -> Plan:
+        """The uniform plan of a target."""
+        if target.of_macs:
+            return allocate(evaluator, UNIFORM, macs_budget=target.percent / 100)
+        agents = evaluator.task.control.agents
+        return within(agents, dict.fromkeys(agents, target.percent))
+
+    def _budget(self, evaluator: Evaluator, target: Target) -> float:
+        """The share of the multiply-adds that a target allows."""
+        if target.of_macs:
+            return target.percent / 100
+        return evaluator.costs(self._plan_of(evaluator, target)).macs / self.task.graph.costs().macs
+
+    def _ratios(self, name: str, kind: str, target: Target) -> Plan:
+        """The ratios of a row, as a rule says, or as a search found them."""
+        if not self._is_rule(kind):
+            found: Plan = self._need(f"{SEARCH}{name}")["ratios"]
+            return found
+        rule, criterion = self._rule_of(kind)
+        evaluator = self.evaluator(criterion)
+        if rule == UNIFORM:
+            return self._plan_of(evaluator, target)
+        sweep = self._need(_named(SWEEP, criterion))["accuracies"] if rule == "sensitivity" else None
+        return allocate(evaluator, rule, macs_budget=self._budget(evaluator, target), sweep=sweep)
+
+    def _need(self, name: str) -> dict[str, Any]:
+        """What a piece found; it is worked on first if it is not there."""
+        if not self.file(name).exists():
+            self.pieces[name]()
+        return self._read(name)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.file(name)
+        return read_file(file, records.schema_of(name), f"remove {file}, and it is made anew")
+
+    # The pieces.
+
+    def _base(self) -> None:
+        task = self.task
+        write_tensors(self.folder / "base.safetensors", task.network.state_dict())
+        costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
+        self._write(BASE, {
+            "accuracy": accuracy,
+            "pruned_accuracy": accuracy,
+            "filters": costs.filters,
+            "params": costs.params,
+            "output_only_params": costs.params,
+            "macs": costs.macs,
+            "recipe": self.settings.weights or self.settings.pretraining,
+            "filters_kept": {path: layer.out_channels for path, layer in task.graph.layers.items()},
+        })  # fmt: skip
+
+    def _scores(self, criterion: str | None) -> None:
+        name, criterion = _named(SCORES, criterion), criterion or self.settings.criterion
+        write_tensors(self.folder / f"{name}.safetensors", self.task.scores(criterion))
+        self._write(name, {"criterion": criterion})
+
+    def _sweep(self, criterion: str | None) -> None:
+        """See what accuracy is left when one layer is pruned."""
+        accuracies = sweep_of(self.evaluator(criterion))
+        self._write(
+            _named(SWEEP, criterion),
+            {"criterion": criterion or self.settings.criterion, "accuracies": accuracies},
+        )
+
+    def _search(self, name: str, kind: str, target: Target, seed: int) -> None:
+        """Find ratios within the multiply-adds of a target: an agent learns them, or they are drawn."""
+        evaluator = self._evaluator_by(self.evaluator().criterion)
+        budget = self._budget(evaluator, target)
+        log = self.folder / f"{name}.jsonl"
+        search = Search(log, evaluator, budget, self.settings.evaluations, seed)
+        self._write(name, search.draw() if kind == RANDOM else search.learn(kind))
+
+    def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
+        """Prune, measure, fine-tune for long, measure."""
+        plan = self._ratios(name, kind, target)
+        task, keep = self.task, self.evaluator(self._rule_of(kind)[1]).keep(plan)
+        network = task.graph.slim(task.network, keep)
+        (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
+        recipe = task.suited(recipe_from(self.settings.fine_tuning, FINE_TUNING))
+        checkpoint, shown = self.training(name), Shown(name)
+        teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
+        history = distil(
+            network,
+            teacher,
+            task.train,
+            task.validation,
+            recipe,
+            seed,
+            on_epoch=shown,
+            on_batch=shown.batch,
+            checkpoint=checkpoint,
+            objective=task.objective,
+            augment=task.augment,
+        )
+        dsfp_env.save_pruned(
+            self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
+        )
+        validation_accuracy, accuracy = self.measurement.accuracies(network, task.validation, task.test)
+        costs, best = task.graph.costs(keep), max(history, key=lambda epoch: epoch.accuracy or 0)
+        kept = {path: len(filters) for path, filters in keep.items()}
+        self._write(name, {
+            "ratios": plan,
+            "pruned_accuracy": pruned_accuracy,
+            "accuracy": accuracy,
+            "validation_accuracy": validation_accuracy,
+            "best_epoch": best.number,
+            "epochs": recipe.epochs,
+            "filters": costs.filters,
+            "filters_kept": kept,
+            "params": costs.params,
+            "output_only_params": output_only_params(task.network, task.graph.layers, kept),
+            "macs": costs.macs,
+        })  # fmt: skip
+        checkpoint.unlink(missing_ok=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        write_json(self.file(name), content)
+
+    def results(self) -> dict[str, Any]:
+        """What is there so far, as `records.Results` says."""
+        found = {name: one for name in self.pieces if (one := self._found(name)) is not None}
+        return {
+            "settings": self._wanted(),
+            "versions": self._begun_with() or {},
+            "base": found.get(BASE),
+            "searches": {name: one for name, one in found.items() if name.startswith(SEARCH)},
+            "rows": {
+                name: one for name, one in found.items() if name not in self.first and not name.startswith(SEARCH)
+            },
+        }
+
+    def _begun_with(self) -> dict[str, str] | None:
+        """The versions that the study was begun with; an earlier release did not note them."""
+        found: dict[str, Any] = read_file(self.folder / "settings.json", records.Settings, ANOTHER)
+        return found.get("versions")
+
+    def write_results(self) -> dict[str, Any]:
+        """Write what is there so far to a file of its own, for who stops in between; returns it."""
+        results = self.results()
+        write_json(self.folder / RESULTS, results)
+        return results
+
+    def table(self) -> str:
+        """What is there so far, as text and a Markdown table."""
+        return table_of(self.results())
+
+    def _wanted(self) -> dict[str, Any]:
+        """The settings that results depend on, as JSON has them."""
+        return _as_json({name: value for name, value in asdict(self.settings).items() if name not in HOW})
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        return self._read(name) if self.file(name).exists() else None
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _named(piece: str, criterion: str | None) -> str:
+    """A piece by a criterion that is not the study's own."""
+    return piece if criterion is None else f"{piece}-{criterion.replace(':', '.')}"

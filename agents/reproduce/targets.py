@@ -1,0 +1,53 @@
+"""What networks of a study are pruned to, who says how, and what pieces and rows are called.
+
+| part of a name | is                                                                   | examples                |
+|----------------|----------------------------------------------------------------------|-------------------------|
+| kind           | a rule of `allocation`, random search, or a learner; `@` a criterion | `uniform`, `erk@fisher` |
+| target         | percent of the filters that uniform pruning takes, or of MACs left   | `50`, `macs25`          |
+| seed           | of the search and of the fine-tuning                                 | `seed0`                 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+UNIFORM, RANDOM = "uniform", "random_search_equal_macs"
+
+
+class Target(NamedTuple):
+    """How much is pruned."""
+
+    percent: float  # of the filters that uniform pruning takes, or of the multiply-adds that are left
+    of_macs: bool = False
+
+    @property
+    def name(self) -> str:
+        """In names of files."""
+        return f"macs{self.percent:g}" if self.of_macs else f"{self.percent:g}"
+
+    @property
+    def label(self) -> str:
+        """In tables."""
+        return f"{self.percent:g} % of the MACs" if self.of_macs else f"{self.percent:g} %"
+
+
+def targets_of(rates: Iterable[int], macs_budgets: Iterable[float]) -> list[Target]:
+    """The targets that settings mean, rates first."""
+    return [*map(Target, rates), *(Target(100 * share, of_macs=True) for share in macs_budgets)]
+
+
+def kinds_of(yardsticks: Iterable[str], agents: Iterable[str]) -> list[str]:
+    """Who says how much every layer loses: uniform pruning first, then yardsticks, then learners."""
+    return list(dict.fromkeys((UNIFORM, *yardsticks, *agents)))
+
+
+def piece_of(kind: str, target: Target, seed: int) -> str:
+    """The piece that makes a row; also a file, so without the colon of package.module:Class."""
+    return f"{kind.replace(':', '.')}-{target.name}-seed{seed}"
+
+
+def rule_of(yardstick: str) -> tuple[str, str | None]:
+    """The rule of a yardstick, and the criterion that it is said to rank filters by."""
+    rule, at, criterion = yardstick.partition("@")
+    return rule, criterion if at else None

@@ -1,0 +1,246 @@
+"""What came out of a study: its one file, the table and the figures that are made of it, and how long it takes."""
+
+import json
+import re
+
+import pytest
+
+from agents.reproduce import estimate
+from agents.reproduce import study as reproduce
+from agents.reproduce.figures import write_figures
+from agents.reproduce.results import heading_of, rows_of, table_of
+from agents.reproduce.settings import QUICK, StudySettings
+from agents.reproduce.study import Study
+from agents.reproduce.targets import Target, piece_of
+from dsfp_env import Evaluator, InputError
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+
+HALF, QUARTER = Target(50, of_macs=True), Target(25, of_macs=True)
+
+
+def row(accuracy, macs, first=4):
+    return {
+        "ratios": {"conv_0": 50.0, "conv_1": 50.0},
+        "pruned_accuracy": accuracy / 2,
+        "accuracy": accuracy,
+        "validation_accuracy": accuracy,
+        "best_epoch": 1,
+        "epochs": 1,
+        "filters": 6,
+        "filters_kept": {"conv1": first, "conv2": 2},
+        "params": 1000,
+        "output_only_params": 2000,
+        "macs": macs,
+    }
+
+
+@pytest.fixture
+def results():
+    """By hand: two kinds, two budgets, two seeds, one row not there yet."""
+    asked = StudySettings(network="resnet20", macs_budgets=(0.5, 0.25), seeds=(0, 1), agents=("ucb1",))
+    settings = json.loads(json.dumps({**vars(asked)}))
+    rows = {
+        piece_of("uniform", HALF, 0): row(0.80, 500),
+        piece_of("uniform", HALF, 1): row(0.84, 500),
+        piece_of("uniform", QUARTER, 0): row(0.70, 250, first=2),
+        piece_of("ucb1", HALF, 0): row(0.90, 480),
+    }
+    base = {
+        **{"accuracy": 0.9, "pruned_accuracy": 0.9, "filters": 12, "params": 4000, "output_only_params": 4000},
+        **{"macs": 1000, "recipe": "fast", "filters_kept": {"conv1": 8, "conv2": 4}},
+    }
+    return {"settings": settings, "versions": {}, "base": base, "searches": {}, "rows": rows}
+
+
+def test_the_table_of_budgets_by_hand(results):
+    heading, _, *lines = table_of(results).splitlines()
+    assert heading == (
+        "resnet20 on cifar10: filters by dsfp, 300 evaluations a search, fine-tuning paper, seeds 0, 1. The paper "
+        "has no such network: these numbers stand beside none of its own."
+    )
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| base",
+        "| uniform 50 % of the MACs",
+        "| ucb1 50 % of the MACs",
+        "| uniform 25 % of the MACs",
+    ]
+    # 82 is the mean of 80 and 84, their standard deviation 2.83, and 82 of 90 are 91.11 %.
+    assert lines[3].split(" | ")[1:4] == ["41.00", "82.00 ± 2.83", "91.11 %"]
+    assert "paper" not in lines[0]
+    assert "paper:" in table_of({**results, "settings": {**results["settings"], "network": "vgg16"}})
+    assert "none of its own" not in heading_of({**results["settings"], "network": "vgg16"})
+
+
+def test_figures_show_each_kind_and_where_it_stands(results, tmp_path):
+    assert write_figures(results, tmp_path) == ["figure-filters", "figure-accuracy", "figure-finetuning"]
+    for name in ("filters", "accuracy", "finetuning"):
+        svg = (tmp_path / f"figure-{name}.svg").read_text()
+        assert {"uniform", "ucb1"} <= set(re.findall(r">([^<>]+)</text>", svg))
+        assert (tmp_path / f"figure-{name}.pdf").stat().st_size
+    again = tmp_path / "again"
+    write_figures(results, again)
+    assert (again / "figure-accuracy.svg").read_bytes() == (tmp_path / "figure-accuracy.svg").read_bytes()
+
+
+def test_figures_of_little(results, tmp_path):
+    nothing = {**results, "rows": {}, "base": None}
+    assert write_figures(nothing, tmp_path) == []
+    assert "no table yet" in table_of(nothing)
+    assert write_figures({**results, "base": None}, tmp_path) == []
+    old = {name: value for name, value in results["base"].items() if name != "filters_kept"}
+    assert write_figures({**results, "base": old}, tmp_path) == ["figure-accuracy", "figure-finetuning"]
+
+
+def test_the_numbers_in_a_figure(results):
+    from agents.reproduce import figures
+
+    (axes,) = figures.accuracy(results).axes
+    x, y = axes.containers[0].lines[0].get_data()
+    assert (list(x), list(y)) == ([50, 25], pytest.approx([0.82, 0.70]))
+    first, second = figures.filters_kept(results).axes
+    assert list(first.lines[0].get_ydata()) == [0.5, 0.5]  # 4 of 8, and 2 of 4
+    assert list(second.lines[0].get_ydata()) == [0.25, 0.5]
+
+
+def test_a_file_of_results_is_enough(results, tmp_path, capsys):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(tmp_path / "pictures")))
+    said = capsys.readouterr().out
+    assert said.startswith(table_of(results))
+    assert "figure-filters, figure-accuracy, figure-finetuning" in said
+    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["results.json"]
+    for content in ("{", "{}", json.dumps({**results, "rows": {"uniform-macs50-seed0": {"accuracy": 2}}})):
+        file.write_text(content)
+        with pytest.raises(InputError, match=r"results\.json cannot be"):
+            reproduce.reproduce(StudySettings(results=str(file)))
+
+
+def test_rates_have_the_names_that_they_had():
+    assert piece_of("q_learning", Target(50), 3) == "q_learning-50-seed3"
+    assert piece_of("mine:Learner", Target(50), 0) == "mine.Learner-50-seed0"
+    assert StudySettings().rates == (50, 60, 70)
+    assert [target.name for target in StudySettings(macs_budgets=(0.5, 0.15)).targets] == ["macs50", "macs15"]
+    assert [target.name for target in StudySettings(rates=(60,), macs_budgets=(0.29,)).targets] == ["60", "macs29"]
+
+
+def test_quick_is_the_digits_unless_something_else_is_said():
+    settled = StudySettings(quick=True, evaluations=5).settled()
+    assert {name: getattr(settled, name) for name in QUICK} == {**QUICK, "evaluations": 5}
+    assert "none of its own" in heading_of(vars(settled))
+    assert StudySettings(network="alexnet").settled().network == "alexnet"
+
+
+def test_seconds_are_counted_by_hand():
+    targets = [HALF, HALF, QUARTER]
+    work = estimate.Work(
+        base=20, passes=18, evaluations=estimate.counted(targets, 30), epochs=estimate.counted(targets, 5)
+    )
+    assert work.evaluations == {HALF: 60, QUARTER: 30}
+    seconds = estimate.Seconds(2.0, 0.5, {HALF: 1.0, QUARTER: 0.5}, {HALF: 10.0, QUARTER: 6.0}).of(work)
+    assert seconds == {
+        "original network": 40,
+        "one layer at a time": 9,
+        "searches": 60 * 1 + 30 * 0.5,
+        "fine-tuning": 10 * 10 + 5 * 6,
+    }
+    assert estimate.told(seconds, 1) == (
+        "about 4 min of work (original network 40 s, one layer at a time 9 s, searches 75 s, fine-tuning 2 min), "
+        "as a few batches tell; scoring filters is not in it"
+    )
+    assert estimate.told(seconds, 4).endswith("; 4 at a time, if they do not slow each other: 64 s")
+    assert estimate.evaluations_of_search(150) == 170
+    assert [estimate.in_words(long) for long in (99, 100, 5900, 7200)] == ["99 s", "2 min", "98 min", "2 h"]
+
+
+def test_what_is_timed(tiny):
+    """Something of everything that is asked for, and nothing else; and the task is as it was."""
+    before = {name: tensor.clone() for name, tensor in tiny.network.state_dict().items()}
+    work = estimate.Work(base=0, passes=2, evaluations={HALF: 3}, epochs={QUARTER: 2})
+    plan = dict.fromkeys(tiny.agents, 50.0)
+    tuning = recipe_from("plain(epochs=2, batch_size=8)", FINE_TUNING)
+    evaluator = Evaluator(tiny, "l1", store=False)
+    seconds = estimate.measured(tiny, evaluator, lambda evaluator, target: plan, work, None, tuning)
+    assert seconds.base == 0
+    assert seconds.passes > 0
+    assert {*seconds.evaluations} == {HALF}
+    assert {*seconds.epochs} == {QUARTER}
+    assert min(seconds.evaluations[HALF], seconds.epochs[QUARTER]) > 0
+    assert all((tensor == before[name]).all() for name, tensor in tiny.network.state_dict().items())
+
+
+SMALL = {
+    "network": "test_reproduce:make_small",
+    "criterion": "l1",
+    "pretraining": "fast(epochs=1, batch_size=16)",
+    "fine_tuning": "short(epochs=1, batch_size=16)",
+    "kd_batches": 0,
+    "evaluations": 3,
+    "device": "cpu",
+}
+
+
+def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
+    yardsticks = ("erk", "global_ranking", "sensitivity", "random_search_equal_macs", "uniform@l2")
+    asked = StudySettings(
+        **SMALL,
+        data=f"imagefolder:{image_files}",
+        macs_budgets=(0.5,),
+        yardsticks=yardsticks,
+        agents=("ucb1",),
+        validation_images=10,
+        out=str(tmp_path / "out"),
+    )
+    reproduce.reproduce(StudySettings(**{**vars(asked), "estimate": True}))
+    assert "original network" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    reproduce.reproduce(asked)
+    said = capsys.readouterr().out
+    assert "about" in said.splitlines()[1]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert table_of(results) in said
+    found = rows_of(results)
+    assert [kind for kind, _ in found] == ["uniform", *yardsticks, "ucb1"]
+    whole = results["base"]["macs"]
+    for (kind, target), rows in found.items():
+        assert target == HALF
+        if kind != "ucb1":  # the agent may find nothing within the budget in three evaluations
+            assert rows[0]["macs"] <= whole / 2
+    assert results["searches"]["search-random_search_equal_macs-macs50-seed0"]["within_budget"] == 3
+    assert json.loads((tmp_path / "out" / "scores-l2.json").read_text()) == {"criterion": "l2"}
+    reproduce.reproduce(StudySettings(results=str(tmp_path / "out" / "results.json")))
+    assert table_of(results) in capsys.readouterr().out
+
+
+def test_a_folder_of_an_earlier_release_goes_on(image_files, tmp_path):
+    """Its settings had no budgets, no yardsticks, and its base no filters of each layer."""
+    asked = StudySettings(
+        **SMALL, data=f"imagefolder:{image_files}", rates=(50,), agents=("ucb1",), out=str(tmp_path)
+    )
+    reproduce.reproduce(StudySettings(**{**vars(asked), "only": ("base", "scores")}))
+    for name, new in {
+        "settings": ("macs_budgets", "yardsticks", "validation_images"),
+        "base": ("filters_kept",),
+    }.items():
+        file = tmp_path / f"{name}.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({key: value for key, value in content.items() if key not in new}))
+    reproduce.reproduce(asked)
+    assert {*rows_of(Study(asked).results())} == {("uniform", Target(50)), ("ucb1", Target(50))}
+
+
+def test_what_cannot_be_is_said(tmp_path):
+    for change, sentence in {
+        ("macs_budgets", (1.5,)): r"--macs-budgets are \(1\.5,\): expected shares",
+        ("yardsticks", ("lamp",)): "Unknown rule 'lamp'",
+        ("yardsticks", ("random_search_equal_mac",)): "Did you mean 'random_search_equal_macs'",
+        ("yardsticks", ("uniform@fischer",)): "Unknown criterion 'fischer'",
+        ("yardsticks", ("random_search_equal_macs@l1",)): "random search has no criterion but",
+        ("rates", ()): "neither --rates nor --macs-budgets",
+        ("validation_images", 0): "--validation-images is 0",
+        ("data", "digits"): "--data digits has a network of its own: expected --network digits_net",
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            reproduce.reproduce(StudySettings(**dict([change]), device="cpu", out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
