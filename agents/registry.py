@@ -149,7 +149,12 @@ AGENTS: dict[str, Entry] = {
     "random_search": one_each(RandomSearch),
     "coordinate_search": one_team(CoordinateSearch),
     "q_learning": exploring(QLearning, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
-    "regression_bandit": exploring(RegressionBandit, "box", warm_up=lambda budget: max(5, budget // 5)),
+    "regression_bandit": exploring(
+        RegressionBandit,
+        "box",
+        warm_up=lambda budget: max(5, budget // 5),
+        exploration_steps=lambda budget: max(1, 2 * budget // 3),
+    ),
     "epsilon_greedy": exploring(EpsilonGreedy, exploration_steps=lambda budget: max(1, 2 * budget // 3)),
     "ucb1": exploring(UCB1),
     "thompson": exploring(GaussianThompson),

@@ -131,12 +131,49 @@ def test_regression_by_hand():
     actions = np.array([-1.0, 0, 1, 0.5])
     weights = fit(features(0.0, actions), 1 - actions**2, ridge=1e-9)
     assert weights == pytest.approx([1, 0, -1, 0, 0], abs=1e-6)
-    bandit = agents.RegressionBandit(
-        "conv_0", Box(0, 1, (2,), np.float32), Box(10, 90, (1,), np.float32), np.random.default_rng(0)
-    )
+    bandit = make_bandit()
     for ratio in (10.0, 50, 90, 30):  # best at 60
         bandit.update(transition(np.array([ratio], np.float32), 1 - ((ratio - 60) / 40) ** 2))
     assert bandit.act(np.zeros(2, np.float32), {}, deterministic=True)[0] == pytest.approx(60, abs=0.5)
+
+
+def make_bandit(**options):
+    ratios = Box(10, 90, (1,), np.float32)
+    return agents.RegressionBandit(
+        "conv_0", Box(0, 1, (2,), np.float32), ratios, np.random.default_rng(0), **options
+    )
+
+
+def test_recent_tuples_weigh_more_by_hand():
+    """The older of two rewards weighs half of the newer: their mean is (1 * 0 + 2 * 3) / 3."""
+    twice = features(0.0, np.zeros(2))
+    assert fit(twice, np.array([0.0, 3]), 1e-9, recent=2)[0] == pytest.approx(2)
+    assert fit(twice, np.array([0.0, 3]), 1e-9)[0] == pytest.approx(1.5)
+
+
+def test_a_bandit_of_recent_tuples_follows_what_moved():
+    """The best ratio was 20 and is 70 now, since the other layers moved on."""
+
+    def best(**options):
+        bandit = make_bandit(**options)
+        for optimum in (20.0, 70.0):
+            for ratio in np.tile(np.linspace(10, 90, 9), 10):
+                bandit.update(transition(np.array([ratio], np.float32), 1 - ((ratio - optimum) / 80) ** 2))
+        return bandit.act(np.zeros(2, np.float32), {}, deterministic=True)[0]
+
+    assert best() == pytest.approx(45, abs=1)
+    assert best(recent=15) == pytest.approx(70, abs=1)
+
+
+def test_perturbations_fall_to_their_last_window():
+    bandit, widths = make_bandit(warm_up=1, epsilon=1, window=30, final_window=5, exploration_steps=50), []
+    for _ in range(100):
+        believed = bandit.act(np.zeros(2, np.float32), {}, deterministic=True)
+        ratio = bandit.act(np.zeros(2, np.float32), {})
+        widths.append(abs(float(ratio[0] - believed[0])))
+        bandit.update(transition(ratio, 1 - ((float(ratio[0]) - 50) / 40) ** 2))
+    assert 20 < max(widths[5:20]) <= 30
+    assert max(widths[51:]) <= 5
 
 
 def test_learners_refuse_spaces_they_cannot_use():

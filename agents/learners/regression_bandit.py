@@ -8,6 +8,10 @@ not say which model, how large the window, or how the first ratios are chosen. H
 
 fitted to all tuples with a little ridge; the first ``warm_up`` ratios are uniform. As the context is fixed, its
 two terms only matter if the user changes it between episodes.
+
+What comes of a ratio depends on what the other layers choose, and they move on. With ``recent`` a tuple counts the
+less, the older it is; so the fit tells what is better where the others are now. With ``final_window`` they come to
+rest.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from agents.base import Transition
+from agents.learners.exploration import fallen
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.ranges import Positive, Share, WholeNumber, ranges_checked
+from dsfp_env.common.ranges import Count, Positive, Share, WholeNumber, ranges_checked
 
 
 def features(context: float, action: np.ndarray) -> np.ndarray:
@@ -28,14 +33,19 @@ def features(context: float, action: np.ndarray) -> np.ndarray:
     return np.stack([one, action, action**2, s, s * action], -1)
 
 
-def fit(inputs: np.ndarray, rewards: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights that minimise the mean squared error plus ``ridge * |w|^2 / n``.
+def fit(inputs: np.ndarray, rewards: np.ndarray, ridge: float, recent: int = 0) -> np.ndarray:
+    """Weights that minimise the summed squared errors plus ``ridge * |w|^2``.
 
     Args:
         inputs: ``[n, features]``.
         rewards: ``[n]``.
         ridge: Keeps the solution unique.
+        recent: With each newer one a squared error weighs ``1 - 1 / recent`` of what it did, so that all together
+            weigh as much as so many; 0: all weigh the same.
     """
+    if recent:
+        roots = np.sqrt((1 - 1 / recent) ** np.arange(len(rewards) - 1, -1, -1))
+        inputs, rewards = inputs * roots[:, None], rewards * roots
     return np.linalg.solve(inputs.T @ inputs + ridge * np.eye(inputs.shape[1]), inputs.T @ rewards)
 
 
@@ -49,8 +59,11 @@ class RegressionBandit:
         rng: Draws the warm-up and the perturbations.
         warm_up: Ratios drawn uniformly at first.
         epsilon: Probability that a ratio is perturbed.
-        window: Largest perturbation, in percent.
+        window: Largest perturbation at first, in percent; it falls linearly ...
+        final_window: ... to this ...; None: it stays.
+        exploration_steps: ... over so many ratios.
         ridge: See `fit`.
+        recent: Tuples that the fit is made of, as it were; 0: all. See `fit`.
     """
 
     @ranges_checked
@@ -64,7 +77,10 @@ class RegressionBandit:
         warm_up: WholeNumber = 20,
         epsilon: Share = 0.9,
         window: Positive = 20.0,
+        final_window: Positive | None = None,
+        exploration_steps: Count = 200,
         ridge: Positive = 1e-3,
+        recent: WholeNumber = 0,
     ) -> None:
         if not isinstance(action_space, Box) or action_space.shape != (1,):
             raise InputError(
@@ -74,7 +90,9 @@ class RegressionBandit:
         self._low, self._high = float(action_space.low[0]), float(action_space.high[0])
         self._has_context = observation_space.shape == (1,)
         self._rng = rng
-        self.warm_up, self.epsilon, self.window, self.ridge = warm_up, epsilon, window, ridge
+        self.warm_up, self.epsilon, self.ridge, self.recent = warm_up, epsilon, ridge, recent
+        self.window, self.final_window = window, window if final_window is None else final_window
+        self.exploration_steps = exploration_steps
         self._inputs: list[np.ndarray] = []
         self._rewards: list[float] = []
 
@@ -86,7 +104,8 @@ class RegressionBandit:
             return self._action(self._rng.uniform(self._low, self._high))
         ratio = self._best(self._context(observation))
         if self._rng.random() < self.epsilon:
-            ratio += self._rng.uniform(-self.window, self.window)
+            window = fallen(len(self._rewards), self.window, self.final_window, self.exploration_steps)
+            ratio += self._rng.uniform(-window, window)
         return self._action(ratio)
 
     def update(self, transition: Transition) -> dict[str, float]:
@@ -101,7 +120,7 @@ class RegressionBandit:
             return (self._low + self._high) / 2
         ratios = np.linspace(self._low, self._high, 161)
         inputs = np.concatenate(self._inputs).reshape(len(self._inputs), -1)  # quicker than np.stack
-        weights = fit(inputs, np.array(self._rewards), self.ridge)
+        weights = fit(inputs, np.array(self._rewards), self.ridge, self.recent)
         return float(ratios[(features(context, self._scaled(ratios)) @ weights).argmax()])
 
     def _context(self, observation: np.ndarray) -> float:
