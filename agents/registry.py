@@ -65,6 +65,7 @@ class Entry:
         shared: A class of teams that has the other options, if there are any.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         about: What it is, in a sentence; that of the class unless given.
+        needs: A library that is installed by those who use it.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
 
@@ -77,6 +78,7 @@ class Entry:
     find_made: Callable[[], Callable[..., Any]] | None = None
     shared: Callable[..., Any] | None = None
     about: str = ""
+    needs: str = ""
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -163,9 +165,9 @@ AGENTS: dict[str, Entry] = {
     "policy_gradient": one_team(PolicyGradient),
     "local_search": one_team(LocalSearch),
     "gp_search": replace(one_team(GPSearch), slow=True),
-    "tpe": replace(one_team(TPE), slow=True),
-    "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
-    "cma_es": one_team(CMAES, "box"),
+    "tpe": replace(one_team(TPE), slow=True, needs="optuna"),
+    "nsga2": replace(one_team(NSGA2, population=lambda budget: max(8, budget // 30)), needs="optuna"),
+    "cma_es": replace(one_team(CMAES, "box"), needs="cma"),
     "ppo": stable_baselines3("ppo", "Proximal policy optimisation of Stable-Baselines3, in small steps."),
     "a2c": stable_baselines3(
         "a2c", "Advantage actor-critic of Stable-Baselines3: simpler than PPO, more often updated."
@@ -177,9 +179,15 @@ AGENTS: dict[str, Entry] = {
     "ddpg": stable_baselines3(
         "ddpg", "Deep deterministic policy gradient of Stable-Baselines3: off-policy, one critic."
     ),
-    "tqc": stable_baselines3("tqc", "Truncated quantile critics of sb3-contrib: SAC with cautious critics."),
+    "tqc": replace(
+        stable_baselines3("tqc", "Truncated quantile critics of sb3-contrib: SAC with cautious critics."),
+        needs="sb3_contrib",
+    ),
     "dqn": stable_baselines3("dqn", "Deep Q-network of Stable-Baselines3: knows no masks.", "levels"),
-    "maskable_ppo": stable_baselines3("maskable_ppo", "PPO of sb3-contrib under the masks of a budget.", "levels"),
+    "maskable_ppo": replace(
+        stable_baselines3("maskable_ppo", "PPO of sb3-contrib under the masks of a budget.", "levels"),
+        needs="sb3_contrib",
+    ),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 import agents
 from agents.registry import AGENTS, ListingSettings, choose_agent, describe, list_learners
 from agents.reporting.statistics import warning_of_few
+from agents.trial import check_learners
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.signatures import is_for_team, options_of
 from dsfp_env.testing import CheckError, check_agent
@@ -225,6 +226,15 @@ def test_all_learners_are_listed_with_a_sentence_of_their_own_in_one_write(monke
     sentences = [sentence for *_, sentence in listed]
     assert len(set(sentences)) == len(AGENTS)
     assert all(30 < len(sentence) < 120 for sentence in sentences)
+
+
+@pytest.mark.parametrize(("name", "library"), [("tpe", "optuna"), ("cma_es", "cma"), ("tqc", "sb3_contrib")])
+def test_a_learner_whose_library_is_missing_is_refused_before_anything_is_done(name, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        InputError, match=f"The agent '{name}' needs the library {library}, which is not installed: pip"
+    ):
+        check_learners([name], 300)
 
 
 def test_learners_with_a_comma_between_them_are_told_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from dsfp_env.common.errors import InputError
@@ -24,3 +25,17 @@ def import_for(who: str, library: str) -> Any:
         raise InputError(
             f"{who} needs the library {library}, which cannot be imported ({error}): pip install {library}."
         ) from error
+
+
+def check_installed(who: str, library: str) -> None:
+    """Refuse a library that is not there, before anything is done, without importing it.
+
+    Args:
+        who: As for `import_for`.
+        library: Likewise.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    if importlib.util.find_spec(library) is None:
+        raise InputError(f"{who} needs the library {library}, which is not installed: pip install {library}.")
