@@ -243,3 +243,9 @@ def test_learners_with_a_comma_between_them_are_told_apart():
     ):
         choose_agent("ucb1,q_learning")
     choose_agent("q_learning(step_size=0.5,epsilon=0.1)")
+
+
+def test_the_environment_comes_first():
+    env = ToyEnv()
+    with pytest.raises(InputError, match="The team is an environment: expected the environment first"):
+        agents.train(ForAll(env, 0, evaluations=2), env, evaluations=2)
