@@ -42,8 +42,9 @@ from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.optional import is_installed
 from dsfp_env.common.ranges import check_numbers
-from dsfp_env.common.saying import say
+from dsfp_env.common.saying import remark, say
 from dsfp_env.common.signatures import BUDGET, OF_ALL, OF_ONE, is_for_team, parameters_of, takes_budget
 from dsfp_env.common.signatures import options_of as options_in
 from dsfp_env.common.torch_left_alone import torch_left_alone
@@ -277,13 +278,25 @@ def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., An
 
 
 def expanded(texts: Iterable[str]) -> list[str]:
-    """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too."""
+    """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too.
+
+    Those whose library is not installed are not among them; `say_left_out` tells of it.
+    """
     parts = [text.partition("@") for text in texts]
+    every = [name for name, entry in AGENTS.items() if not entry.needs or is_installed(entry.needs)]
     return list(
-        dict.fromkeys(
-            f"{one}{at}{how}" for name, at, how in parts for one in (AGENTS if name == "all" else [name])
-        )
+        dict.fromkeys(f"{one}{at}{how}" for name, at, how in parts for one in (every if name == "all" else [name]))
     )
+
+
+def say_left_out(texts: Iterable[str]) -> None:
+    """Say which learners ``all`` does not stand for here, and how to install what they need."""
+    needed = {name: entry.needs for name, entry in AGENTS.items() if entry.needs and not is_installed(entry.needs)}
+    if needed and any(text.partition("@")[0] == "all" for text in texts):
+        libraries = " ".join(dict.fromkeys(needed.values()))
+        remark(
+            f"left out, as libraries of theirs are not installed: {', '.join(needed)} (pip install {libraries})"
+        )
 
 
 def in_batches(agent: str, batch: int) -> str:

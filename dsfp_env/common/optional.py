@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import Any
 
 from dsfp_env.common.errors import InputError
@@ -27,8 +28,15 @@ def import_for(who: str, library: str) -> Any:
         ) from error
 
 
+def is_installed(library: str) -> bool:
+    """Whether a library is there; it is not imported."""
+    if library in sys.modules:
+        return sys.modules[library] is not None
+    return importlib.util.find_spec(library) is not None
+
+
 def check_installed(who: str, library: str) -> None:
-    """Refuse a library that is not there, before anything is done, without importing it.
+    """Refuse a library that is not there; it is not imported.
 
     Args:
         who: As for `import_for`.
@@ -37,5 +45,5 @@ def check_installed(who: str, library: str) -> None:
     Raises:
         InputError: If it is not installed.
     """
-    if importlib.util.find_spec(library) is None:
+    if not is_installed(library):
         raise InputError(f"{who} needs the library {library}, which is not installed: pip install {library}.")
