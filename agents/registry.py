@@ -42,8 +42,9 @@ from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.machine_errors import raise_if_of_the_machine
+from dsfp_env.common.optional import is_installed
 from dsfp_env.common.ranges import check_numbers
-from dsfp_env.common.saying import say
+from dsfp_env.common.saying import remark, say
 from dsfp_env.common.signatures import BUDGET, OF_ALL, OF_ONE, is_for_team, parameters_of, takes_budget
 from dsfp_env.common.signatures import options_of as options_in
 from dsfp_env.common.torch_left_alone import torch_left_alone
@@ -65,6 +66,7 @@ class Entry:
         shared: A class of teams that has the other options, if there are any.
         actions: The kind of actions that it takes, ``"levels"`` or ``"box"``.
         about: What it is, in a sentence; that of the class unless given.
+        needs: A library that is installed by those who use it.
         slow: Whether it needs a quarter of a second or more for 300 evaluations that take no time themselves.
     """
 
@@ -77,6 +79,7 @@ class Entry:
     find_made: Callable[[], Callable[..., Any]] | None = None
     shared: Callable[..., Any] | None = None
     about: str = ""
+    needs: str = ""
 
 
 def one_each(make_agent: Callable[..., Any], actions: str = "levels", **fitted: Callable[[int], Any]) -> Entry:
@@ -168,9 +171,9 @@ AGENTS: dict[str, Entry] = {
     "policy_gradient": one_team(PolicyGradient),
     "local_search": one_team(LocalSearch),
     "gp_search": replace(one_team(GPSearch), slow=True),
-    "tpe": replace(one_team(TPE), slow=True),
-    "nsga2": one_team(NSGA2, population=lambda budget: max(8, budget // 30)),
-    "cma_es": one_team(CMAES, "box"),
+    "tpe": replace(one_team(TPE), slow=True, needs="optuna"),
+    "nsga2": replace(one_team(NSGA2, population=lambda budget: max(8, budget // 30)), needs="optuna"),
+    "cma_es": replace(one_team(CMAES, "box"), needs="cma"),
     "ppo": stable_baselines3("ppo", "Proximal policy optimisation of Stable-Baselines3, in small steps."),
     "a2c": stable_baselines3(
         "a2c", "Advantage actor-critic of Stable-Baselines3: simpler than PPO, more often updated."
@@ -182,9 +185,15 @@ AGENTS: dict[str, Entry] = {
     "ddpg": stable_baselines3(
         "ddpg", "Deep deterministic policy gradient of Stable-Baselines3: off-policy, one critic."
     ),
-    "tqc": stable_baselines3("tqc", "Truncated quantile critics of sb3-contrib: SAC with cautious critics."),
+    "tqc": replace(
+        stable_baselines3("tqc", "Truncated quantile critics of sb3-contrib: SAC with cautious critics."),
+        needs="sb3_contrib",
+    ),
     "dqn": stable_baselines3("dqn", "Deep Q-network of Stable-Baselines3: knows no masks.", "levels"),
-    "maskable_ppo": stable_baselines3("maskable_ppo", "PPO of sb3-contrib under the masks of a budget.", "levels"),
+    "maskable_ppo": replace(
+        stable_baselines3("maskable_ppo", "PPO of sb3-contrib under the masks of a budget.", "levels"),
+        needs="sb3_contrib",
+    ),
 }
 
 
@@ -274,13 +283,25 @@ def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., An
 
 
 def expanded(texts: Iterable[str]) -> list[str]:
-    """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too."""
+    """The contestants, each once, with every learner in the place of ``all``, as in ``all@batch=4`` too.
+
+    Those whose library is not installed are not among them; `say_left_out` tells of it.
+    """
     parts = [text.partition("@") for text in texts]
+    every = [name for name, entry in AGENTS.items() if not entry.needs or is_installed(entry.needs)]
     return list(
-        dict.fromkeys(
-            f"{one}{at}{how}" for name, at, how in parts for one in (AGENTS if name == "all" else [name])
-        )
+        dict.fromkeys(f"{one}{at}{how}" for name, at, how in parts for one in (every if name == "all" else [name]))
     )
+
+
+def say_left_out(texts: Iterable[str]) -> None:
+    """Say which learners ``all`` does not stand for here, and how to install what they need."""
+    needed = {name: entry.needs for name, entry in AGENTS.items() if entry.needs and not is_installed(entry.needs)}
+    if needed and any(text.partition("@")[0] == "all" for text in texts):
+        libraries = " ".join(dict.fromkeys(needed.values()))
+        remark(
+            f"left out, as libraries of theirs are not installed: {', '.join(needed)} (pip install {libraries})"
+        )
 
 
 def in_batches(agent: str, batch: int) -> str:

@@ -9,6 +9,7 @@ from agents.loop import train
 from agents.registry import AGENTS, choose_agent, contestant
 from dsfp_env.common.choices import parse_call
 from dsfp_env.common.errors import InputError
+from dsfp_env.common.optional import check_installed
 from dsfp_env.toy import ToyEnv
 
 MOST_EVALUATIONS = 10_000_000  # of a run; the plans of random search are all made at its start
@@ -27,7 +28,7 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
         evaluations: The budget that they are made for.
 
     Raises:
-        InputError: If a name, an option or its value cannot be used.
+        InputError: If a name, an option or its value cannot be used, or a library is not installed.
     """
     if not 1 <= evaluations <= MOST_EVALUATIONS:
         raise InputError(f"The evaluations are {evaluations}: expected from 1 to {MOST_EVALUATIONS}.")
@@ -38,6 +39,8 @@ def check_learners(contestants: Iterable[str], evaluations: int) -> None:
         text, _, batch = contestant(one)
         entry = choose_agent(text)
         name, options = parse_call("agent", text)
+        if entry.needs:
+            check_installed(f"The agent {name!r}", entry.needs)
         if name not in AGENTS or (not options and batch == 1):
             continue
         env = ToyEnv(entry.actions)

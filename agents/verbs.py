@@ -35,6 +35,8 @@ def check_team(team: Any, learns: bool) -> None:
         InputError: If it is none.
     """
     if isinstance(team, type) or not hasattr(team, "act"):
+        if hasattr(team, "possible_agents"):
+            raise InputError("The team is an environment: expected the environment first, then the team.")
         what = f"the class {team.__name__}" if isinstance(team, type) else shortened(team)
         raise InputError(
             f"The team is {what}: expected learners of all agents, such as agents.Independent(agents.QLearning, "

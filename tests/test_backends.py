@@ -187,3 +187,23 @@ def test_an_evaluator_of_ones_own():
     assert rewards == {"a": 0.25, "b": 0.25}
     assert infos["a"]["filters_kept"] == 5
     assert env.action_mask("a", {"b": 0}).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("backend", "task"), [("table", "digits"), ("surrogate", "resnet20")])
+def test_what_measures_nothing_has_no_networks(backend, task):
+    evaluator = dsfp_env.parallel_env(task=task, backend=backend).evaluator
+    with pytest.raises(
+        InputError, match=f"A {backend} knows .* has no networks: expected an evaluator that measures"
+    ):
+        evaluator.build({}, seed=0)
+
+
+def test_a_name_or_a_seed_that_is_none_gets_a_sentence(tiny):
+    env = dsfp_env.parallel_env(task=tiny)
+    for space in (env.action_space, env.observation_space):
+        with pytest.raises(
+            InputError, match=r"There is no agent 'conv_9': expected one of \['conv_0', 'conv_1'\]"
+        ):
+            space("conv_9")
+    with pytest.raises(InputError, match="The seed of an evaluation is 'x': expected a whole number"):
+        env.evaluator.build(dict.fromkeys(env.possible_agents, 50.0), seed="x")

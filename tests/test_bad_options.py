@@ -35,7 +35,8 @@ def gives_lists(evidence): return {path: [1.0] for path in evidence.layers}
 class ActRaises:
     def __init__(self, *args): pass
     def act(self, observation, info, *, deterministic=False): raise KeyError("boom")
-class NoUpdate(ActRaises):
+    def update(self, transition): return transition.missing
+class UpdateRaises(ActRaises):
     def act(self, observation, info, *, deterministic=False): return 3
 class TeamRaises:
     team = True
@@ -136,7 +137,7 @@ def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):
     ("agent", "sentence"),
     [
         ("ActRaises", r"'own_things:ActRaises' failed in act(_many)? .KeyError: 'boom'; own_things.py, line"),
-        ("NoUpdate", "failed in update .AttributeError: 'NoUpdate' object has no attribute 'update'"),
+        ("UpdateRaises", "failed in update .AttributeError: .*'missing'; own_things.py, line"),
         ("TeamRaises", "failed in update .AttributeError: .*'nothing'; own_things.py, line"),
     ],
 )

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import agents
-from agents.registry import AGENTS, ListingSettings, choose_agent, describe, list_learners
+from agents.registry import AGENTS, ListingSettings, choose_agent, describe, expanded, list_learners, say_left_out
 from agents.reporting.statistics import warning_of_few
+from agents.trial import check_learners
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.signatures import is_for_team, options_of
 from dsfp_env.testing import CheckError, check_agent
@@ -227,9 +228,42 @@ def test_all_learners_are_listed_with_a_sentence_of_their_own_in_one_write(monke
     assert all(30 < len(sentence) < 120 for sentence in sentences)
 
 
+@pytest.mark.parametrize(("name", "library"), [("tpe", "optuna"), ("cma_es", "cma"), ("tqc", "sb3_contrib")])
+def test_a_learner_whose_library_is_missing_is_refused_before_anything_is_done(name, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        InputError, match=f"The agent '{name}' needs the library {library}, which is not installed: pip"
+    ):
+        check_learners([name], 300)
+
+
+def test_all_leaves_out_learners_whose_library_is_missing_and_says_so(monkeypatch, capsys):
+    say_left_out(["all"])
+    assert capsys.readouterr().err == ""
+    assert expanded(["all"]) == list(AGENTS)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    left = {"tpe", "nsga2", "tqc", "maskable_ppo"}
+    assert expanded(["all@batch=2"]) == [f"{name}@batch=2" for name in AGENTS if name not in left]
+    say_left_out(["ucb1"])
+    assert capsys.readouterr().err == ""
+    say_left_out(["all@batch=2"])
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "left out, as libraries of theirs are not installed: tpe, nsga2, tqc, maskable_ppo (pip"
+    )
+    assert told.endswith("(pip install optuna sb3_contrib)\n")
+
+
 def test_learners_with_a_comma_between_them_are_told_apart():
     with pytest.raises(
         InputError, match="The agent 'ucb1,q_learning' has a comma: several are .* ucb1 q_learning."
     ):
         choose_agent("ucb1,q_learning")
     choose_agent("q_learning(step_size=0.5,epsilon=0.1)")
+
+
+def test_the_environment_comes_first():
+    env = ToyEnv()
+    with pytest.raises(InputError, match="The team is an environment: expected the environment first"):
+        agents.train(ForAll(env, 0, evaluations=2), env, evaluations=2)

@@ -12,7 +12,7 @@ import agents
 import dsfp_env
 from agents.compare.report import draw, draw_fronts, table
 from agents.compare.settings import DESCRIPTION, ComparisonSettings
-from agents.registry import choose_agent, contestant, expanded
+from agents.registry import choose_agent, contestant, expanded, say_left_out
 from agents.reporting.budget_options import budget_of, kept_in, measured_as
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
@@ -96,6 +96,7 @@ def check(settings: ComparisonSettings) -> tuple[list[str], list[int], Path]:
         raise InputError(f"--budgets are {settings.budgets}: expected one or more, each 1 or more.")
     settings.place().check(choose_device(settings.device))
     contestants, seeds, folder = expanded(settings.agents), parse_seeds(settings.seeds), named(settings.out)
+    say_left_out(settings.agents)
     check_learners(contestants, max(settings.budgets))
     reward_function(settings.reward, budget_of(settings))
     settings.check()

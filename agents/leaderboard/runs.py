@@ -20,7 +20,7 @@ from agents.leaderboard.regret import judged
 from agents.leaderboard.report import draw, tables
 from agents.leaderboard.settings import DESCRIPTION, LeaderboardSettings
 from agents.leaderboard.settings import FORMS as FORMS
-from agents.registry import choose_agent, contestant, expanded
+from agents.registry import choose_agent, contestant, expanded, say_left_out
 from agents.reporting.run_folder import (
     RUNS,
     SETTINGS,
@@ -130,6 +130,7 @@ def check(settings: LeaderboardSettings) -> tuple[Board, list[Form]]:
         raise InputError("--rewards names none: expected one or more, such as accuracy_x_saving.")
     settings.place().check(torch.device("cpu"))
     parse_seeds(settings.seeds)
+    say_left_out(settings.agents)
     check_learners(expanded(settings.agents), settings.evaluations)
     folder = named(settings.out)
     if (folder / SETTINGS).exists():

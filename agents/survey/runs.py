@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import agents
 import dsfp_env
 from agents.leaderboard.forms import Form, parse_form
-from agents.registry import choose_agent, contestant, expanded
+from agents.registry import choose_agent, contestant, expanded, say_left_out
 from agents.reporting.run_folder import RUNS, as_file_name, write_json
 from agents.reporting.seeds import parse_seeds
 from agents.survey.settings import DESCRIPTION, LearnersSurveySettings
@@ -93,6 +93,7 @@ def check(settings: LearnersSurveySettings, folder: Path) -> list[Job]:
     if settings.evaluations < 1:
         raise InputError(f"--evaluations is {settings.evaluations}: expected 1 or more.")
     contestants, forms = expanded(settings.agents), [parse_form(text) for text in dict.fromkeys(settings.rewards)]
+    say_left_out(settings.agents)
     check_learners(contestants, settings.evaluations)
     check_surveyed(settings)
     check_folder(folder)

@@ -182,11 +182,21 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._one_thread = OneThread("This environment", "make one for each; they may share an evaluator.")
 
     def observation_space(self, agent: str) -> Box:
-        """What this agent sees lies in this space (the same object each time)."""
+        """What this agent sees lies in this space (the same object each time).
+
+        Raises:
+            InputError: If there is no such agent.
+        """
+        self._check_agent(agent)
         return self._observation_spaces[agent]
 
     def action_space(self, agent: str) -> Space[Any]:
-        """What this agent does lies in this space (the same object each time)."""
+        """What this agent does lies in this space (the same object each time).
+
+        Raises:
+            InputError: If there is no such agent.
+        """
+        self._check_agent(agent)
         return self._action_spaces[agent]
 
     @_by_one_thread
@@ -284,8 +294,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
                 f"Masks are for levels, and actions are {self._rules.actions!r}: expected actions='levels'."
             )
         if self._budget_masks is None:
-            if not isinstance(agent, str) or agent not in self._choices:
-                raise InputError(f"There is no agent {shortened(agent)}: expected one of {self.possible_agents}.")
+            self._check_agent(agent)
             return np.ones(len(self._choices[agent].levels), np.int8)
         return self._budget_masks.of(agent, chosen)
 
@@ -416,6 +425,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def _progress(self) -> observations.Progress:
         return observations.Progress(self._now.outcome, self.allowed, self._now.time / self._rules.horizon)
+
+    def _check_agent(self, agent: str) -> None:
+        if not isinstance(agent, str) or agent not in self._choices:
+            raise InputError(f"There is no agent {shortened(agent)}: expected one of {self.possible_agents}.")
 
     def _observe(self) -> dict[str, np.ndarray]:
         if self._rules.observation == "context":

@@ -204,7 +204,16 @@ class Evaluator:
         self._memo.known[self.measurement.question(keep, seed)] = self.outcome(keep, accuracy)
 
     def build(self, ratios: Mapping[str, float], seed: int = 0) -> nn.Module:
-        """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode."""
+        """The network that `evaluate` measures: slim, recalibrated and fine-tuned, in evaluation mode.
+
+        Args:
+            ratios: As for `evaluate`.
+            seed: Likewise.
+
+        Raises:
+            InputError: As `evaluate` does.
+        """
+        check_seed(seed, "The seed of an evaluation", LARGEST_EVALUATION_SEED)
         return self.measurement.build(self.keep(ratios), seed)
 
     def measure_splits(self, ratios: Mapping[str, float] | None = None, seed: int = 0) -> tuple[float, float]:

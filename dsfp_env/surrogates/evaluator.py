@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -141,6 +141,17 @@ class SurrogateEvaluator(KnownOutcomes):
         """
         found = self.surrogate.cost_tables.costs(self._lost([self.ratios_of(ratios)]))
         return Costs(int(found.macs[0]), int(found.params[0]), int(found.filters[0]))
+
+    def build(self, ratios: Mapping[str, float], seed: int = 0) -> NoReturn:
+        """Refuse, as a surrogate has no networks; arguments as for `Evaluator.build`.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "A surrogate knows what joint actions are worth, and has no networks: expected an evaluator that "
+            "measures, as dsfp_env.parallel_env(task=...) has without backend='surrogate'."
+        )
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was measured."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError, shortened
@@ -96,6 +96,17 @@ class TableEvaluator(KnownOutcomes):
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """The costs of the pruned network."""
         return self.table.costs(self.row_of(ratios))
+
+    def build(self, ratios: Mapping[str, float], seed: int = 0) -> NoReturn:
+        """Refuse, as a table has no networks; arguments as for `Evaluator.build`.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "A table knows what joint actions are worth, and has no networks: expected an evaluator that "
+            "measures, as dsfp_env.parallel_env(task=...) has without backend='table'."
+        )
 
     def measures_with(self, fidelity: Fidelity) -> bool:
         """Whether this is the work that was tabulated."""

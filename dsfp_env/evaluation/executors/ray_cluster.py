@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.optional import import_for
+from dsfp_env.common.optional import check_installed, import_for
 from dsfp_env.evaluation.executors import Crew
 from dsfp_env.evaluation.executors.conditions import Conditions, conditions, difference, other_processor
 from dsfp_env.evaluation.executors.ray_crew import RayCrew
@@ -82,6 +82,7 @@ class Ray:
 
     def check(self, device: torch.device) -> None:
         """See `Executor.check`."""
+        check_installed("The executor 'ray'", "ray")
         if (device.type == "cuda") != (self.gpus_per_worker > 0):
             raise InputError(
                 f"The task is on {device}, and a worker of the cluster takes {self.gpus_per_worker:g} GPUs: "
