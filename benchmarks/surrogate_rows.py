@@ -10,7 +10,6 @@ other folds and other draws; behind ± is the standard deviation between them.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from dsfp_env.surrogates.trust import FOLDS, agreement, at_equal_costs, groups_o
 from dsfp_env.surveys.files import Survey, read_survey
 
 COLUMNS = {"r2": "R2", "kendall": "Kendall's tau", "rmse": "RMSE", "equal": "tau at equal MACs"}
-PARTS = 1000  # of the joint actions, of which a share is some
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,17 @@ def of_some(fit: Fit, share: float, seed: int) -> Fit:
     """The same, of a share of the joint actions."""
 
     def fit_some(kept: np.ndarray, accuracy: np.ndarray) -> Model:
-        chosen = folds(groups_of(kept), PARTS, seed) < share * PARTS
+        groups = groups_of(kept)
+        order = np.random.default_rng(seed).permutation(groups.max() + 1)
+        chosen = order[groups] < share * len(order)
         return fit(kept[chosen], accuracy[chosen])
 
     return fit_some
 
 
 def spread(numbers: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
-    return f"{statistics.mean(numbers):.4f}{deviation}"
+    deviation = f" ± {np.std(numbers, ddof=1):.4f}" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.4f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from dsfp_env.surveys import files
 from dsfp_env.surveys.designs import Asked, design
 from dsfp_env.surveys.surveyor import Surveyor
 from dsfp_env.tables.described import described, machine, versions
+from dsfp_env.tables.same_task import check_same
 from dsfp_env.tasks.task import Task
 
 _OURS = {files.ROWS, files.COSTS, files.NETWORK}  # what a folder holds before `meta.json`
@@ -227,7 +228,7 @@ def opened(folder: Path, settings: SurveyedOptions, surveyor: Surveyor) -> Itera
     with held(folder):
         remove_parts(folder)
         if (folder / files.META).exists():
-            files.check_same(folder, files.read_meta(folder), "what was asked for", meta)
+            check_same("survey", folder, files.read_meta(folder), "what was asked for", meta)
             note_machine(folder, task)
         else:
             files.write_costs(folder, cost_tables(task.graph, surveyor.scores))

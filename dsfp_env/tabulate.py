@@ -51,11 +51,11 @@ from dsfp_env.tables.described import described, machine, versions
 from dsfp_env.tables.files import COSTS, FIDELITIES, NETWORK, SCHEMA, SPLITS, Arrays
 from dsfp_env.tables.meta import MOST_ROWS
 from dsfp_env.tables.receipts import ROWS, forget_damaged, open_receipts, receipt
+from dsfp_env.tables.same_task import check_same, of_the_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.distillation import Fidelity
 
 PROBES = 3  # joint actions whose networks tell whether a machine computes alike
-FOLLOWING = ("agents", "original")  # of what a table says of itself: differ where something else does
 
 
 class Measured(NamedTuple):
@@ -154,7 +154,7 @@ def _measure(
         _check_versions(folder, meta)
     if len(left) and (described["machines"][0] not in meta["machines"] or "checksum" in meta):
         machines = {str(one): one for one in (*meta["machines"], *described["machines"])}
-        meta = {**_described(meta), "machines": list(machines.values())}
+        meta = {**of_the_task(meta), "machines": list(machines.values())}
         table_files.write_meta(folder, meta)
     progress = Progress(f"joint actions of {settings.task}", len(left))
 
@@ -190,7 +190,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     """
     metas = [table_files.read_meta(part) for part in parts]
     for part, meta in zip(parts, metas, strict=True):
-        _check_same(parts[0], metas[0], part, meta)
+        check_same("table", parts[0], metas[0], part, meta)
     if folder.exists():
         say(f"{folder} {_merged_before(parts, metas, folder)}")
         return
@@ -210,7 +210,7 @@ def _merge(parts: Sequence[Path], metas: Sequence[Mapping[str, Any]], folder: Pa
     _checked_arrays(parts[0], metas[0])
     shutil.copytree(parts[0], folder, ignore=shutil.ignore_patterns(ROWS, "*.part"), dirs_exist_ok=True)
     machines = [machine for meta in metas for machine in meta["machines"]]
-    meta = {**_described(metas[0]), "machines": list({str(one): one for one in machines}.values())}
+    meta = {**of_the_task(metas[0]), "machines": list({str(one): one for one in machines}.values())}
     table_files.write_meta(folder, meta)
     arrays = table_files.open_arrays(folder, meta, writable=True)
     for part, of_part in zip(parts[1:], metas[1:], strict=True):
@@ -230,7 +230,7 @@ def _merged_before(parts: Sequence[Path], metas: Sequence[Mapping[str, Any]], fo
     if not (folder / table_files.META).exists():
         raise other
     meta = table_files.read_meta(folder)
-    if _described(meta) != _described(metas[0]):
+    if of_the_task(meta) != of_the_task(metas[0]):
         raise other
     there = _checked_arrays(folder, meta)
     for part, of_part in zip(parts, metas, strict=True):
@@ -293,7 +293,7 @@ def _check_folder(folder: Path, settings: TableSettings) -> None:
     if (folder / table_files.META).exists():
         meta = table_files.read_meta(folder)
         asked = {**meta, **{name: list(getattr(settings, name)) for name in ("levels", "seeds")}}
-        _check_same(folder, meta, Path("what was asked for"), {**asked, "criterion": settings.criterion})
+        check_same("table", folder, meta, "what was asked for", {**asked, "criterion": settings.criterion})
         if "checksum" not in meta:
             _check_versions(folder, meta)
     elif begun := {path.name for path in contents(folder)}:
@@ -327,7 +327,7 @@ def _begin(folder: Path, surveyor: Surveyor, meta: dict[str, Any]) -> dict[str, 
     """The `meta.json` of a table: that of the folder if there is one, which must be of the same table."""
     if (folder / table_files.META).exists():
         before = table_files.read_meta(folder)
-        _check_same(folder, before, Path("what was asked for"), meta)
+        check_same("table", folder, before, "what was asked for", meta)
         return before
     task, evaluator = surveyor.task, surveyor.evaluators[0]
     number = len(meta["levels"]) ** len(meta["agents"])
@@ -364,36 +364,6 @@ def _describe(settings: TableSettings, surveyor: Surveyor) -> dict[str, Any]:
 def _check_versions(folder: Path, meta: Mapping[str, Any]) -> None:
     for first in meta["machines"][:1]:
         check_versions(f"The table in {folder}", first, versions())
-
-
-def _described(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in parts of one table."""
-    return {name: value for name, value in meta.items() if name not in ("machines", "files", "checksum")}
-
-
-def _check_same(one: Path, meta: Mapping[str, Any], other: Path, other_meta: Mapping[str, Any]) -> None:
-    mine, theirs = _described(meta), _described(other_meta)
-    if different := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
-        first = min(different, key=FOLLOWING.__contains__)
-        name, here, there = _where_they_differ(first, mine.get(first), theirs.get(first))
-        advice = " Give --weights with the network.safetensors of the first." if name == "task_hash" else ""
-        raise InputError(
-            f"{one} and {other} are not of one table: {name} is {_short(here)} and {_short(there)}, "
-            f"expected the same.{advice}"
-        )
-
-
-def _where_they_differ(name: str, one: Any, other: Any) -> tuple[str, Any, Any]:
-    """Of two values that differ, the innermost name at which they do, and what is there."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        inner = next(key for key in one if one[key] != other[key])
-        return _where_they_differ(f"{name}.{inner}", one[inner], other[inner])
-    return name, one, other
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _plan(meta: Mapping[str, Any], row: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Surveys: what is in them is what the live evaluator measures, whatever happens meanwhile."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from dsfp_env.common.array_files import read_arrays, write_arrays
 from dsfp_env.networks import make_network
 from dsfp_env.surrogates.ensemble import Ensemble
 from dsfp_env.surrogates.fitting import LEAST_DEVIATION, Replicates, fit_noise
+from dsfp_env.surrogates.trust import trust
 from dsfp_env.survey import merge, survey
 from dsfp_env.surveys import files
 from dsfp_env.surveys.designs import SHARES, design
@@ -204,6 +206,26 @@ def test_the_surrogate_that_comes_with_the_package():
     assert told["accuracy"] == surrogate.query(uniform[[4]], seed=0).accuracy[0]
     assert told["macs"] == surrogate.query(uniform[[4]]).macs[0]
     assert told["distance"] == pytest.approx(surrogate.distance(uniform[[4]])[0])
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")  # of so few rows
+def test_a_learning_curve_ends_at_what_cross_validation_finds(whole, capsys):
+    curve = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "surrogate_rows.py"))
+    known = files.read_survey([whole])
+    kept, rows = 1 - known.classes_lost / known.costs.sizes, []
+
+    def constant(of_these, accuracy):
+        rows.append({one.tobytes() for one in of_these})
+        return lambda asked: np.full((len(asked), 2), accuracy.mean(0)) + 0.1 * asked
+
+    expected = trust(kept, known.accuracy, kept[:, 0], known.sources, {"networks": constant})["cross_validation"]
+    rows.clear()
+    found = [curve["learned"](known, constant, share, 0) for share in (1, 0.5)]
+    assert expected["networks"].items() <= found[0].items()
+    assert found[0]["r2"] != found[1]["r2"]
+    assert all(few < all_of_them for all_of_them, few in zip(rows[:5], rows[5:], strict=True))
+    curve["main"](curve["Settings"]((whole,), "quadratic", shares=(1,), repeats=2))
+    assert "\n| 10 | " in capsys.readouterr().out  # four fifths of twelve
 
 
 def test_noise_is_told_by_the_accuracy_and_nowhere_made_up():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ import agents
 import dsfp_env
 from agents.compare.report import draw, draw_fronts, table
 from agents.compare.settings import DESCRIPTION, ComparisonSettings
-from agents.registry import choose_agent, contestant, expanded, say_left_out
+from agents.contests import held_contest
+from agents.registry import expanded, say_left_out
 from agents.reporting.budget_options import budget_of, kept_in, measured_as
 from agents.reporting.finals import measure, measuring_seeds
 from agents.reporting.fronts import volume_of
@@ -220,17 +222,8 @@ def make_run(
     evaluator: dsfp_env.Evaluator, settings: ComparisonSettings, text: str, budget: int, seed: int
 ) -> dict[str, Any]:
     """Let one learner learn; returns what it tried, and its best and its greedy joint action measured anew."""
-    name, credit, batch = contestant(text)
-    entry = choose_agent(name)
-    env = dsfp_env.parallel_env(
-        evaluator=evaluator,
-        actions=entry.actions,
-        reward=settings.reward,
-        macs_budget=budget_of(settings),
-        credit=credit,
-    )
-    team = entry.make(env, seed, budget)
-    history = agents.train(env, team, budget, batch=batch, seed=seed)
+    game: dict[str, Any] = {"evaluator": evaluator, "reward": settings.reward, "macs_budget": budget_of(settings)}
+    env, team, history = held_contest(text, partial(dsfp_env.parallel_env, **game), budget, seed)
     greedy = agents.play(env, team)
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]
     accuracies, macs = [info["accuracy"] for info in infos], [info["relative_macs"] for info in infos]

@@ -14,6 +14,7 @@ import torch
 
 import agents
 import dsfp_env
+from agents.contests import held_contest
 from agents.leaderboard.boards import Board, Run, SurrogateBoard, TableBoard
 from agents.leaderboard.forms import Form, parse_form
 from agents.leaderboard.regret import judged
@@ -239,11 +240,7 @@ def _env(board: Any, form: Form, actions: str, credit: str) -> dsfp_env.LayerPru
 
 def make_run(board: Board, text: str, form: Form, seed: int, evaluations: int) -> Run:
     """Let one learner learn; returns what the board keeps of it."""
-    name, credit, batch = contestant(text)
-    entry = choose_agent(name)
-    env = _env(cast(Any, board), form, entry.actions, credit)
-    team = entry.make(env, seed, evaluations)
-    history = agents.train(env, team, evaluations, batch=batch, seed=seed)
+    env, team, history = held_contest(text, partial(_env, cast(Any, board), form), evaluations, seed)
     return board.kept(form, seed, history, agents.play(env, team).ratios)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from agents.survey.settings import RANKING, RankingSettings
@@ -17,8 +18,8 @@ from scipy.stats import spearmanr
 
 import agents
 import dsfp_env
+from agents.contests import held_contest
 from agents.leaderboard.forms import parse_form
-from agents.registry import choose_agent, contestant
 from agents.reporting.seeds import parse_seeds
 from agents.survey.runs import read_runs
 from dsfp_env.common.errors import InputError
@@ -95,17 +96,9 @@ def as_text(reward: str, evaluations: int, found: list[Ranked]) -> str:
 
 def _best(evaluator: dsfp_env.SurrogateEvaluator, text: str, reward: str, evaluations: int, seed: int) -> float:
     """The best score that a learner sees on the surrogate."""
-    name, credit, batch = contestant(text)
-    form, entry = parse_form(reward), choose_agent(name)
-    env = dsfp_env.parallel_env(
-        evaluator=evaluator,
-        actions=entry.actions,
-        reward=form.reward,
-        macs_budget=form.macs_budget,
-        credit=credit,
-    )
-    team = entry.make(env, seed, evaluations)
-    return agents.best(agents.train(env, team, evaluations, batch=batch, seed=seed)).score
+    form = parse_form(reward)
+    env_of = partial(dsfp_env.parallel_env, evaluator=evaluator, reward=form.reward, macs_budget=form.macs_budget)
+    return agents.best(held_contest(text, env_of, evaluations, seed).history).score
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import agents
 import dsfp_env
+from agents.contests import held_contest
 from agents.leaderboard.forms import Form, parse_form
-from agents.registry import choose_agent, contestant, expanded, say_left_out
+from agents.registry import expanded, say_left_out
 from agents.reporting.run_folder import RUNS, as_file_name, write_json
 from agents.reporting.seeds import parse_seeds
 from agents.survey.settings import DESCRIPTION, LearnersSurveySettings
@@ -107,19 +107,12 @@ def _make(surveyor: Surveyor, job: Job) -> tuple[list[dict[str, Any]], dict[str,
     """The rows of a run, and what its file says; or why it cannot be made."""
     surveyor.forget()
     surveyor.source = f"{job.agent}, {job.form.text}, seed {job.seed}"
-    name, credit, batch = contestant(job.agent)
-    entry = choose_agent(name)
+    env_of = partial(
+        dsfp_env.parallel_env, evaluator=surveyor, reward=job.form.reward, macs_budget=job.form.macs_budget
+    )
     try:
-        env = dsfp_env.parallel_env(
-            evaluator=surveyor,
-            actions=entry.actions,
-            reward=job.form.reward,
-            macs_budget=job.form.macs_budget,
-            credit=credit,
-        )
         with threads_set(1):
-            team = entry.make(env, job.seed, job.evaluations)
-            history = agents.train(env, team, job.evaluations, batch=batch, seed=job.seed)
+            history = held_contest(job.agent, env_of, job.evaluations, job.seed).history
     except InputError as error:
         return str(error)
     return list(surveyor.rows), {

@@ -29,10 +29,10 @@ from dsfp_env.common.files import append_line, write_whole
 from dsfp_env.common.json_files import lines_of, read_file, read_line
 from dsfp_env.common.schemas import Name, Natural, Percent, Strict
 from dsfp_env.tables.meta import SPLITS, AboutAgent, AboutOriginal, AboutSplits
+from dsfp_env.tables.same_task import check_same
 
 SCHEMA = 1
 META, ROWS, COSTS, NETWORK = "meta.json", "rows.jsonl", "costs.npz", "network.safetensors"
-_FOLLOWING = ("agents", "original")  # of what is told of a task: differ where something else does
 _OTHERWISE = "remove it, or choose another folder with --out"
 
 
@@ -138,7 +138,7 @@ def read_together(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[d
     metas = [read_meta(folder) for folder in folders]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for folder, meta in zip(folders, metas, strict=True):
-        check_same(folders[0], metas[0], folder, meta)
+        check_same("survey", folders[0], metas[0], folder, meta)
         for row in read_rows(folder, len(meta["agents"])):
             rows.setdefault(key_of(row), row)
     return metas, list(rows.values())
@@ -158,26 +158,6 @@ def read_survey(folders: Sequence[Path]) -> Survey:
         [row["source"] for row in rows],
         read_costs(folders[0]),
     )
-
-
-def described(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in surveys of one task."""
-    return {name: value for name, value in meta.items() if name != "machines"}
-
-
-def check_same(one: Path, meta: Mapping[str, Any], other: Path | str, other_meta: Mapping[str, Any]) -> None:
-    """Refuse surveys that are not of one task.
-
-    Raises:
-        InputError: If they are not; it names where they differ.
-    """
-    mine, theirs = described(meta), described(other_meta)
-    if different := [name for name in mine if mine[name] != theirs.get(name)]:
-        name = min(different, key=_FOLLOWING.__contains__)
-        raise InputError(
-            f"{one} and {other} are not of one survey: {name} is {_short(mine[name])} and "
-            f"{_short(theirs.get(name))}, expected the same."
-        )
 
 
 def write_costs(folder: Path, costs: CostTables) -> None:
@@ -200,8 +180,3 @@ def read_costs(folder: Path) -> CostTables:
 
 def _checksum(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -305,7 +305,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         team = {key: known[key] for key in TEAM if key in known}
         everyone = which.all()
         if not everyone:
-            team = {key: only(which, value) for key, value in team.items()}
+            team = {key: _only(which, value) for key, value in team.items()}
         infos = with_masks(team, which)
         if not self._agent_infos:
             return infos
@@ -318,7 +318,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._masks is not None:
             own["action_mask"] = self._drawn.swapaxes(0, 1).copy()
         if not everyone:
-            own = {key: only(which, value) for key, value in own.items()}
+            own = {key: _only(which, value) for key, value in own.items()}
         shared = with_masks({**team, "credit": team["score"]}, which)  # one controller: the credit is shared
         for place, agent in enumerate(self.agents):
             mine = {key: value[place] for key, value in own.items()}
@@ -375,7 +375,7 @@ def with_masks(values: Mapping[str, Any], which: np.ndarray) -> Infos:
     return infos
 
 
-def only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _only(which: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values ``[num_envs]``, ``[agents, num_envs]`` or ``[agents, num_envs, levels]``; 0 for others than these."""
     return np.where(which[:, None] if values.ndim == 3 else which, values, values.dtype.type(0))
 

@@ -131,7 +131,7 @@ class SurrogateNetworks:
 
     def used(self, ratios: np.ndarray) -> np.ndarray:
         """See `many_episodes.Networks`."""
-        costs = self.surrogate.cost_tables.costs(self._lost(ratios))
+        costs = self.surrogate.cost_tables.costs(self._lost(ratios), kept=False)
         of_macs = self._budget is None or self._budget.of == MACS
         return costs.macs / self._original.macs if of_macs else costs.params / self._original.params
 
