@@ -71,6 +71,17 @@ def test_the_table_of_budgets_by_hand(results):
     assert "none of its own" not in heading_of({**results["settings"], "network": "vgg16"})
 
 
+def test_times_are_shown_where_they_were_measured(results):
+    of = {"base": {"seconds": 0.004, "spread": 0.0001}, "uniform-macs50-seed0": {"seconds": 0.001, "spread": 0.0}}
+    of["uniform-macs50-seed1"] = {"seconds": 0.002, "spread": 0.0}
+    timed = {**results, "latencies": {"deployed": "batch_size=8", "device": "cpu", "of": of}}
+    lines = table_of(timed).splitlines()[2:]
+    # The mean of 1 and 2 ms is 1.5, 38 % of 4 ms (37.5 rounded to even); two rows came after the times.
+    assert [line.split(" | ")[-1] for line in lines] == [
+        *("forward pass |", "--- |", "4 ms (100 %) |", "1.5 ms (38 %) |", " |", " |")
+    ]
+
+
 def test_figures_show_each_kind_and_where_it_stands(results, tmp_path):
     assert write_figures(results, tmp_path) == ["figure-filters", "figure-accuracy", "figure-finetuning"]
     for name in ("filters", "accuracy", "finetuning"):
@@ -190,6 +201,7 @@ def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
         yardsticks=yardsticks,
         agents=("ucb1",),
         validation_images=10,
+        deployed="min_run_time=0.01, rounds=1",
         out=str(tmp_path / "out"),
     )
     reproduce.reproduce(StudySettings(**{**vars(asked), "estimate": True}))
@@ -208,6 +220,8 @@ def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
         if kind != "ucb1":  # the agent may find nothing within the budget in three evaluations
             assert rows[0]["macs"] <= whole / 2
     assert results["searches"]["search-random_search_equal_macs-macs50-seed0"]["within_budget"] == 3
+    assert {*results["latencies"]["of"]} == {"base", *results["rows"]}
+    assert results["latencies"]["of"]["base"]["seconds"] > 0
     assert json.loads((tmp_path / "out" / "scores-l2.json").read_text()) == {"criterion": "l2"}
     reproduce.reproduce(StudySettings(results=str(tmp_path / "out" / "results.json")))
     assert table_of(results) in capsys.readouterr().out
@@ -238,6 +252,7 @@ def test_what_cannot_be_is_said(tmp_path):
         ("yardsticks", ("uniform@fischer",)): "Unknown criterion 'fischer'",
         ("yardsticks", ("random_search_equal_macs@l1",)): "random search has no criterion but",
         ("rates", ()): "neither --rates nor --macs-budgets",
+        ("deployed", "batch=8"): "option of a deployment",
         ("validation_images", 0): "--validation-images is 0",
         ("data", "digits"): "--data digits has a network of its own: expected --network digits_net",
     }.items():

@@ -95,6 +95,9 @@ class StudySettings(ExecutorSettings, LayerOptions, EvaluationOptions, WidthOpti
     """Draw the figures too: filters kept, accuracy against rate, before and after fine-tuning, as SVG and PDF."""
     estimate: bool = field(default=False, kw_only=True)
     """Say how long what is left will take, measured by a few batches, and stop."""
+    deployed: str | None = field(default=None, kw_only=True)
+    """How the networks will be used, such as 'batch_size=8, threads=2, channels_last=True': then the original and
+    those of all rows are timed in the end, in turn; with 'statistic=minimum' where others use the machine."""
     results: Annotated[str | None, tyro.conf.arg(name="from")] = field(default=None, kw_only=True)
     """A results.json: make its table, and with --figures its figures, and nothing else."""
     executor: str = field(default="serial", kw_only=True)

@@ -88,6 +88,8 @@ def _work(study: Study) -> None:
         work.do(tuple(name for name in study.first if not study.file(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
         study.write_results()
+    if settings.deployed is not None:
+        study.measure_latencies(settings.deployed)
     results = study.write_results()
     say(f"\n{table_of(results)}")
     if settings.figures:
