@@ -2,13 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from agents.reproduce import estimate
 from agents.reproduce import study as reproduce
 from agents.reproduce.figures import write_figures
-from agents.reproduce.results import heading_of, rows_of, table_of
+from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
 from agents.reproduce.study import Study
 from agents.reproduce.targets import Target, piece_of
@@ -126,6 +127,17 @@ def test_a_file_of_results_is_enough(results, tmp_path, capsys):
         file.write_text(content)
         with pytest.raises(InputError, match=r"results\.json cannot be"):
             reproduce.reproduce(StudySettings(results=str(file)))
+
+
+def test_the_table_on_the_page_is_that_of_its_results():
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "reproduction.md").read_text()
+    files = sorted(docs.glob("reproduction-*.json"))
+    assert files
+    for file in files:
+        results = read_results(file)
+        assert table_of(results).split("\n\n", 1)[1] in page
+        assert f"--from docs/{file.name}" in page
 
 
 def test_rates_have_the_names_that_they_had():
