@@ -356,7 +356,7 @@ class Study:
         budget = self._budget(evaluator, target)
         log = self.folder / f"{name}.jsonl"
         search = Search(log, evaluator, budget, self.settings.evaluations, seed)
-        self._write(name, search.draw() if kind == RANDOM else search.learn(kind))
+        self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
 
     def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
         """Prune, measure, fine-tune for long, measure."""
