@@ -123,6 +123,8 @@ def test_a_file_of_results_is_enough(results, tmp_path, capsys):
     assert "figure-filters, figure-accuracy, figure-finetuning" in said
     assert len(list((tmp_path / "pictures").iterdir())) == 6
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["results.json"]
+    with pytest.raises(InputError, match="a file"):
+        reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(file)))
     for content in ("{", "{}", json.dumps({**results, "rows": {"uniform-macs50-seed0": {"accuracy": 2}}})):
         file.write_text(content)
         with pytest.raises(InputError, match=r"results\.json cannot be"):
