@@ -4,6 +4,8 @@
 """
 
 import copy
+import json
+import pickle
 import runpy
 import sys
 from dataclasses import replace
@@ -17,6 +19,7 @@ from conftest import TinyNet
 from torch import nn
 
 import dsfp_env
+from agents.reproduce.study import Pieces, Study, StudySettings, reproduce
 from dsfp_env import Evaluator, Fidelity, InputError, LatencyMeter, Task
 from dsfp_env.common import devices
 from dsfp_env.common.random_numbers import own_random_numbers
@@ -311,6 +314,28 @@ def test_train_agents_runs_there(monkeypatch, tmp_path):
         runpy.run_path(str(root / "train_agents.py"), run_name="__main__")
     assert end.value.code in (0, None)
     assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_study_of_the_paper_runs_there(tmp_path):
+    """The original network is trained, rules and searches find ratios, networks are fine-tuned and timed."""
+    asked = StudySettings(
+        quick=True,
+        rates=(50,),
+        evaluations=2,
+        kd_batches=1,
+        pretraining="digits(epochs=2)",
+        fine_tuning="plain(epochs=1)",
+        deployed="min_run_time=0.01",
+        device="second",
+        out=str(tmp_path / "out"),
+    )
+    reproduce(asked)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results["rows"]) == len(asked.settled().kinds) == 7
+    assert {*results["latencies"]["of"]} == {"base", *results["rows"]}
+    settled = replace(asked.settled(), executor="processes")
+    sent = pickle.loads(pickle.dumps(Pieces(settled, Study(settled))))  # with the task, as workers get it
+    assert len(sent._task.train.labels) == 1000
 
 
 def test_budgets_of_an_evaluation(there):

@@ -2,13 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from agents.reproduce import estimate
 from agents.reproduce import study as reproduce
 from agents.reproduce.figures import write_figures
-from agents.reproduce.results import heading_of, rows_of, table_of
+from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
 from agents.reproduce.study import Study
 from agents.reproduce.targets import Target, piece_of
@@ -71,6 +72,17 @@ def test_the_table_of_budgets_by_hand(results):
     assert "none of its own" not in heading_of({**results["settings"], "network": "vgg16"})
 
 
+def test_times_are_shown_where_they_were_measured(results):
+    of = {"base": {"seconds": 0.004, "spread": 0.0001}, "uniform-macs50-seed0": {"seconds": 0.001, "spread": 0.0}}
+    of["uniform-macs50-seed1"] = {"seconds": 0.002, "spread": 0.0}
+    timed = {**results, "latencies": {"deployed": "batch_size=8", "device": "cpu", "of": of}}
+    lines = table_of(timed).splitlines()[2:]
+    # The mean of 1 and 2 ms is 1.5, 38 % of 4 ms (37.5 rounded to even); two rows came after the times.
+    assert [line.split(" | ")[-1] for line in lines] == [
+        *("forward pass |", "--- |", "4 ms (100 %) |", "1.5 ms (38 %) |", " |", " |")
+    ]
+
+
 def test_figures_show_each_kind_and_where_it_stands(results, tmp_path):
     assert write_figures(results, tmp_path) == ["figure-filters", "figure-accuracy", "figure-finetuning"]
     for name in ("filters", "accuracy", "finetuning"):
@@ -111,10 +123,23 @@ def test_a_file_of_results_is_enough(results, tmp_path, capsys):
     assert "figure-filters, figure-accuracy, figure-finetuning" in said
     assert len(list((tmp_path / "pictures").iterdir())) == 6
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["results.json"]
+    with pytest.raises(InputError, match="a file"):
+        reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(file)))
     for content in ("{", "{}", json.dumps({**results, "rows": {"uniform-macs50-seed0": {"accuracy": 2}}})):
         file.write_text(content)
         with pytest.raises(InputError, match=r"results\.json cannot be"):
             reproduce.reproduce(StudySettings(results=str(file)))
+
+
+def test_the_table_on_the_page_is_that_of_its_results():
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "reproduction.md").read_text()
+    files = sorted(docs.glob("reproduction-*.json"))
+    assert files
+    for file in files:
+        results = read_results(file)
+        assert table_of(results).split("\n\n", 1)[1] in page
+        assert f"--from docs/{file.name}" in page
 
 
 def test_rates_have_the_names_that_they_had():
@@ -190,6 +215,7 @@ def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
         yardsticks=yardsticks,
         agents=("ucb1",),
         validation_images=10,
+        deployed="min_run_time=0.01, rounds=1",
         out=str(tmp_path / "out"),
     )
     reproduce.reproduce(StudySettings(**{**vars(asked), "estimate": True}))
@@ -208,9 +234,37 @@ def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
         if kind != "ucb1":  # the agent may find nothing within the budget in three evaluations
             assert rows[0]["macs"] <= whole / 2
     assert results["searches"]["search-random_search_equal_macs-macs50-seed0"]["within_budget"] == 3
+    assert {*results["latencies"]["of"]} == {"base", *results["rows"]}
+    assert results["latencies"]["of"]["base"]["seconds"] > 0
     assert json.loads((tmp_path / "out" / "scores-l2.json").read_text()) == {"criterion": "l2"}
     reproduce.reproduce(StudySettings(results=str(tmp_path / "out" / "results.json")))
     assert table_of(results) in capsys.readouterr().out
+
+
+def test_what_was_learned_is_brought_to_the_budget_if_that_is_said(image_files, tmp_path):
+    """Both searches try the same; the ratios of one are shifted, as far as is allowed."""
+    found = []
+    for fill in (False, True):
+        asked = StudySettings(
+            **SMALL,
+            data=f"imagefolder:{image_files}",
+            macs_budgets=(0.5,),
+            agents=("random_search",),
+            fill_budget=fill,
+            only=("base", "scores", "search"),
+            out=str(tmp_path / str(fill)),
+        )
+        reproduce.reproduce(asked)
+        study = Study(asked)
+        found.append(study.results()["searches"]["search-random_search-macs50-seed0"]["ratios"])
+    log = "search-random_search-macs50-seed0.jsonl"
+    assert (tmp_path / "False" / log).read_text() == (tmp_path / "True" / log).read_text()
+    shifts = {agent: found[1][agent] - found[0][agent] for agent in found[0] if 10 < found[1][agent] < 90}
+    assert max(shifts.values()) - min(shifts.values()) < 1e-9
+    whole, evaluator = study.task.graph.costs().macs, study.evaluator()
+    assert evaluator.costs(found[1]).macs <= whole / 2
+    less = {agent: max(ratio - 7, 10.0) for agent, ratio in found[1].items()}  # a filter of 16 is 6.25 %
+    assert evaluator.costs(less).macs > whole / 2
 
 
 def test_a_folder_of_an_earlier_release_goes_on(image_files, tmp_path):
@@ -220,7 +274,7 @@ def test_a_folder_of_an_earlier_release_goes_on(image_files, tmp_path):
     )
     reproduce.reproduce(StudySettings(**{**vars(asked), "only": ("base", "scores")}))
     for name, new in {
-        "settings": ("macs_budgets", "yardsticks", "validation_images"),
+        "settings": ("macs_budgets", "yardsticks", "validation_images", "fill_budget"),
         "base": ("filters_kept",),
     }.items():
         file = tmp_path / f"{name}.json"
@@ -238,6 +292,7 @@ def test_what_cannot_be_is_said(tmp_path):
         ("yardsticks", ("uniform@fischer",)): "Unknown criterion 'fischer'",
         ("yardsticks", ("random_search_equal_macs@l1",)): "random search has no criterion but",
         ("rates", ()): "neither --rates nor --macs-budgets",
+        ("deployed", "batch=8"): "option of a deployment",
         ("validation_images", 0): "--validation-images is 0",
         ("data", "digits"): "--data digits has a network of its own: expected --network digits_net",
     }.items():

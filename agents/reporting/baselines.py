@@ -81,10 +81,11 @@ def random_plans_of(
     range, such that its cost just fits.
     """
     found = cost_of(evaluator, of)
-    return [_shifted(evaluator, plan, found, cost) for plan in random_plans(evaluator, count, "box", rng)]
+    return [brought_to(evaluator, plan, found, cost) for plan in random_plans(evaluator, count, "box", rng)]
 
 
-def _shifted(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], float], cost: float) -> Plan:
+def brought_to(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], float], cost: float) -> Plan:
+    """A plan with one number added to all its ratios, so that its cost just fits."""
     agents = evaluator.task.control.agents
     too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
     for _ in range(10):  # halves the interval to less than a fifth of a percent

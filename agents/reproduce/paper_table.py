@@ -33,6 +33,7 @@ HEADER = (
     "params, output only",
     "MACs",
 )
+TIME = "forward pass"
 BESIDE = "paper: pruned, fine-tuned, retained, filters, params"
 
 
@@ -45,12 +46,13 @@ def paper_table(
 
     Args:
         network: Whose numbers of the paper stand beside, if it has any.
-        base: What was found of the original network, or None if nothing was yet: then there is no table.
+        base: What was found of the original network, or None if nothing was yet: then there is no table. If it
+            has the ``seconds`` of a forward pass, times are shown.
         rows: Label -> the rate in percent, if the paper has such, and what was found with each seed, or None.
     """
     if base is None:
         return "no table yet: the base network is not trained"
-    header = (*HEADER, BESIDE) if network in PAPER else HEADER
+    header = (*HEADER, *(TIME,) * ("seconds" in base), *(BESIDE,) * (network in PAPER))
     lines = [header, ("---",) * len(header), _cells("base", [base], base) + _theirs(network, 0)]
     for label, (rate, found) in rows.items():
         if there := [row for row in found if row is not None]:
@@ -71,7 +73,16 @@ def _cells(label: str, rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any
         f"{mean['params'] / 1e6:.4f} M",
         f"{mean['output_only_params'] / 1e6:.4f} M",
         f"{mean['macs'] / 1e6:.2f} M ({100 * mean['macs'] / base['macs']:.1f} %)",
+        *((_time(rows, base["seconds"]),) if "seconds" in base else ()),
     )
+
+
+def _time(rows: Sequence[Mapping[str, Any]], whole: float) -> str:
+    """Of a forward pass; of rows that came later, nothing is known."""
+    if not all("seconds" in row for row in rows):
+        return ""
+    seconds = float(np.mean([row["seconds"] for row in rows]))
+    return f"{1e3 * seconds:.3g} ms ({100 * seconds / whole:.0f} %)"
 
 
 def _theirs(network: str, rate: int | None) -> tuple[str, ...]:

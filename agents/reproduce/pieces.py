@@ -15,6 +15,7 @@ import dsfp_env
 from agents.reporting.journal import ANOTHER
 from agents.reporting.run_folder import check_free, other_settings, versions, write_json
 from agents.reproduce import estimate, records
+from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search, lines_tried
 from agents.reproduce.settings import StudySettings
@@ -34,6 +35,7 @@ from dsfp_env.criteria.scoring import Evidence, parse_criterion
 from dsfp_env.evaluation.allocation import allocate, check_rule, sweep_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.options import WHERE
+from dsfp_env.evaluation.latency import parse_meter
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan, within
 from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
@@ -47,7 +49,7 @@ DIGITS = "digits", "digits_net"  # a task that has one network
 # Settings that may change from one start in a folder to the next.
 HOW = (
     *("only", "data_root", "download", "device", "threads", "out", "weights"),
-    *("quick", "figures", "estimate", "results", *WHERE),
+    *("quick", "figures", "estimate", "deployed", "results", *WHERE),
 )
 
 
@@ -126,6 +128,8 @@ class Study:
         settings.check_widths()
         check_learners(settings.agents, settings.evaluations)
         self._check_targets()
+        if settings.deployed is not None:
+            parse_meter(settings.deployed)
         settings.place().check(choose_device(settings.device))
         if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
             raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
@@ -348,7 +352,7 @@ class Study:
         budget = self._budget(evaluator, target)
         log = self.folder / f"{name}.jsonl"
         search = Search(log, evaluator, budget, self.settings.evaluations, seed)
-        self._write(name, search.draw() if kind == RANDOM else search.learn(kind))
+        self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
 
     def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
         """Prune, measure, fine-tune for long, measure."""
@@ -407,7 +411,13 @@ class Study:
             "rows": {
                 name: one for name, one in found.items() if name not in self.first and not name.startswith(SEARCH)
             },
+            "latencies": read_latencies(self.folder),
         }
+
+    def measure_latencies(self, deployed: str) -> None:
+        """Time the original network and those of all rows that are there; see `latencies`."""
+        if self.file(BASE).exists():
+            measure_latencies(self.folder, self.task, BASE, self.results()["rows"], deployed)
 
     def _begun_with(self) -> dict[str, str] | None:
         """The versions that the study was begun with; an earlier release did not note them."""

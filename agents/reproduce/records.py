@@ -71,6 +71,21 @@ class Tried(Strict):
     reward: float
 
 
+class Time(Strict):
+    """Of a forward pass, in seconds."""
+
+    seconds: Annotated[float, Meta(gt=0)]
+    spread: Annotated[float, Meta(ge=0)]
+
+
+class Latencies(Strict):
+    """`latencies.json`: times of networks, see `latencies`."""
+
+    deployed: str
+    device: Name
+    of: dict[Name, Time]  # by the name of the piece
+
+
 class Asked(Struct):
     """The settings of a study, as far as its table needs them; there are others."""
 
@@ -94,6 +109,7 @@ class Results(Strict):
     base: Base | None
     searches: dict[Name, Found]  # by the name of the piece
     rows: dict[Name, Row]
+    latencies: Latencies | None = None
 
 
 def schema_of(piece: str) -> Any:

@@ -27,11 +27,16 @@ def read_results(file: Path) -> Results:
 
 
 def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
-    """What was found by each kind for each target, with the seeds there are; in the order of the table."""
+    """What was found by each kind for each target, with the seeds there are; in the order of the table.
+
+    A row has the ``seconds`` of a forward pass, too, if they were measured.
+    """
     settings, rows = results["settings"], results["rows"]
     return {
         (kind, target): [
-            rows[name] for seed in settings["seeds"] if (name := piece_of(kind, target, seed)) in rows
+            rows[name] | _time_of(results, name)
+            for seed in settings["seeds"]
+            if (name := piece_of(kind, target, seed)) in rows
         ]
         for target in targets_of(settings["rates"], settings["macs_budgets"])
         for kind in kinds_of(settings["yardsticks"], settings["agents"])
@@ -40,12 +45,18 @@ def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
 
 def table_of(results: Results) -> str:
     """What is there so far: what was run, and a Markdown table."""
-    settings = results["settings"]
+    settings, base = results["settings"], results["base"]
     rows = {
         f"{kind} {target.label}": (None if target.of_macs else int(target.percent), found)
         for (kind, target), found in rows_of(results).items()
     }
-    return f"{heading_of(settings)}\n\n{paper_table(settings['network'], results['base'], rows)}"
+    timed = None if base is None else base | _time_of(results, "base")
+    return f"{heading_of(settings)}\n\n{paper_table(settings['network'], timed, rows)}"
+
+
+def _time_of(results: Results, name: str) -> dict[str, float]:
+    found: dict[str, float] = (results.get("latencies") or {"of": {}})["of"].get(name, {})
+    return found
 
 
 def heading_of(settings: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import agents
 import dsfp_env
 from agents.registry import choose_agent
-from agents.reporting.baselines import random_plans_of
+from agents.reporting.baselines import brought_to, random_plans_of
 from agents.reporting.finals import Worth, choose_best
 from agents.reproduce import records
 from dsfp_env.common.errors import InputError
@@ -44,8 +44,8 @@ class Search:
             evaluator.remember(line["ratios"], seed, line["accuracy"])
         self._progress = Progress(log.stem, evaluations)
 
-    def learn(self, agent: str) -> dict[str, Any]:
-        """Let an agent learn ratios within the budget; what came of it."""
+    def learn(self, agent: str, fill: bool) -> dict[str, Any]:
+        """Let an agent learn ratios within the budget; what came of it, brought to the budget if that is said."""
         entry = choose_agent(agent)
         env = dsfp_env.parallel_env(
             evaluator=self._evaluator, actions=entry.actions, reward="budget", macs_budget=self._budget
@@ -56,7 +56,10 @@ class Search:
 
         team = entry.make(env, self._seed, self._evaluations)
         agents.train(env, team, self._evaluations, seed=self._seed, on_evaluation=note)
-        return self._found(env.score)
+        found = self._found(env.score)
+        if fill:
+            found["ratios"] = brought_to(self._evaluator, found["ratios"], self._macs, self._allowed)
+        return found
 
     def draw(self) -> dict[str, Any]:
         """Try plans drawn at random and brought to the budget by one common shift; what came of it."""
@@ -65,6 +68,9 @@ class Search:
             outcome = self._evaluator.evaluate(plan, self._seed)
             self._note(plan, {"accuracy": outcome.accuracy, "macs": outcome.macs}, outcome.accuracy)
         return self._found(lambda outcome: outcome.accuracy)
+
+    def _macs(self, plan: Plan) -> float:
+        return self._evaluator.costs(plan).macs
 
     @property
     def _allowed(self) -> float:

@@ -89,12 +89,18 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     validation_images: int | None = field(default=None, kw_only=True)
     """So many of the validation images, drawn at random, tell an evaluation its accuracy; all unless given. All
     choose the epoch of a long fine-tune."""
+    fill_budget: bool = field(default=False, kw_only=True)
+    """Bring the ratios that an agent has learned to the multiply-adds that are allowed, by one common shift, as
+    those of random search are; else they stay below, as the levels that agents choose from leave a gap."""
     quick: bool = field(default=False, kw_only=True)
     """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
     figures: bool = field(default=False, kw_only=True)
     """Draw the figures too: filters kept, accuracy against rate, before and after fine-tuning, as SVG and PDF."""
     estimate: bool = field(default=False, kw_only=True)
     """Say how long what is left will take, measured by a few batches, and stop."""
+    deployed: str | None = field(default=None, kw_only=True)
+    """How the networks will be used, such as 'batch_size=8, threads=2, channels_last=True': then the original and
+    those of all rows are timed in the end, in turn; with 'statistic=minimum' where others use the machine."""
     results: Annotated[str | None, tyro.conf.arg(name="from")] = field(default=None, kw_only=True)
     """A results.json: make its table, and with --figures its figures, and nothing else."""
     executor: str = field(default="serial", kw_only=True)

@@ -19,7 +19,7 @@ from agents.reproduce.results import Results, read_results, table_of
 from agents.reproduce.settings import DESCRIPTION, StudySettings
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.folders import named, shared
+from dsfp_env.common.folders import check_writable, named, shared
 from dsfp_env.common.saying import say
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.workers import available_cores
@@ -56,10 +56,12 @@ def reproduce(settings: StudySettings) -> None:
 
 def _remake(file: Path, settings: StudySettings) -> None:
     """Make the table and the figures of results that are there."""
-    results = read_results(file)
+    results, folder = read_results(file), file.parent if settings.out is None else named(settings.out)
+    if settings.figures:
+        check_writable(folder)
     say(table_of(results))
     if settings.figures:
-        _draw(results, file.parent if settings.out is None else named(settings.out))
+        _draw(results, folder)
 
 
 def _draw(results: Results, folder: Path) -> None:
@@ -88,6 +90,8 @@ def _work(study: Study) -> None:
         work.do(tuple(name for name in study.first if not study.file(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
         study.write_results()
+    if settings.deployed is not None:
+        study.measure_latencies(settings.deployed)
     results = study.write_results()
     say(f"\n{table_of(results)}")
     if settings.figures:
