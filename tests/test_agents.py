@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 import agents
 import dsfp_env
 from agents.learners.q_learning import td_error
-from agents.learners.regression_bandit import features, fit
+from agents.learners.regression_bandit import features, fit, importance
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
 from agents.reporting.finals import choose_best, measuring_seeds
@@ -147,7 +147,7 @@ def make_bandit(**options):
 def test_recent_tuples_weigh_more_by_hand():
     """The older of two rewards weighs half of the newer: their mean is (1 * 0 + 2 * 3) / 3."""
     twice = features(0.0, np.zeros(2))
-    assert fit(twice, np.array([0.0, 3]), 1e-9, recent=2)[0] == pytest.approx(2)
+    assert fit(twice, np.array([0.0, 3]), 1e-9, importance(2, recent=2))[0] == pytest.approx(2)
     assert fit(twice, np.array([0.0, 3]), 1e-9)[0] == pytest.approx(1.5)
 
 
@@ -163,6 +163,14 @@ def test_a_bandit_of_recent_tuples_follows_what_moved():
 
     assert best() == pytest.approx(45, abs=1)
     assert best(recent=15) == pytest.approx(70, abs=1)
+
+
+def test_what_recent_tuples_suggest_is_near_their_mean():
+    """It is (20 / 2 + 50) / (1 / 2 + 1) = 40, and the higher ratio was better: one window above it."""
+    bandit = make_bandit(recent=2, window=5)
+    for ratio in (20.0, 50.0):
+        bandit.update(transition(np.array([ratio], np.float32), ratio / 100))
+    assert bandit.act(np.zeros(2, np.float32), {}, deterministic=True)[0] == pytest.approx(45)
 
 
 def test_perturbations_fall_to_their_last_window():

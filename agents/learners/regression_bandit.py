@@ -10,8 +10,8 @@ fitted to all tuples with a little ridge; the first ``warm_up`` ratios are unifo
 two terms only matter if the user changes it between episodes.
 
 What comes of a ratio depends on what the other layers choose, and they move on. With ``recent`` a tuple counts the
-less, the older it is; so the fit tells what is better where the others are now. With ``final_window`` they come to
-rest.
+less, the older it is, so the fit tells what is better where the others are now. As it holds there alone, what it
+suggests is no farther from the mean of these ratios than the window. With ``final_window`` all come to rest.
 """
 
 from __future__ import annotations
@@ -33,18 +33,26 @@ def features(context: float, action: np.ndarray) -> np.ndarray:
     return np.stack([one, action, action**2, s, s * action], -1)
 
 
-def fit(inputs: np.ndarray, rewards: np.ndarray, ridge: float, recent: int = 0) -> np.ndarray:
+def importance(count: int, recent: int) -> np.ndarray:
+    """How much tuples count, oldest first, ``[count]``.
+
+    Each counts ``1 - 1 / recent`` of what the next newer one does, so all together are as good as so many.
+    """
+    counts: np.ndarray = (1 - 1 / recent) ** np.arange(count - 1, -1, -1)
+    return counts
+
+
+def fit(inputs: np.ndarray, rewards: np.ndarray, ridge: float, important: np.ndarray | None = None) -> np.ndarray:
     """Weights that minimise the summed squared errors plus ``ridge * |w|^2``.
 
     Args:
         inputs: ``[n, features]``.
         rewards: ``[n]``.
         ridge: Keeps the solution unique.
-        recent: With each newer one a squared error weighs ``1 - 1 / recent`` of what it did, so that all together
-            weigh as much as so many; 0: all weigh the same.
+        important: How much squared errors count, ``[n]``; None: all the same.
     """
-    if recent:
-        roots = np.sqrt((1 - 1 / recent) ** np.arange(len(rewards) - 1, -1, -1))
+    if important is not None:
+        roots = np.sqrt(important)
         inputs, rewards = inputs * roots[:, None], rewards * roots
     return np.linalg.solve(inputs.T @ inputs + ridge * np.eye(inputs.shape[1]), inputs.T @ rewards)
 
@@ -63,7 +71,7 @@ class RegressionBandit:
         final_window: ... to this ...; None: it stays.
         exploration_steps: ... over so many ratios.
         ridge: See `fit`.
-        recent: Tuples that the fit is made of, as it were; 0: all. See `fit`.
+        recent: Tuples that the fit is made of, as it were, see `importance`; 0: all, which count the same.
     """
 
     @ranges_checked
@@ -104,7 +112,7 @@ class RegressionBandit:
             return self._action(self._rng.uniform(self._low, self._high))
         ratio = self._best(self._context(observation))
         if self._rng.random() < self.epsilon:
-            window = fallen(len(self._rewards), self.window, self.final_window, self.exploration_steps)
+            window = self._window()
             ratio += self._rng.uniform(-window, window)
         return self._action(ratio)
 
@@ -120,14 +128,25 @@ class RegressionBandit:
             return (self._low + self._high) / 2
         ratios = np.linspace(self._low, self._high, 161)
         inputs = np.concatenate(self._inputs).reshape(len(self._inputs), -1)  # quicker than np.stack
-        weights = fit(inputs, np.array(self._rewards), self.ridge, self.recent)
+        important = importance(len(inputs), self.recent) if self.recent else None
+        if important is not None:
+            middle = self._unscaled(important @ inputs[:, 1] / important.sum())
+            ratios = ratios.clip(middle - self._window(), middle + self._window())
+        weights = fit(inputs, np.array(self._rewards), self.ridge, important)
         return float(ratios[(features(context, self._scaled(ratios)) @ weights).argmax()])
+
+    def _window(self) -> float:
+        """The largest perturbation now, in percent."""
+        return fallen(len(self._rewards), self.window, self.final_window, self.exploration_steps)
 
     def _context(self, observation: np.ndarray) -> float:
         return float(self._scaled(observation[0])) if self._has_context else 0.0
 
     def _scaled(self, ratio: Any) -> Any:
         return 2 * (ratio - self._low) / (self._high - self._low) - 1
+
+    def _unscaled(self, scaled: Any) -> Any:
+        return self._low + (scaled + 1) / 2 * (self._high - self._low)
 
     def _action(self, ratio: float) -> np.ndarray:
         return np.array([np.clip(ratio, self._low, self._high)], np.float32)
