@@ -16,7 +16,7 @@ from tables import make_table
 
 import dsfp_env
 import train_agents
-from agents.leaderboard import regret
+from agents.leaderboard import regret, report
 from agents.leaderboard import runs as leaderboard
 from agents.leaderboard.boards import SurrogateBoard, TableBoard
 from agents.leaderboard.forms import Form, parse_form
@@ -166,7 +166,7 @@ def test_the_best_so_far_never_rises_and_all_files_are_there(finished, folder):
     text = (finished / "leaderboard.md").read_text()
     assert text == tables(result(finished))
     assert "|  | best, 6 | optimum found | greedy | best, test | seeds |" in text
-    assert re.search(r"would have taken \d+\.\d minutes on one core. This call took \d+ seconds", text)
+    assert re.search(r"would have taken \d+(\.\d minutes| seconds) on one core. This call took \d+ seconds", text)
     assert matplotlib.image.imread(finished / "leaderboard.png").std() > 0.01
 
 
@@ -395,3 +395,7 @@ def test_all_learners_are_for_a_table():
         train_agents.train(train_agents.RunSettings(agent="all"))
     with pytest.raises(InputError, match="Did you mean 'table'"):
         train_agents.train(train_agents.RunSettings(backend="tabel"))
+
+
+def test_a_short_time_is_not_told_in_hours():
+    assert [report._long(seconds) for seconds in (7.4, 90, 5400)] == ["7 seconds", "1.5 minutes", "1.5 hours"]

@@ -60,8 +60,10 @@ def tables(results: Mapping[str, Any]) -> str:
 
 
 def _long(seconds: float) -> str:
-    """A time in hours, or in minutes if it is short."""
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    """A time in hours, or in minutes or seconds if it is short."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
 def _table(form: Mapping[str, Any], at: Iterable[int]) -> str:
