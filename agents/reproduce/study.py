@@ -18,6 +18,7 @@ from agents.reproduce.pieces import SEARCH, Study
 from agents.reproduce.results import Results, read_results, table_of
 from agents.reproduce.settings import DESCRIPTION, StudySettings
 from dsfp_env.common import command_line
+from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named, shared
 from dsfp_env.common.saying import say
@@ -104,7 +105,10 @@ def _at_once(settings: StudySettings, pieces: int) -> int:
     """How many pieces are worked on at a time, as far as can be told; there is no telling of a cluster."""
     if settings.executor != "processes":
         return 1
-    return min(settings.workers or available_cores(), pieces)
+    workers = settings.workers or available_cores()
+    if choose_device(settings.device).type == "cpu":
+        workers = min(workers, available_cores())
+    return min(workers, pieces)
 
 
 def grouped(names: Sequence[str]) -> list[tuple[str, ...]]:

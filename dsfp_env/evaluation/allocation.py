@@ -12,7 +12,7 @@
 
 A rule is a path of plans, from the least pruned to the most, along a number in [0, 1]; bisection finds where the
 budget is met. Where several layers lose a filter at the same place, as many of them keep it as the budget allows,
-in order of execution, so that a budget is met to within one filter.
+in order of execution, so that a budget is met to within one filter; of layers that are coupled, one of each.
 """
 
 from __future__ import annotations
