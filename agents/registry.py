@@ -209,11 +209,11 @@ def choose_agent(text: str) -> Entry:
     Raises:
         InputError: If the name or an option is unknown, or the class cannot be imported.
     """
-    if "," in text.partition("(")[0]:
+    name, options = parse_call("agent", text)
+    if "," in name:
         raise InputError(
             f"The agent {text!r} has a comma: several are separated by spaces, {text.replace(',', ' ')}."
         )
-    name, options = parse_call("agent", text)
     offered: dict[str, Any] = AGENTS
     if name not in AGENTS:  # looking through what is installed takes some 20 ms
         offered = {**{point.name: point for point in entry_points(group=ENTRY_POINTS)}, **AGENTS}
