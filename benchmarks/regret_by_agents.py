@@ -59,12 +59,17 @@ def main() -> None:
             means, lows, highs = zip(*rows, strict=True)
             below = [mean - low for mean, low in zip(means, lows, strict=True)]
             above = [high - mean for mean, high in zip(means, highs, strict=True)]
-            axis.errorbar(counts, means, (below, above), marker="o", capsize=3, label=agent)
+            axis.errorbar(counts, means, (below, above), marker="o", capsize=3, label=short(agent))
         axis.set(title=title, xlabel="agents", xticks=counts)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("normalised regret")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(settings.out, dpi=110)
+
+
+def short(agent: str) -> str:
+    """A learner's name, with its options if they are few."""
+    return agent if agent.count("=") < 3 else f"{agent.partition('(')[0]}(...)"
 
 
 def read(folder: Path) -> dict[str, Any]:
