@@ -31,7 +31,8 @@ from dsfp_env.tasks.task import Task
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    said = [name for name in QUICK if command_line.given(name.replace("_", "-"), sys.argv[1:]) is not None]
+    words = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in sys.argv[1:]}
+    said = words & QUICK.keys()
     return command_line.run(StudySettings, partial(reproduce, said=said), DESCRIPTION)
 
 
