@@ -141,7 +141,7 @@ def save_pruned(
         write_whole(Path(path), lambda file: file.write(content))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be written ({error}): expected a path in a folder that exists."
+            f"{path} cannot be written ({error}): expected a path in a folder that exists, with room."
         ) from error
 
 

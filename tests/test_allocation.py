@@ -113,6 +113,13 @@ def test_bounds_and_layers_that_are_left_alone_hold(evaluator):
     assert list(allocate(kept, "erk", macs_budget=0.5)) == ["conv_1"]
 
 
+def test_the_budget_that_a_refusal_names_can_be_met(evaluator):
+    with pytest.raises(InputError) as refusal:
+        allocate(evaluator, "uniform", macs_budget=0.001)
+    least = float(str(refusal.value).split("expected a budget of ")[1].split()[0])
+    allocate(evaluator, "uniform", macs_budget=least)
+
+
 def test_what_cannot_be_is_said(evaluator):
     for rule, budget, sentence in (
         ("lamp", 0.5, "Unknown rule 'lamp'"),
@@ -123,5 +130,15 @@ def test_what_cannot_be_is_said(evaluator):
     ):
         with pytest.raises(InputError, match=sentence):
             allocate(evaluator, rule, macs_budget=budget)
+    nine = [0.5] * 9
+    for sweep in (
+        {},
+        5,
+        {"conv_0": nine},
+        {"conv_0": nine, "conv_1": nine[1:]},
+        {"conv_0": nine, "conv_1": ["a"] * 9},
+    ):
+        with pytest.raises(InputError, match="The sweep says .* of conv_[01]: expected what sweep_of told"):
+            allocate(evaluator, "sensitivity", macs_budget=0.5, sweep=sweep)
     with pytest.raises(InputError, match="expected a dsfp_env.Evaluator"):
         allocate(evaluator.task, "uniform", macs_budget=0.5)

@@ -148,7 +148,7 @@ def test_a_changed_header_gets_a_sentence(saved, tiny, change, sentence):
     [
         ({"keep": None}, "The kept filters are a NoneType"),
         ({"task": None}, "The task is a NoneType: expected a dsfp_env.Task"),
-        ({"path": None}, "cannot be written"),
+        ({"path": None}, "cannot be written .* a folder that exists, with room"),
         ({"about": {"a": {1}}}, "cannot be written .*not JSON serializable"),
         ({"about": [1]}, "cannot be written"),
         ({"network": TinyNet()}, "The network has not kept these filters: 'conv1' has 4 filters, not 2"),

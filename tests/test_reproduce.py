@@ -152,6 +152,8 @@ def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, t
 
 
 def test_bad_settings_get_a_sentence(finished, tmp_path):
+    with pytest.raises(InputError, match="--rates is 50 there, and nothing came; --macs-budgets is nothing there"):
+        reproduce.reproduce(changed(finished, rates=(), macs_budgets=(0.5,)))
     with pytest.raises(InputError, match="a study with other settings: --evaluations is 4 there, and 5 came"):
         reproduce.reproduce(changed(finished, evaluations=5))
     for change, sentence in {

@@ -53,6 +53,13 @@ def results():
     return {"settings": settings, "versions": {}, "base": base, "searches": {}, "rows": rows}
 
 
+def test_of_a_network_that_was_never_right_nothing_is_retained(results):
+    results["base"]["accuracy"] = 0.0
+    assert table_of(results).splitlines()[4] == (
+        "| base |  | 0.00 |  | 12 | 0.0040 M | 0.0040 M | 0.00 M (100.0 %) |"
+    )
+
+
 def test_the_table_of_budgets_by_hand(results):
     heading, _, *lines = table_of(results).splitlines()
     assert heading == (
@@ -155,6 +162,13 @@ def test_quick_is_the_digits_unless_something_else_is_said():
     assert {name: getattr(settled, name) for name in QUICK} == {**QUICK, "evaluations": 5}
     assert "none of its own" in heading_of(vars(settled))
     assert StudySettings(network="alexnet").settled().network == "alexnet"
+
+
+def test_what_is_said_beside_quick_holds_though_it_is_usual(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["reproduce", "--quick", "--network=vgg16", "--out", str(tmp_path / "out")])
+    assert reproduce.main() == 2
+    assert "--data digits has a network of its own" in capsys.readouterr().err
+    assert StudySettings(quick=True).settled(["evaluations"]).evaluations == 300
 
 
 def test_seconds_are_counted_by_hand():
@@ -291,6 +305,8 @@ def test_what_cannot_be_is_said(tmp_path):
         ("yardsticks", ("random_search_equal_mac",)): "Did you mean 'random_search_equal_macs'",
         ("yardsticks", ("uniform@fischer",)): "Unknown criterion 'fischer'",
         ("yardsticks", ("random_search_equal_macs@l1",)): "random search has no criterion but",
+        ("rates", (50, 60, 50)): "Of --rates and --macs-budgets, 50 % came more than once",
+        ("macs_budgets", (0.12345678, 0.12345681)): "12.3457 % of the MACs came more than once",
         ("rates", ()): "neither --rates nor --macs-budgets",
         ("deployed", "batch=8"): "option of a deployment",
         ("validation_images", 0): "--validation-images is 0",

@@ -198,6 +198,8 @@ def _typed(value: Any) -> str:
     """A setting as it is typed."""
     if value is None:
         return "not given"
+    if value in ("", []):
+        return "nothing"
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 

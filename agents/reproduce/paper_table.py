@@ -68,7 +68,7 @@ def _cells(label: str, rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any
         label,
         "" if rows[0] is base else f"{100 * mean['pruned_accuracy']:.2f}",
         f"{100 * mean['accuracy']:.2f}{spread}",
-        f"{100 * mean['accuracy'] / base['accuracy']:.2f} %",
+        f"{100 * mean['accuracy'] / base['accuracy']:.2f} %" if base["accuracy"] else "",
         f"{mean['filters']:.0f}",
         f"{mean['params'] / 1e6:.4f} M",
         f"{mean['output_only_params'] / 1e6:.4f} M",

@@ -153,6 +153,12 @@ class Study:
             raise InputError(f"--macs-budgets are {settings.macs_budgets}: expected shares in (0, 1).")
         if not settings.targets:
             raise InputError("There are neither --rates nor --macs-budgets: expected one or more.")
+        names = [target.name for target in settings.targets]
+        if double := [target.label for target in settings.targets if names.count(target.name) > 1]:
+            raise InputError(
+                f"Of --rates and --macs-budgets, {double[0]} came more than once: expected each once (of shares, "
+                "six digits count)."
+            )
         if settings.validation_images is not None and settings.validation_images < 1:
             raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
         for yardstick in settings.yardsticks:

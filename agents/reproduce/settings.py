@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
@@ -121,10 +122,14 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
         """Who says how much every layer loses, in the order of the table."""
         return kinds_of(self.yardsticks, self.agents)
 
-    def settled(self) -> StudySettings:
-        """These settings, with what ``quick`` means in its place."""
+    def settled(self, said: Collection[str] = ()) -> StudySettings:
+        """These settings, with what ``quick`` means in its place.
+
+        Args:
+            said: Settings that hold even where they are the usual ones; others that are not the usual hold too.
+        """
         if not self.quick:
             return self
         usual = {one.name: one.default for one in fields(self)}
-        changes = {name: value for name, value in QUICK.items() if getattr(self, name) == usual[name]}
-        return replace(self, **changes, quick=False)
+        unsaid = [name for name in QUICK if name not in said and getattr(self, name) == usual[name]]
+        return replace(self, **{name: QUICK[name] for name in unsaid}, quick=False)

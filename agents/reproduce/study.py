@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from agents.reproduce import estimate
 from agents.reproduce.figures import write_figures
 from agents.reproduce.pieces import SEARCH, Study
 from agents.reproduce.results import Results, read_results, table_of
-from agents.reproduce.settings import DESCRIPTION, StudySettings
+from agents.reproduce.settings import DESCRIPTION, QUICK, StudySettings
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
@@ -29,11 +31,17 @@ from dsfp_env.tasks.task import Task
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    return command_line.run(StudySettings, reproduce, DESCRIPTION)
+    words = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in sys.argv[1:]}
+    said = words & QUICK.keys()
+    return command_line.run(StudySettings, partial(reproduce, said=said), DESCRIPTION)
 
 
-def reproduce(settings: StudySettings) -> None:
+def reproduce(settings: StudySettings, said: Collection[str] = ()) -> None:
     """Work on the pieces that are left, printing what is left and the table.
+
+    Args:
+        settings: What is asked for.
+        said: As for `StudySettings.settled`.
 
     Raises:
         InputError: If a setting cannot be used, or the folder is of other settings. If nothing was done before, no
@@ -42,7 +50,7 @@ def reproduce(settings: StudySettings) -> None:
     if settings.results is not None:
         _remake(Path(settings.results), settings)
         return
-    study = Study(settings.settled())
+    study = Study(settings.settled(said))
     made = missing(study.folder)
     study.check()
     with shared(study.folder):

@@ -66,7 +66,8 @@ def allocate(evaluator: Evaluator, rule: str, *, macs_budget: float, sweep: Swee
     if least > allowed:
         raise InputError(
             f"macs_budget is {macs_budget}: pruned by the rule {rule!r} as far as bounds allow, "
-            f"{100 * least / whole:.1f} % of the multiply-adds are left; expected a budget of that or more."
+            f"{100 * least / whole:.1f} % of the multiply-adds are left; expected a budget of "
+            f"{math.ceil(1e4 * least / whole) / 1e4} or more."
         )
     return _bisected(evaluator, path, allowed)
 
@@ -140,6 +141,8 @@ def sensitivity(evaluator: Evaluator) -> Path:
 
 def of_sweep(evaluator: Evaluator, sweep: Sweep) -> Path:
     """As `sensitivity`, from what `sweep_of` told; between the levels ratios are interpolated."""
+    for agent in evaluator.task.control.agents:
+        _check_swept(agent, sweep.get(agent) if isinstance(sweep, Mapping) else sweep)
     ratios = np.array([0.0, *LEVELS])
     (original,) = evaluator.measurement.accuracies(evaluator.task.network, evaluator.task.validation)
     falls = {
@@ -175,6 +178,19 @@ def sweep_of(evaluator: Evaluator) -> dict[str, list[float]]:
     accuracies = shown("one layer at a time", (measured(*one) for one in asked), len(asked))
     found = dict(zip(asked, accuracies, strict=True))
     return {agent: [found[together[agent], float(ratio)] for ratio in LEVELS] for agent in control.agents}
+
+
+def _check_swept(agent: str, given: object) -> None:
+    """Refuse what is not an accuracy at each of the levels."""
+    try:
+        accuracies = np.array(given, dtype=float)
+    except (TypeError, ValueError):
+        accuracies = np.array(np.nan)
+    if accuracies.shape != (len(LEVELS),) or not np.isfinite(accuracies).all():
+        raise InputError(
+            f"The sweep says {shortened(given)} of {agent}: expected what sweep_of told of this evaluator, "
+            f"{len(LEVELS)} accuracies of every agent."
+        )
 
 
 def _bisected(evaluator: Evaluator, path: Path, allowed: float) -> Plan:
