@@ -212,7 +212,7 @@ def choose_agent(text: str) -> Entry:
     name, options = parse_call("agent", text)
     if "," in name:
         raise InputError(
-            f"The agent {text!r} has a comma: several are separated by spaces, {text.replace(',', ' ')}."
+            f"The agent {text!r} has a comma: expected several to be separated by spaces, as in 'ucb1 thompson'."
         )
     offered: dict[str, Any] = AGENTS
     if name not in AGENTS:  # looking through what is installed takes some 20 ms

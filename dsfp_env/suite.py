@@ -21,6 +21,7 @@ from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.layer_pruning_v0 import parallel_env
 from dsfp_env.surrogates.files import MODEL
 from dsfp_env.surrogates.surrogate import SHIPPED, Surrogate
+from dsfp_env.tables.table import SHIPPED as TABLES
 from dsfp_env.tables.table import Table
 from dsfp_env.wrappers.comparable import ComparableEnv
 from dsfp_env.wrappers.multi_task import MultiTaskEnv
@@ -99,6 +100,11 @@ def multi_task_env(
 def name_of(network: Network) -> str:
     """What a network is called: as its folder is."""
     return (network.folder if isinstance(network, (Table, Surrogate)) else Path(network)).name
+
+
+def known_networks() -> list[str]:
+    """The tables and surrogates that come with the package, by name."""
+    return sorted({folder.name for place in (TABLES, SHIPPED) for folder in place.iterdir() if folder.is_dir()})
 
 
 def backend_of(network: Network) -> str:

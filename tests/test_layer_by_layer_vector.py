@@ -150,3 +150,8 @@ def test_ppo_learns_in_turn_within_the_budget(known):
     model.learn(256, callback=note)
     assert len(costs) == 64
     assert max(costs) <= 0.1
+
+
+def test_there_is_one_way_to_begin_the_next_episode_for_stable_baselines():
+    with pytest.raises(InputError, match="Stable-Baselines3 expects that of the same step"):
+        LayerByLayerVecEnv(2, autoreset_mode="next_step")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
 from dsfp_env import InputError, checkpoints, load_pruned
-from dsfp_env.common import files, tensor_files
+from dsfp_env.common import files, folders, tensor_files
 from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
 from dsfp_env.training import epochs, fine_tuning
@@ -149,6 +150,20 @@ def test_a_study_that_is_killed_at_its_writes_ends_in_the_same_bytes(finished, t
     assert {name for name in there if not name.endswith(".part")} == names
     for name in names:
         assert (Study(killed).folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_search_that_another_process_is_at_is_left_to_it(finished, tmp_path):
+    """Nothing is added to what it has tried."""
+    folder = Path(shutil.copytree(finished.out, tmp_path / "out"))
+    (folder / "search-q_learning-50-seed3.json").unlink()
+    log = folder / "search-q_learning-50-seed3.jsonl"
+    before = log.read_bytes()
+    with (
+        folders.held(log),
+        pytest.raises(InputError, match="at .*seed3.jsonl: wait for its end, or give .*--only"),
+    ):
+        reproduce.reproduce(changed(finished, out=str(folder)))
+    assert log.read_bytes() == before
 
 
 def test_bad_settings_get_a_sentence(finished, tmp_path):

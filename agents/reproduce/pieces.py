@@ -24,7 +24,7 @@ from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.folders import check_writable, named
+from dsfp_env.common.folders import check_writable, held, named
 from dsfp_env.common.json_files import read_file
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.ranges import MOST_THREADS
@@ -357,8 +357,10 @@ class Study:
         evaluator = self._evaluator_by(self.evaluator().criterion)
         budget = self._budget(evaluator, target)
         log = self.folder / f"{name}.jsonl"
-        search = Search(log, evaluator, budget, self.settings.evaluations, seed)
-        self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
+        log.touch()
+        with held(log, "give every process pieces of its own with --only"):
+            search = Search(log, evaluator, budget, self.settings.evaluations, seed)
+            self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
 
     def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
         """Prune, measure, fine-tune for long, measure."""

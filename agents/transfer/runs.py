@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from agents.transfer.learners import OURS, Learned, learned
 from agents.transfer.report import draw, tables
 from agents.transfer.settings import DESCRIPTION, TransferSettings
 from dsfp_env.common import command_line
+from dsfp_env.common.choices import choose
 from dsfp_env.common.devices import threads_set
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import write_whole
@@ -44,7 +46,7 @@ from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.layer_pruning_v0 import parallel_env
-from dsfp_env.suite import PARTS, Network, backend_of, name_of, networks_of
+from dsfp_env.suite import PARTS, Network, backend_of, known_networks, name_of, networks_of
 from dsfp_env.surrogates.surrogate import load_surrogate
 from dsfp_env.tables.table import load_table
 
@@ -161,7 +163,13 @@ def asked_for(names: Sequence[str]) -> list[Network]:
 
 
 def board_of(network: str) -> Board:
-    """What learners are judged on: the table or the surrogate of a network, by its name or folder."""
+    """What learners are judged on: the table or the surrogate of a network, by its name or folder.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if not os.path.isdir(network):
+        choose("network", network, {**PARTS, **dict.fromkeys(known_networks())})
     if backend_of(network) == "surrogate":
         return SurrogateBoard(load_surrogate(network))
     return TableBoard(load_table(network))

@@ -96,8 +96,12 @@ def remove_parts(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep others out of a folder that exists, for as long as this lasts or this process lives.
+def held(place: Path, refusal: str = "choose another with --out") -> Iterator[None]:
+    """Keep others out of a folder or file that exists, for as long as this lasts or this process lives.
+
+    Args:
+        place: It.
+        refusal: What is said to who comes second, besides that they may wait.
 
     Raises:
         InputError: If another process holds it.
@@ -105,13 +109,14 @@ def held(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"Another process works in the folder {folder}: wait for its end, or choose another with --out."
+                f"Another process works {'in the folder' if place.is_dir() else 'at'} {place}: wait for its end, "
+                f"or {refusal}."
             ) from error
         except OSError:  # a file system without locks: nobody is kept out
             pass

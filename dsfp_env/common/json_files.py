@@ -78,5 +78,5 @@ def plain(text: str | bytes, schema: Any, what: str, otherwise: str) -> Any:
     except (ValueError, RecursionError) as error:
         why = str(error.__cause__ or error) or "it is nested too deep"
         raise InputError(
-            f"{what} cannot be read ({why}): it was changed since it was written; {otherwise}."
+            f"{what} cannot be read ({why}): it is another file, or was changed since it was written; {otherwise}."
         ) from error

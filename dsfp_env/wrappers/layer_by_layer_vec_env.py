@@ -45,6 +45,8 @@ class LayerByLayerVecEnv(VecEnv):
         horizon: int = 1,
         **kwargs: Any,
     ) -> None:
+        if "autoreset_mode" in kwargs:
+            raise InputError("autoreset_mode is not asked here: Stable-Baselines3 expects that of the same step.")
         env = LayerByLayerVectorEnv(num_envs, backend, order, horizon, AutoresetMode.SAME_STEP, **kwargs)
         self.vector_env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
