@@ -72,6 +72,7 @@ def own(tmp_path, monkeypatch):
 )
 def test_every_option_of_every_learner_has_a_range(agent, option, value):
     fine = {"pareto": ("True",), "prior_mean": ("-1",), "initial_value": ("-1",), "mutation": ("None",)}
+    fine["final_window"] = ("None",)
     fine["population"] = ("None",) if agent == "cma_es" else ()
     if option == "pareto":
         pytest.skip("a truth value")

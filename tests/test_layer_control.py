@@ -488,7 +488,9 @@ def test_a_comparison_takes_what_the_main_job_takes(tmp_path):
         assert best["validation_accuracy"] == pytest.approx(outcome.accuracy)
         assert best["params"] <= 0.8 * evaluator.original.params
         assert 20 <= best["ratios"]["conv_1"] <= 60
-    with pytest.raises(InputError, match="'layers': 'first=keep, conv_1=20-60'.*choose another with --out"):
+    with pytest.raises(
+        InputError, match="--layers is first=keep, conv_1=20-60 there, and .*choose another with --out"
+    ):
         compare(dataclasses.replace(asked, layers="first=keep"))
     for change, sentence in (
         ({"layers": "conv_7=keep"}, "Unknown layer 'conv_7'"),
