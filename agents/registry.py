@@ -211,9 +211,8 @@ def choose_agent(text: str) -> Entry:
     """
     name, options = parse_call("agent", text)
     if "," in name:
-        raise InputError(
-            f"The agent {text!r} has a comma: expected several to be separated by spaces, as in 'ucb1 thompson'."
-        )
+        names = " ".join(text.replace(",", " ").split()) or "ucb1 thompson"
+        raise InputError(f"The agent {text!r} has a comma: several are separated by spaces, as in {names}.")
     offered: dict[str, Any] = AGENTS
     if name not in AGENTS:  # looking through what is installed takes some 20 ms
         offered = {**{point.name: point for point in entry_points(group=ENTRY_POINTS)}, **AGENTS}

@@ -257,9 +257,13 @@ def test_all_leaves_out_learners_whose_library_is_missing_and_says_so(monkeypatc
 
 def test_learners_with_a_comma_between_them_are_told_apart():
     with pytest.raises(
-        InputError, match="The agent 'ucb1,q_learning' has a comma: several are .* ucb1 q_learning."
+        InputError, match="The agent 'ucb1,q_learning' has a comma: several are .* in ucb1 q_learning."
     ):
         choose_agent("ucb1,q_learning")
+    with pytest.raises(
+        InputError, match="The agent ',' has a comma: several are separated by spaces, as in ucb1 th"
+    ):
+        choose_agent(",")
     choose_agent("q_learning(step_size=0.5,epsilon=0.1)")
 
 
