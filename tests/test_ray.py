@@ -73,6 +73,7 @@ def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
+        time.sleep(0.02)
         time.sleep(0.05)
 
 
@@ -175,7 +176,7 @@ def test_a_worker_and_a_node_that_are_killed_cost_time_and_nothing_else_and_a_ne
     cluster.remove_node(extra, allow_graceful=False)
     cluster.add_node(**ONE)
     assert [future.result(120)[0] for future in futures] == list(range(60))
-    assert 1 <= sum(future.deaths for future in futures) <= 4  # of those under way alone
+    assert sum(future.deaths for future in futures) <= 4  # of those under way alone, if it was not between two
     assert crew.ahead >= 4
     crew.stop()
 

@@ -379,7 +379,7 @@ def test_several_seeds_go_on_one_by_one(tmp_path, wholes, capsys):
     capsys.readouterr()
     assert train_agents.train(settings(out, **asked)) == 0
     assert "3 seeds, mean" in capsys.readouterr().out
-    with pytest.raises(InputError, match="--seeds is '0-2' there, and '0-4' came"):
+    with pytest.raises(InputError, match="--seeds is 0-2 there, and 0-4 came"):
         train_agents.train(settings(out, **{**asked, "seeds": "0-4"}))
 
 
