@@ -273,16 +273,21 @@ def test_batches_are_told_as_epochs_that_are_over(tiny):
     assert told == [(number / 4, 2) for number in range(1, 9)]
 
 
-def test_long_epochs_are_shown_on_the_way(monkeypatch, capsys):
-    """20 seconds a batch, 10 batches an epoch, two epochs: what is left is told by what was since the first."""
+def show_two_epochs(monkeypatch, batches, seconds, accuracy):
+    """So many batches each, of so many seconds."""
     clock = [0.0]
     monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     show = Shown("training")
-    for number in range(1, 21):
-        clock[0] += 20.0
-        show.batch(number / 10, 2)
-        if number % 10 == 0:
-            show(Epoch(number // 10, 2, 1.5, None))
+    for number in range(1, 2 * batches + 1):
+        clock[0] += seconds
+        show.batch(number / batches, 2)
+        if number % batches == 0:
+            show(Epoch(number // batches, 2, 1.5, accuracy))
+
+
+def test_long_epochs_are_shown_on_the_way(monkeypatch, capsys):
+    """20 seconds a batch, 10 batches an epoch, two epochs: what is left is told by what was since the first."""
+    show_two_epochs(monkeypatch, batches=10, seconds=20.0, accuracy=None)
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["training: 20% of epoch 1/2, 360 s left", "training: 30% of epoch 1/2, 340 s left"]
     assert said[8:10] == ["training: epoch 1/2, loss 1.5000, 200 s left", "training: 10% of epoch 2/2, 180 s left"]
@@ -290,14 +295,7 @@ def test_long_epochs_are_shown_on_the_way(monkeypatch, capsys):
 
 
 def test_short_epochs_are_shown_one_by_one(monkeypatch, capsys):
-    clock = [0.0]
-    monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    show = Shown("training")
-    for number in range(1, 9):
-        clock[0] += 0.4
-        show.batch(number / 4, 2)
-        if number % 4 == 0:
-            show(Epoch(number // 4, 2, 1.5, 0.25))
+    show_two_epochs(monkeypatch, batches=4, seconds=0.4, accuracy=0.25)
     assert capsys.readouterr().err.splitlines() == [
         "training: epoch 1/2, loss 1.5000, validation 25.00 %, 2 s left",
         "training: epoch 2/2, loss 1.5000, validation 25.00 %, 0 s left",

@@ -96,12 +96,12 @@ def remove_parts(folder: Path) -> None:
 
 
 @contextmanager
-def held(place: Path, refusal: str = "choose another with --out") -> Iterator[None]:
+def held(place: Path, otherwise: str = "choose another with --out") -> Iterator[None]:
     """Keep others out of a folder or file that exists, for as long as this lasts or this process lives.
 
     Args:
         place: It.
-        refusal: What is said to who comes second, besides that they may wait.
+        otherwise: What who comes second may do but wait, for the message.
 
     Raises:
         InputError: If another process holds it.
@@ -116,7 +116,7 @@ def held(place: Path, refusal: str = "choose another with --out") -> Iterator[No
         except BlockingIOError as error:
             raise InputError(
                 f"Another process works {'in the folder' if place.is_dir() else 'at'} {place}: wait for its end, "
-                f"or {refusal}."
+                f"or {otherwise}."
             ) from error
         except OSError:  # a file system without locks: nobody is kept out
             pass
