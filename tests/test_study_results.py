@@ -12,7 +12,7 @@ from agents.reproduce.figures import write_figures
 from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
 from agents.reproduce.study import Study
-from agents.reproduce.targets import Target, piece_of
+from agents.reproduce.targets import Target, names_of, piece_of
 from dsfp_env import Evaluator, InputError
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
@@ -155,6 +155,28 @@ def test_rates_have_the_names_that_they_had():
     assert StudySettings().rates == (50, 60, 70)
     assert [target.name for target in StudySettings(macs_budgets=(0.5, 0.15)).targets] == ["macs50", "macs15"]
     assert [target.name for target in StudySettings(rates=(60,), macs_budgets=(0.29,)).targets] == ["60", "macs29"]
+
+
+def test_names_do_without_options_and_are_told_apart():
+    kinds = ["uniform", "ucb1(a=1)", "linucb", "linucb(alpha=1)", "linucb(alpha=2)", "erk@dsfp(kl=fisher)"]
+    assert [*names_of(kinds)] == kinds
+    assert [*names_of(kinds).values()] == ["uniform", "ucb1", "linucb", "linucb-2", "linucb-3", "erk@dsfp"]
+
+
+def test_a_table_says_what_options_a_name_stands_for(results):
+    results["settings"]["agents"] = ["ucb1(exploration=2.0)"]
+    heading, _, *lines = table_of(results).splitlines()
+    assert heading.endswith("none of its own. ucb1 is ucb1(exploration=2.0).")
+    assert lines[4].startswith("| ucb1 50 % of the MACs | 45.00 | 90.00 |")
+
+
+def test_results_whose_rows_are_of_another_network_are_refused(results, tmp_path):
+    results["rows"]["ucb1-macs50-seed0"]["filters_kept"] = {"conv1": 4, "features.0": 2}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(
+        InputError, match=r"row 'ucb1-macs50-seed0' has the layers \['conv1', 'features\.0'\]: expected"
+    ):
+        read_results(tmp_path / "results.json")
 
 
 def test_quick_is_the_digits_unless_something_else_is_said():

@@ -30,7 +30,7 @@ _PANEL = 1.5  # inches
 def filters_kept(results: Results) -> Any:
     """Shares of the filters of each layer that are kept, a panel for each target, a line for each kind."""
     whole = dict(results["base"].get("filters_kept") or {})
-    found = _means(results, lambda row: [row["filters_kept"].get(path, 0) / whole[path] for path in whole])
+    found = _means(results, lambda row: [row["filters_kept"][path] / whole[path] for path in whole])
     targets = list(dict.fromkeys(target for targets in found.values() for target in targets))
     if not whole or not targets:
         return None

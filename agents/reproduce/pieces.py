@@ -19,7 +19,7 @@ from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search, lines_tried
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, UNIFORM, Target, piece_of, rule_of
+from agents.reproduce.targets import RANDOM, UNIFORM, Target, names_of, piece_of, rule_of
 from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common.devices import choose_device
@@ -79,8 +79,8 @@ class Study:
             self.first |= self._what_it_needs(kind)
         for seed in settings.seeds:
             for target in settings.targets:
-                for kind in settings.kinds:
-                    name = piece_of(kind, target, seed)
+                for kind, short in names_of(settings.kinds).items():
+                    name = piece_of(short, target, seed)
                     if not self._is_rule(kind):
                         search = f"{SEARCH}{name}"
                         rows[search] = partial(self._search, search, kind, target, seed)

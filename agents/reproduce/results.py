@@ -8,7 +8,8 @@ from typing import Any
 
 from agents.reproduce import records
 from agents.reproduce.paper_table import PAPER, paper_table
-from agents.reproduce.targets import Target, kinds_of, piece_of, targets_of
+from agents.reproduce.targets import Target, kinds_of, names_of, piece_of, targets_of
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.json_files import read_file
 
 RESULTS = "results.json"
@@ -23,23 +24,30 @@ def read_results(file: Path) -> Results:
         InputError: If it cannot be read, or is not what a study wrote.
     """
     found: Results = read_file(file, records.Results, f"expected a {RESULTS} that a study has written")
+    layers = (found["base"] or {}).get("filters_kept")
+    for name, row in found["rows"].items():
+        if layers and row["filters_kept"].keys() != layers.keys():
+            raise InputError(
+                f"In {file} the row {name!r} has the layers {shortened([*row['filters_kept']])}: expected those "
+                f"of the original network, {shortened([*layers])}."
+            )
     return found
 
 
 def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
-    """What was found by each kind for each target, with the seeds there are; in the order of the table.
+    """What was found by each kind, by its name, for each target, with the seeds there are; in the table's order.
 
     A row has the ``seconds`` of a forward pass, too, if they were measured.
     """
     settings, rows = results["settings"], results["rows"]
     return {
-        (kind, target): [
-            rows[name] | _time_of(results, name)
+        (name, target): [
+            rows[piece] | _time_of(results, piece)
             for seed in settings["seeds"]
-            if (name := piece_of(kind, target, seed)) in rows
+            if (piece := piece_of(name, target, seed)) in rows
         ]
         for target in targets_of(settings["rates"], settings["macs_budgets"])
-        for kind in kinds_of(settings["yardsticks"], settings["agents"])
+        for name in _names(settings).values()
     }
 
 
@@ -47,11 +55,15 @@ def table_of(results: Results) -> str:
     """What is there so far: what was run, and a Markdown table."""
     settings, base = results["settings"], results["base"]
     rows = {
-        f"{kind} {target.label}": (None if target.of_macs else int(target.percent), found)
-        for (kind, target), found in rows_of(results).items()
+        f"{name} {target.label}": (None if target.of_macs else int(target.percent), found)
+        for (name, target), found in rows_of(results).items()
     }
     timed = None if base is None else base | _time_of(results, "base")
     return f"{heading_of(settings)}\n\n{paper_table(settings['network'], timed, rows)}"
+
+
+def _names(settings: Mapping[str, Any]) -> dict[str, str]:
+    return names_of(kinds_of(settings["yardsticks"], settings["agents"]))
 
 
 def _time_of(results: Results, name: str) -> dict[str, float]:
@@ -60,13 +72,13 @@ def _time_of(results: Results, name: str) -> dict[str, float]:
 
 
 def heading_of(settings: Mapping[str, Any]) -> str:
-    """What was run, in a sentence or two."""
+    """What was run, in a few sentences."""
     seeds = f"seed{'s' * (len(settings['seeds']) > 1)} {', '.join(map(str, settings['seeds']))}"
     data = settings["data"].partition(":")[0]
     text = (
         f"{settings['network']} on {data}: filters by {settings['criterion']}, {settings['evaluations']} "
         f"evaluations a search, fine-tuning {settings['fine_tuning']}, {seeds}."
     )
-    if settings["network"] in PAPER:
-        return text
-    return f"{text} The paper has no such network: these numbers stand beside none of its own."
+    if settings["network"] not in PAPER:
+        text += " The paper has no such network: these numbers stand beside none of its own."
+    return text + "".join(f" {name} is {kind}." for kind, name in _names(settings).items() if name != kind)

@@ -28,6 +28,8 @@ from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.workers import available_cores
 from dsfp_env.tasks.task import Task
 
+_MOST_LISTED = 12
+
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
@@ -86,7 +88,7 @@ def _work(study: Study) -> None:
         study.training(name).unlink(missing_ok=True)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
-    say(f"{done}; now: {', '.join(chosen) or 'nothing'}")
+    say(f"{done}; now: {_listed(chosen) or 'nothing'}")
     if chosen:
         say(estimate.told(study.estimate(chosen), _at_once(settings, len(chosen))))
     if settings.estimate:
@@ -106,7 +108,13 @@ def _work(study: Study) -> None:
     if settings.figures:
         _draw(results, study.folder)
     if left := [name for name in study.pieces if not study.file(name).exists()]:
-        say(f"\nleft: {', '.join(left)}")
+        say(f"\nleft: {_listed(left)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names, the first ones if there are many."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_LISTED])} and {more} more"
 
 
 def _at_once(settings: StudySettings, pieces: int) -> int:

@@ -5,11 +5,14 @@
 | kind           | a rule of `allocation`, random search, or a learner; `@` a criterion | `uniform`, `erk@fisher` |
 | target         | percent of the filters that uniform pruning takes, or of MACs left   | `50`, `macs25`          |
 | seed           | of the search and of the fine-tuning                                 | `seed0`                 |
+
+A kind may have options, such as `linucb(alpha=0.5)`; names do without them, see `names_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import count
 from typing import NamedTuple
 
 UNIFORM, RANDOM = "uniform", "random_search_equal_macs"
@@ -42,9 +45,20 @@ def kinds_of(yardsticks: Iterable[str], agents: Iterable[str]) -> list[str]:
     return list(dict.fromkeys((UNIFORM, *yardsticks, *agents)))
 
 
-def piece_of(kind: str, target: Target, seed: int) -> str:
+def names_of(kinds: Collection[str]) -> dict[str, str]:
+    """Kind -> what it is called in tables and files: without options; numbered, if that is another's."""
+    names = {kind: kind for kind in kinds if "(" not in kind}
+    for kind in kinds:
+        if kind not in names:
+            short = "@".join(part.partition("(")[0] for part in kind.split("@"))
+            numbered = (short if number == 1 else f"{short}-{number}" for number in count(1))
+            names[kind] = next(name for name in numbered if name not in names.values())
+    return {kind: names[kind] for kind in kinds}
+
+
+def piece_of(name: str, target: Target, seed: int) -> str:
     """The piece that makes a row; also a file, so without the colon of package.module:Class."""
-    return f"{kind.replace(':', '.')}-{target.name}-seed{seed}"
+    return f"{name.replace(':', '.')}-{target.name}-seed{seed}"
 
 
 def rule_of(yardstick: str) -> tuple[str, str | None]:
