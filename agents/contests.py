@@ -19,7 +19,13 @@ class Contest(NamedTuple):
     history: list[Evaluation]
 
 
-def held_contest(text: str, env_of: Callable[..., LayerPruningEnv], evaluations: int, seed: int) -> Contest:
+def held_contest(
+    text: str,
+    env_of: Callable[..., LayerPruningEnv],
+    evaluations: int,
+    seed: int,
+    on_evaluation: Callable[[Evaluation], None] | None = None,
+) -> Contest:
     """Let a learner learn.
 
     Args:
@@ -27,6 +33,7 @@ def held_contest(text: str, env_of: Callable[..., LayerPruningEnv], evaluations:
         env_of: Makes the environment, of ``actions`` and ``credit`` as the learner needs them.
         evaluations: That it has.
         seed: Of all that is drawn.
+        on_evaluation: Called after every evaluation; see `loop.train`.
 
     Raises:
         InputError: If the learner cannot be run in such an environment.
@@ -35,4 +42,5 @@ def held_contest(text: str, env_of: Callable[..., LayerPruningEnv], evaluations:
     entry = choose_agent(name)
     env = env_of(actions=entry.actions, credit=credit)
     team = entry.make(env, seed, evaluations)
-    return Contest(env, team, train(env, team, evaluations, batch=batch, seed=seed))
+    history = train(env, team, evaluations, batch=batch, seed=seed, on_evaluation=on_evaluation)
+    return Contest(env, team, history)

@@ -12,7 +12,7 @@ from agents.reproduce.figures import write_figures
 from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
 from agents.reproduce.study import Study
-from agents.reproduce.targets import Target, names_of, piece_of
+from agents.reproduce.targets import Target, listed, names_of, piece_of
 from dsfp_env import Evaluator, InputError
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
@@ -161,6 +161,11 @@ def test_names_do_without_options_and_are_told_apart():
     kinds = ["uniform", "ucb1(a=1)", "linucb", "linucb(alpha=1)", "linucb(alpha=2)", "erk@dsfp(kl=fisher)"]
     assert [*names_of(kinds)] == kinds
     assert [*names_of(kinds).values()] == ["uniform", "ucb1", "linucb", "linucb-2", "linucb-3", "erk@dsfp"]
+
+
+def test_many_pieces_are_listed_in_part():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(list("abcdefghijklmn")) == "a, b, c, d, e, f, g, h, i, j, k, l and 2 more"
 
 
 def test_a_table_says_what_options_a_name_stands_for(results):

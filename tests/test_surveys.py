@@ -24,9 +24,10 @@ from dsfp_env.networks import make_network
 from dsfp_env.surrogates.ensemble import Ensemble
 from dsfp_env.surrogates.fitting import LEAST_DEVIATION, Replicates, fit_noise
 from dsfp_env.surrogates.trust import trust
-from dsfp_env.survey import merge, survey
+from dsfp_env.survey import survey
 from dsfp_env.surveys import files
 from dsfp_env.surveys.designs import SHARES, design
+from dsfp_env.surveys.merging import merge
 from dsfp_env.surveys.settings import SurveySettings
 from dsfp_env.tables.files import checksum, checksum_of
 

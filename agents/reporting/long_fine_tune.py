@@ -21,13 +21,47 @@ from agents.reporting.finals import in_own_units
 from agents.reporting.journal import Journal
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import Plan
+from dsfp_env.tasks.task import Task
 from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.fine_tuning import TeacherMemory, distil
-from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+from dsfp_env.training.recipes import FINE_TUNING, Recipe, recipe_from
 from dsfp_env.training.shown import Shown
 
 YARDSTICKS = ("uniform", "random_search_equal_macs", "random_search_equal_params", "random_search_equal_latency")
 _TEACHER, _STATE = "teacher", "training"
+
+
+def finish(
+    network: nn.Module, task: Task, recipe: Recipe, seed: int, teacher: Path, checkpoint: Path, label: str
+) -> list[Epoch]:
+    """Distil the original network of a task into a slim one, in place, showing how far that is.
+
+    Args:
+        network: The slim one.
+        task: With the original one.
+        recipe: It is suited to the images.
+        seed: Of all that is drawn.
+        teacher: A folder for what the original network answers: of this task, this recipe and this seed.
+        checkpoint: A file for the state after every epoch, from which it goes on.
+        label: What is shown.
+
+    Returns:
+        What every epoch brought.
+    """
+    recipe, shown = task.suited(recipe), Shown(label)
+    return distil(
+        network,
+        TeacherMemory(task.network, recipe, teacher),
+        task.train,
+        task.validation,
+        recipe,
+        seed,
+        objective=task.objective,
+        augment=task.augment,
+        on_epoch=shown,
+        on_batch=shown.batch,
+        checkpoint=checkpoint,
+    )
 
 
 class LongFineTune:
@@ -56,22 +90,9 @@ class LongFineTune:
         """The network pruned by a plan, fine-tuned, and what every epoch brought; at once if that is done."""
         evaluator, task = self._evaluator, self._evaluator.task
         network = task.graph.slim(task.network, evaluator.keep(plan))
-        recipe = task.suited(self._recipe)
-        teacher = TeacherMemory(task.network, recipe, self._folder / _TEACHER)
-        shown = Shown(f"long fine-tune, {label.replace('_', ' ')}")
-        history = distil(
-            network,
-            teacher,
-            task.train,
-            task.validation,
-            recipe,
-            self._seed,
-            objective=task.objective,
-            augment=task.augment,
-            on_epoch=shown,
-            on_batch=shown.batch,
-            checkpoint=self._folder / f"{_name(plan)}.{_STATE}",
-        )
+        teacher, state = self._folder / _TEACHER, self._folder / f"{_name(plan)}.{_STATE}"
+        shown = f"long fine-tune, {label.replace('_', ' ')}"
+        history = finish(network, task, self._recipe, self._seed, teacher, state, shown)
         return network, history
 
     def _result(self, name: str, plan: Plan, journal: Journal) -> dict[str, Any]:

@@ -13,39 +13,33 @@ import torch
 
 import dsfp_env
 from agents.reporting.journal import ANOTHER
+from agents.reporting.long_fine_tune import finish
 from agents.reporting.run_folder import check_free, other_settings, versions, write_json
 from agents.reproduce import estimate, records
+from agents.reproduce.checks import DIGITS, check_only, check_settings
 from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search, lines_tried
 from agents.reproduce.settings import StudySettings
 from agents.reproduce.targets import RANDOM, UNIFORM, Target, names_of, piece_of, rule_of
-from agents.trial import check_learners
 from dsfp_env.channels.costs import output_only_params
-from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, held, named
 from dsfp_env.common.json_files import read_file
-from dsfp_env.common.random_numbers import check_seed
-from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.criteria.criterion import Criterion
-from dsfp_env.criteria.scoring import Evidence, parse_criterion
-from dsfp_env.evaluation.allocation import allocate, check_rule, sweep_of
+from dsfp_env.criteria.scoring import Evidence
+from dsfp_env.evaluation.allocation import allocate, sweep_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors.options import WHERE
-from dsfp_env.evaluation.latency import parse_meter
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan, within
 from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
-from dsfp_env.training.shown import Shown
 
 BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
-DIGITS = "digits", "digits_net"  # a task that has one network
 # Settings that may change from one start in a folder to the next.
 HOW = (
     *("only", "data_root", "download", "device", "threads", "out", "weights"),
@@ -120,54 +114,10 @@ class Study:
         Raises:
             InputError: If so.
         """
-        settings = self.settings
         check_task(self._task_name, self._task_options())
-        recipe_from(settings.fine_tuning, FINE_TUNING)
-        settings.check_layers()
-        settings.check_evaluation()
-        settings.check_widths()
-        check_learners(settings.agents, settings.evaluations)
-        self._check_targets()
-        if settings.deployed is not None:
-            parse_meter(settings.deployed)
-        settings.place().check(choose_device(settings.device))
-        if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
-            raise InputError(f"--seeds are {settings.seeds}: expected one or more, each 0 or more, and once.")
-        for seed in settings.seeds:
-            check_seed(seed, "One of --seeds")
-        if not 1 <= settings.threads <= MOST_THREADS:
-            raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
-        for word in settings.only:
-            if not any(name.startswith(word) for name in self.pieces):
-                raise InputError(f"--only {word}: there is no such piece; there are: {', '.join(self.pieces)}.")
+        check_settings(self.settings)
+        check_only(self.settings, self.pieces)
         self._check_folder()
-
-    def _check_targets(self) -> None:
-        """Refuse rates, budgets and yardsticks that there cannot be."""
-        settings = self.settings
-        if settings.data == DIGITS[0] and settings.network != DIGITS[1]:
-            raise InputError(f"--data digits has a network of its own: expected --network {DIGITS[1]}.")
-        if not all(10 <= rate <= 90 for rate in settings.rates or ()):
-            raise InputError(f"--rates are {settings.rates}: expected percentages in [10, 90].")
-        if not all(0 < share < 1 for share in settings.macs_budgets):
-            raise InputError(f"--macs-budgets are {settings.macs_budgets}: expected shares in (0, 1).")
-        if not settings.targets:
-            raise InputError("There are neither --rates nor --macs-budgets: expected one or more.")
-        names = [target.name for target in settings.targets]
-        if double := [target.label for target in settings.targets if names.count(target.name) > 1]:
-            raise InputError(
-                f"Of --rates and --macs-budgets, {double[0]} came more than once: expected each once (of shares, "
-                "six digits count)."
-            )
-        if settings.validation_images is not None and settings.validation_images < 1:
-            raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
-        for yardstick in settings.yardsticks:
-            rule, criterion = rule_of(yardstick)
-            check_rule(rule, RANDOM)
-            if criterion is not None:
-                parse_criterion(criterion)
-                if rule == RANDOM:
-                    raise InputError(f"--yardsticks {yardstick}: random search has no criterion but --criterion.")
 
     def _check_folder(self) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
@@ -368,22 +318,9 @@ class Study:
         task, keep = self.task, self.evaluator(self._rule_of(kind)[1]).keep(plan)
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
-        recipe = task.suited(recipe_from(self.settings.fine_tuning, FINE_TUNING))
-        checkpoint, shown = self.training(name), Shown(name)
-        teacher = TeacherMemory(task.network, recipe, self.folder / f"teacher-seed{seed}")
-        history = distil(
-            network,
-            teacher,
-            task.train,
-            task.validation,
-            recipe,
-            seed,
-            on_epoch=shown,
-            on_batch=shown.batch,
-            checkpoint=checkpoint,
-            objective=task.objective,
-            augment=task.augment,
-        )
+        recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        checkpoint, teacher = self.training(name), self.folder / f"teacher-seed{seed}"
+        history = finish(network, task, recipe, seed, teacher, checkpoint, name)
         dsfp_env.save_pruned(
             self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 import agents
 import dsfp_env
-from agents.registry import choose_agent
+from agents.contests import held_contest
 from agents.reporting.baselines import brought_to, random_plans_of
 from agents.reporting.finals import Worth, choose_best
 from agents.reproduce import records
@@ -46,17 +47,15 @@ class Search:
 
     def learn(self, agent: str, fill: bool) -> dict[str, Any]:
         """Let an agent learn ratios within the budget; what came of it, brought to the budget if that is said."""
-        entry = choose_agent(agent)
-        env = dsfp_env.parallel_env(
-            evaluator=self._evaluator, actions=entry.actions, reward="budget", macs_budget=self._budget
+        env_of = partial(
+            dsfp_env.parallel_env, evaluator=self._evaluator, reward="budget", macs_budget=self._budget
         )
 
         def note(evaluation: agents.Evaluation) -> None:
             self._note(evaluation.ratios, next(iter(evaluation.infos.values())), evaluation.score)
 
-        team = entry.make(env, self._seed, self._evaluations)
-        agents.train(env, team, self._evaluations, seed=self._seed, on_evaluation=note)
-        found = self._found(env.score)
+        contest = held_contest(agent, env_of, self._evaluations, self._seed, note)
+        found = self._found(contest.env.score)
         if fill:
             found["ratios"] = brought_to(self._evaluator, found["ratios"], self._macs, self._allowed)
         return found

@@ -19,6 +19,7 @@ from agents.reproduce.figures import write_figures
 from agents.reproduce.pieces import SEARCH, Study
 from agents.reproduce.results import Results, read_results, table_of
 from agents.reproduce.settings import DESCRIPTION, QUICK, StudySettings
+from agents.reproduce.targets import listed
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
@@ -27,8 +28,6 @@ from dsfp_env.common.saying import say
 from dsfp_env.evaluation.executors.as_done import as_done
 from dsfp_env.evaluation.workers import available_cores
 from dsfp_env.tasks.task import Task
-
-_MOST_LISTED = 12
 
 
 def main() -> int:
@@ -88,7 +87,7 @@ def _work(study: Study) -> None:
         study.training(name).unlink(missing_ok=True)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
-    say(f"{done}; now: {_listed(chosen) or 'nothing'}")
+    say(f"{done}; now: {listed(chosen) or 'nothing'}")
     if chosen:
         say(estimate.told(study.estimate(chosen), _at_once(settings, len(chosen))))
     if settings.estimate:
@@ -108,13 +107,7 @@ def _work(study: Study) -> None:
     if settings.figures:
         _draw(results, study.folder)
     if left := [name for name in study.pieces if not study.file(name).exists()]:
-        say(f"\nleft: {_listed(left)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names, the first ones if there are many."""
-    more = len(names) - _MOST_LISTED
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_LISTED])} and {more} more"
+        say(f"\nleft: {listed(left)}")
 
 
 def _at_once(settings: StudySettings, pieces: int) -> int:

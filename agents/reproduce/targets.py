@@ -16,6 +16,7 @@ from itertools import count
 from typing import NamedTuple
 
 UNIFORM, RANDOM = "uniform", "random_search_equal_macs"
+_MOST_LISTED = 12
 
 
 class Target(NamedTuple):
@@ -65,3 +66,9 @@ def rule_of(yardstick: str) -> tuple[str, str | None]:
     """The rule of a yardstick, and the criterion that it is said to rank filters by."""
     rule, at, criterion = yardstick.partition("@")
     return rule, criterion if at else None
+
+
+def listed(names: Collection[str]) -> str:
+    """Names of pieces for a sentence: the first ones, if there are many."""
+    first, more = list(names)[:_MOST_LISTED], len(names) - _MOST_LISTED
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

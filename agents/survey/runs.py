@@ -25,8 +25,8 @@ from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
 from dsfp_env.common.schemas import Name, Natural, Positive, Share, Strict
 from dsfp_env.evaluation.executors.as_done import as_done
-from dsfp_env.survey import check_folder, check_surveyed, note_machine, opened, surveyed_task, surveyor_of
 from dsfp_env.surveys import files
+from dsfp_env.surveys.opening import check_folder, check_surveyed, note_machine, opened, surveyed_task, surveyor_of
 from dsfp_env.surveys.surveyor import Surveyor
 
 
