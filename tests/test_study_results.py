@@ -201,21 +201,25 @@ def test_what_is_said_beside_quick_holds_though_it_is_usual(tmp_path, monkeypatc
 def test_seconds_are_counted_by_hand():
     targets = [HALF, HALF, QUARTER]
     work = estimate.Work(
-        base=20, passes=18, evaluations=estimate.counted(targets, 30), epochs=estimate.counted(targets, 5)
+        base=20,
+        passes=18,
+        evaluations=estimate.counted(targets, 30),
+        epochs=estimate.counted(targets, 5),
+        answers=5,
     )
     assert work.evaluations == {HALF: 60, QUARTER: 30}
-    seconds = estimate.Seconds(2.0, 0.5, {HALF: 1.0, QUARTER: 0.5}, {HALF: 10.0, QUARTER: 6.0}).of(work)
+    seconds = estimate.Seconds(2.0, 0.5, {HALF: 1.0, QUARTER: 0.5}, {HALF: 10.0, QUARTER: 6.0}, 4.0).of(work)
     assert seconds == {
         "original network": 40,
         "one layer at a time": 9,
         "searches": 60 * 1 + 30 * 0.5,
-        "fine-tuning": 10 * 10 + 5 * 6,
+        "fine-tuning": 10 * 10 + 5 * 6 + 5 * 4,
     }
     assert estimate.told(seconds, 1) == (
-        "about 4 min of work (original network 40 s, one layer at a time 9 s, searches 75 s, fine-tuning 2 min), "
+        "about 5 min of work (original network 40 s, one layer at a time 9 s, searches 75 s, fine-tuning 2 min), "
         "as a few batches tell; scoring filters is not in it"
     )
-    assert estimate.told(seconds, 4).endswith("; 4 at a time, if they do not slow each other: 64 s")
+    assert estimate.told(seconds, 4).endswith("; 4 at a time, if they do not slow each other: 68 s")
     assert estimate.evaluations_of_search(150) == 170
     assert [estimate.in_words(long) for long in (99, 100, 5900, 7200)] == ["99 s", "2 min", "98 min", "2 h"]
 
@@ -223,7 +227,7 @@ def test_seconds_are_counted_by_hand():
 def test_what_is_timed(tiny):
     """Something of everything that is asked for, and nothing else; and the task is as it was."""
     before = {name: tensor.clone() for name, tensor in tiny.network.state_dict().items()}
-    work = estimate.Work(base=0, passes=2, evaluations={HALF: 3}, epochs={QUARTER: 2})
+    work = estimate.Work(base=0, passes=2, evaluations={HALF: 3}, epochs={QUARTER: 2}, answers=2)
     plan = dict.fromkeys(tiny.agents, 50.0)
     tuning = recipe_from("plain(epochs=2, batch_size=8)", FINE_TUNING)
     evaluator = Evaluator(tiny, "l1", store=False)
@@ -232,7 +236,7 @@ def test_what_is_timed(tiny):
     assert seconds.passes > 0
     assert {*seconds.evaluations} == {HALF}
     assert {*seconds.epochs} == {QUARTER}
-    assert min(seconds.evaluations[HALF], seconds.epochs[QUARTER]) > 0
+    assert min(seconds.evaluations[HALF], seconds.epochs[QUARTER], seconds.answers) > 0
     assert all((tensor == before[name]).all() for name, tensor in tiny.network.state_dict().items())
 
 

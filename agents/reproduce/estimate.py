@@ -21,7 +21,7 @@ from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import LEVELS, Plan
 from dsfp_env.tasks.task import Task
 from dsfp_env.training import epochs
-from dsfp_env.training.fine_tuning import distil
+from dsfp_env.training.fine_tuning import TeacherMemory, distil
 from dsfp_env.training.recipes import Recipe
 
 _BATCHES = {"cpu": (1, 3), "cuda": (4, 12)}  # timed: where batches are launched as one, that is tried with four
@@ -36,12 +36,14 @@ class Work:
         passes: Over the validation split, for a sweep of single layers.
         evaluations: Of searches, by target.
         epochs: Of fine-tuning, by target.
+        answers: Epochs in which the original network answers for images; those of rows with one seed are kept.
     """
 
     base: int
     passes: int
     evaluations: Mapping[Target, int]
     epochs: Mapping[Target, int]
+    answers: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Seconds:
     passes: float
     evaluations: Mapping[Target, float]
     epochs: Mapping[Target, float]
+    answers: float
 
     def of(self, work: Work) -> dict[str, float]:
         """Seconds of work, by what it is."""
@@ -61,7 +64,7 @@ class Seconds:
             "original network": self.base * work.base,
             "one layer at a time": self.passes * work.passes,
             "searches": searches,
-            "fine-tuning": tuning,
+            "fine-tuning": tuning + self.answers * work.answers,
         }
 
 
@@ -99,7 +102,7 @@ def measured(
         evaluator.evaluate(plans[target], 0)  # what comes first takes longer
         return _timed(task, partial(evaluator.evaluate, plans[target], 1))
 
-    def epoch(target: Target) -> float:
+    def epoch(target: Target, answers: float) -> float:
         slim = task.graph.slim(task.network, evaluator.keep(plans[target]))
         suited = task.suited(tuning)
 
@@ -109,17 +112,19 @@ def measured(
             )
 
         validation = _timed(task, partial(evaluator.measurement.accuracies, slim, task.validation))
-        return _epoch(task, slim, suited, train) + validation
+        return max(0.0, _epoch(task, slim, suited, train) - answers) + validation
 
     def train_base(network: nn.Module, images: LabelledImages, recipe: Recipe) -> object:
         return epochs.train(network, images, recipe, 0)
 
+    answers = _epoch_of_answers(task, tuning) if work.epochs else 0.0
     validate = partial(evaluator.measurement.accuracies, task.network, evaluator.task.validation)
     return Seconds(
         base=_epoch(task, task.network, base, train_base) if work.base and base else 0.0,
         passes=_timed(task, validate) if work.passes else 0.0,
         evaluations={target: evaluation(target) for target in work.evaluations},
-        epochs={target: epoch(target) for target in work.epochs},
+        epochs={target: epoch(target, answers) for target in work.epochs},
+        answers=answers,
     )
 
 
@@ -176,6 +181,14 @@ def _epoch(
         (long - short) / (more - less) if long > short else long / more
     )  # on a busy machine it may not be longer
     return each * batches
+
+
+def _epoch_of_answers(task: Task, recipe: Recipe) -> float:
+    """Seconds in which the original network answers for the images of an epoch."""
+    size = min(recipe.batch_size, len(task.train.labels))
+    teacher, images = TeacherMemory(task.network, recipe), task.train.images[:size]
+    teacher(images, 0, 0)  # what comes first takes longer
+    return _timed(task, partial(teacher, images, 0, 0)) * (len(task.train.labels) // size)
 
 
 def _timed(task: Task, work: Callable[[], object]) -> float:

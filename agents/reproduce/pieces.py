@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,7 +24,7 @@ from agents.reproduce.settings import StudySettings
 from agents.reproduce.targets import RANDOM, UNIFORM, Target, names_of, piece_of, rule_of
 from dsfp_env.channels.costs import output_only_params
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.folders import check_writable, held, named
+from dsfp_env.common.folders import check_writable, contents, held, named
 from dsfp_env.common.json_files import read_file
 from dsfp_env.common.tensor_files import read_tensors, write_tensors
 from dsfp_env.common.versions import check_versions
@@ -45,6 +45,13 @@ HOW = (
     *("only", "data_root", "download", "device", "threads", "out", "weights"),
     *("quick", "figures", "estimate", "deployed", "results", *WHERE),
 )
+
+
+class _Asked(NamedTuple):
+    """What a piece is of."""
+
+    target: Target
+    seed: int
 
 
 class Study:
@@ -68,7 +75,7 @@ class Study:
             self.task = task
         self.first: dict[str, Callable[[], None]] = {BASE: self._base}
         rows: dict[str, Callable[[], None]] = {}
-        self._target_of: dict[str, Target] = {}
+        self._asked: dict[str, _Asked] = {}
         for kind in settings.kinds:
             self.first |= self._what_it_needs(kind)
         for seed in settings.seeds:
@@ -78,9 +85,9 @@ class Study:
                     if not self._is_rule(kind):
                         search = f"{SEARCH}{name}"
                         rows[search] = partial(self._search, search, kind, target, seed)
-                        self._target_of[search] = target
+                        self._asked[search] = _Asked(target, seed)
                     rows[name] = partial(self._row, name, kind, target, seed)
-                    self._target_of[name] = target
+                    self._asked[name] = _Asked(target, seed)
         self.pieces: dict[str, Callable[[], None]] = self.first | rows
 
     def _what_it_needs(self, kind: str) -> dict[str, Callable[[], None]]:
@@ -107,6 +114,10 @@ class Study:
     def training(self, name: str) -> Path:
         """Where a piece keeps the fine-tuning that it is at."""
         return self.folder / f"{name}.training"
+
+    def teacher(self, seed: int) -> Path:
+        """Where the original network's answers are kept, a file for each epoch of the fine-tunings with a seed."""
+        return self.folder / f"teacher-seed{seed}"
 
     def check(self) -> None:
         """Refuse settings that cannot be used, or that differ from those of the folder.
@@ -226,14 +237,16 @@ class Study:
         evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
         rows = [name for name in names if name not in self.first]
         each = estimate.evaluations_of_search(settings.evaluations)
-        searches = [self._target_of[name] for name in rows if name.startswith(SEARCH)]
-        tunings = [self._target_of[name] for name in rows if not name.startswith(SEARCH)]
+        searches = [self._asked[name].target for name in rows if name.startswith(SEARCH)]
+        tunings = [self._asked[name].target for name in rows if not name.startswith(SEARCH)]
+        seeds = {self._asked[name].seed for name in rows if not name.startswith(SEARCH)}
         sweeps = sum(name.startswith(SWEEP) for name in names)
         work = estimate.Work(
             base=base.epochs if base else 0,
             passes=sweeps * estimate.passes_of_sweep(task),
             evaluations=estimate.counted(searches, each),
             epochs=estimate.counted(tunings, tuning.epochs),
+            answers=sum(max(0, tuning.epochs - len(contents(self.teacher(seed)))) for seed in seeds),
         )
         return estimate.measured(task, evaluator, self._plan_of, work, base, tuning).of(work)
 
@@ -319,8 +332,8 @@ class Study:
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
         recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
-        checkpoint, teacher = self.training(name), self.folder / f"teacher-seed{seed}"
-        history = finish(network, task, recipe, seed, teacher, checkpoint, name)
+        checkpoint = self.training(name)
+        history = finish(network, task, recipe, seed, self.teacher(seed), checkpoint, name)
         dsfp_env.save_pruned(
             self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
         )
