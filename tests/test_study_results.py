@@ -8,7 +8,7 @@ import pytest
 
 from agents.reproduce import estimate
 from agents.reproduce import study as reproduce
-from agents.reproduce.figures import write_figures
+from agents.reproduce.figures import FIGURES, write_figures
 from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
 from agents.reproduce.study import Study
@@ -26,7 +26,8 @@ def row(accuracy, macs, first=4):
         "accuracy": accuracy,
         "validation_accuracy": accuracy,
         "best_epoch": 1,
-        "epochs": 1,
+        "epochs": 2,
+        "epoch_accuracies": [accuracy, accuracy - 0.1],
         "filters": 6,
         "filters_kept": {"conv1": first, "conv2": 2},
         "params": 1000,
@@ -91,8 +92,8 @@ def test_times_are_shown_where_they_were_measured(results):
 
 
 def test_figures_show_each_kind_and_where_it_stands(results, tmp_path):
-    assert write_figures(results, tmp_path) == ["figure-filters", "figure-accuracy", "figure-finetuning"]
-    for name in ("filters", "accuracy", "finetuning"):
+    assert write_figures(results, tmp_path) == [f"figure-{name}" for name in FIGURES]
+    for name in FIGURES:
         svg = (tmp_path / f"figure-{name}.svg").read_text()
         assert {"uniform", "ucb1"} <= set(re.findall(r">([^<>]+)</text>", svg))
         assert (tmp_path / f"figure-{name}.pdf").stat().st_size
@@ -107,7 +108,12 @@ def test_figures_of_little(results, tmp_path):
     assert "no table yet" in table_of(nothing)
     assert write_figures({**results, "base": None}, tmp_path) == []
     old = {name: value for name, value in results["base"].items() if name != "filters_kept"}
-    assert write_figures({**results, "base": old}, tmp_path) == ["figure-accuracy", "figure-finetuning"]
+    assert write_figures({**results, "base": old}, tmp_path) == [
+        *("figure-accuracy", "figure-finetuning", "figure-epochs")
+    ]
+    for one in results["rows"].values():
+        del one["epoch_accuracies"]
+    assert write_figures(results, tmp_path) == ["figure-filters", "figure-accuracy", "figure-finetuning"]
 
 
 def test_the_numbers_in_a_figure(results):
@@ -119,6 +125,9 @@ def test_the_numbers_in_a_figure(results):
     first, second = figures.filters_kept(results).axes
     assert list(first.lines[0].get_ydata()) == [0.5, 0.5]  # 4 of 8, and 2 of 4
     assert list(second.lines[0].get_ydata()) == [0.25, 0.5]
+    half, quarter = figures.epochs(results).axes
+    assert list(half.lines[0].get_ydata()) == pytest.approx([0.82, 0.72])
+    assert list(quarter.lines[0].get_xdata()) == [1, 2]
 
 
 def test_a_file_of_results_is_enough(results, tmp_path, capsys):
@@ -127,8 +136,8 @@ def test_a_file_of_results_is_enough(results, tmp_path, capsys):
     reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(tmp_path / "pictures")))
     said = capsys.readouterr().out
     assert said.startswith(table_of(results))
-    assert "figure-filters, figure-accuracy, figure-finetuning" in said
-    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    assert "figure-filters, figure-accuracy, figure-finetuning, figure-epochs" in said
+    assert len(list((tmp_path / "pictures").iterdir())) == 8
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["results.json"]
     with pytest.raises(InputError, match="a file"):
         reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(file)))

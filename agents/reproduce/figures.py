@@ -1,10 +1,11 @@
-"""The figures of a study, as figures 2 to 4 of the DSFP paper: made of `results.json` alone.
+"""The figures of a study, as figures 2 to 4 of the DSFP paper and one more: made of `results.json` alone.
 
 | file                | shows                                                                    |
 |---------------------|--------------------------------------------------------------------------|
 | `figure-filters`    | filters kept in each layer, for each rate or budget                      |
 | `figure-accuracy`   | accuracy after fine-tuning against rate, or multiply-adds left           |
 | `figure-finetuning` | accuracy before and after fine-tuning                                    |
+| `figure-epochs`     | validation accuracy after each epoch of it, which is in none of theirs   |
 
 Numbers are means over seeds; whiskers are a standard deviation. Where a study has both rates and budgets, all are
 shown against the multiply-adds that are left.
@@ -31,17 +32,16 @@ def filters_kept(results: Results) -> Any:
     """Shares of the filters of each layer that are kept, a panel for each target, a line for each kind."""
     whole = dict(results["base"].get("filters_kept") or {})
     found = _means(results, lambda row: [row["filters_kept"][path] / whole[path] for path in whole])
-    targets = list(dict.fromkeys(target for targets in found.values() for target in targets))
+    targets = _targets(found)
     if not whole or not targets:
         return None
-    figure, panels = narrow_figure(_PANEL * len(targets) + 1.0, len(targets))
+    figure, panels = _panels(targets)
     places = np.arange(len(whole))
     for target, axes in zip(targets, np.atleast_1d(panels), strict=True):
         for number, (kind, of_kind) in enumerate(found.items()):
             if target in of_kind:
                 axes.plot(places, of_kind[target][0], **_looks(number, 3), label=kind)
         axes.set(ylim=(0, 1.05))
-        axes.set_title(target.label, fontsize=9, loc="left")
         percent(axes.yaxis)
     axes.set(xlabel="layer", ylabel="filters kept")
     axes.set_xticks(places[:: 1 + len(whole) // 20])
@@ -93,10 +93,30 @@ def finetuning(results: Results) -> Any:
     return figure
 
 
+def epochs(results: Results) -> Any:
+    """Validation accuracy after each epoch of the fine-tuning, a panel for each target."""
+    known = {name: row for name, row in results["rows"].items() if row.get("epoch_accuracies")}
+    found = _means({**results, "rows": known}, lambda row: row["epoch_accuracies"])
+    targets = _targets(found)
+    if not targets:
+        return None
+    figure, panels = _panels(targets)
+    for target, axes in zip(targets, np.atleast_1d(panels), strict=True):
+        for number, (kind, of_kind) in enumerate(found.items()):
+            if target in of_kind:
+                means, _ = of_kind[target]
+                axes.plot(np.arange(1, len(means) + 1), means, **{**_looks(number), "marker": ""}, label=kind)
+        percent(axes.yaxis)
+    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    legend_above(figure, panels)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Results], Any]] = {
     "filters": filters_kept,
     "accuracy": accuracy,
     "finetuning": finetuning,
+    "epochs": epochs,
 }
 
 
@@ -125,6 +145,18 @@ def _means(
             spread = values.std(0, ddof=1) if len(rows) > 1 else np.zeros(values.shape[1:])
             found.setdefault(kind, {})[target] = values.mean(0), spread
     return found
+
+
+def _targets(found: Mapping[str, Mapping[Target, object]]) -> list[Target]:
+    return list(dict.fromkeys(target for of_kind in found.values() for target in of_kind))
+
+
+def _panels(targets: Sequence[Target]) -> tuple[Any, Any]:
+    """A figure with a panel for each target, one below another."""
+    figure, panels = narrow_figure(_PANEL * len(targets) + 1.0, len(targets))
+    for target, axes in zip(targets, np.atleast_1d(panels), strict=True):
+        axes.set_title(target.label, fontsize=9, loc="left")
+    return figure, panels
 
 
 def _against(results: Results) -> tuple[Callable[[Target], float], str]:

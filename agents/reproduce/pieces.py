@@ -347,6 +347,7 @@ class Study:
             "validation_accuracy": validation_accuracy,
             "best_epoch": best.number,
             "epochs": recipe.epochs,
+            "epoch_accuracies": [epoch.accuracy for epoch in history],
             "filters": costs.filters,
             "filters_kept": kept,
             "params": costs.params,

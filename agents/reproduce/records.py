@@ -60,6 +60,9 @@ class Row(Strict):
     params: Positive
     output_only_params: Positive
     macs: Positive
+    epoch_accuracies: list[Share] | None = (
+        None  # on validation, after each epoch; earlier releases did not write it
+    )
 
 
 class Tried(Strict):
