@@ -6,7 +6,7 @@ Version history: v0, the first.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.environment.turn_based import TurnBasedEnv
+from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
@@ -61,6 +62,7 @@ def parallel_env(
     agents_per: str = "layer",
     params_budget: float | None = None,
     latency_budget: float | str | None = None,
+    fill_budget: bool = False,
     max_cycles: int | None = None,
 ) -> LayerPruningEnv:
     """Make the parallel environment.
@@ -106,6 +108,8 @@ def parallel_env(
         params_budget: Relative parameters allowed, in (0, 1), in place of ``macs_budget``.
         latency_budget: Time of a forward pass that is allowed, likewise: a share of the original network's in
             (0, 1), or ``"3.5ms"``; see `evaluation.budgets`.
+        fill_budget: Bring every joint action to the budget, by adding one number to all ratios; there are no masks
+            then. See `AtBudget`.
         max_cycles: PettingZoo's word for ``horizon``; give one of them.
 
     Raises:
@@ -137,8 +141,11 @@ def parallel_env(
         measuring["latency"] = predictor_of(latency)
     elif latency is None and needs_time(reward) and backend == "live":
         measuring["latency"] = LatencyMeter()
+    measures: Any = partial(make_evaluator, **measuring) if evaluator is None else evaluator
+    if fill_budget:
+        measures = AtBudget(evaluator, budget) if evaluator is not None else partial(_filling, measures, budget)
     return LayerPruningEnv(
-        partial(make_evaluator, **measuring) if evaluator is None else evaluator,
+        measures,
         actions,
         reward,
         budget,
@@ -149,6 +156,10 @@ def parallel_env(
         context,
         credit,
     )
+
+
+def _filling(make: Callable[[], AnyEvaluator], budget: Budget | None) -> AtBudget:
+    return AtBudget(make(), budget)
 
 
 def raw_env(*args: Any, order: str | Iterable[str] = "execution", **kwargs: Any) -> AECEnv:

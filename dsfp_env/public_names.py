@@ -11,6 +11,7 @@ from dsfp_env.checkpoints import save_pruned as save_pruned
 from dsfp_env.common.errors import InputError as InputError
 from dsfp_env.environment.env import LayerPruningEnv as LayerPruningEnv
 from dsfp_env.evaluation.allocation import allocate as allocate
+from dsfp_env.evaluation.at_budget import AtBudget as AtBudget
 from dsfp_env.evaluation.evaluator import Evaluator as Evaluator
 from dsfp_env.evaluation.latency import LatencyMeter as LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor as LatencyPredictor

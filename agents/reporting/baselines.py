@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from dsfp_env.environment.actions import choices_of
+from dsfp_env.evaluation.at_budget import brought_to
 from dsfp_env.evaluation.budgets import MACS, cost_of
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan, within
@@ -81,17 +82,5 @@ def random_plans_of(
     range, such that its cost just fits.
     """
     found = cost_of(evaluator, of)
-    return [brought_to(evaluator, plan, found, cost) for plan in random_plans(evaluator, count, "box", rng)]
-
-
-def brought_to(evaluator: Evaluator, plan: Plan, cost_of_plan: Callable[[Plan], float], cost: float) -> Plan:
-    """A plan with one number added to all its ratios, so that its cost just fits."""
-    agents = evaluator.task.control.agents
-    too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
-    for _ in range(10):  # halves the interval to less than a fifth of a percent
-        middle = (too_little + enough) / 2
-        if cost_of_plan(within(agents, plan, middle)) <= cost:
-            enough = middle
-        else:
-            too_little = middle
-    return within(agents, plan, enough)
+    agents, drawn = evaluator.task.control.agents, random_plans(evaluator, count, "box", rng)
+    return [brought_to(agents, plan, found, cost) for plan in drawn]

@@ -13,13 +13,14 @@ import numpy as np
 import agents
 import dsfp_env
 from agents.contests import held_contest
-from agents.reporting.baselines import brought_to, random_plans_of
+from agents.reporting.baselines import random_plans_of
 from agents.reporting.finals import Worth, choose_best
 from agents.reproduce import records
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line
 from dsfp_env.common.json_files import lines_of, read_line
 from dsfp_env.common.progress import Progress, shown
+from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
@@ -46,19 +47,17 @@ class Search:
         self._progress = Progress(log.stem, evaluations)
 
     def learn(self, agent: str, fill: bool) -> dict[str, Any]:
-        """Let an agent learn ratios within the budget; what came of it, brought to the budget if that is said."""
-        env_of = partial(
-            dsfp_env.parallel_env, evaluator=self._evaluator, reward="budget", macs_budget=self._budget
-        )
+        """Let an agent learn ratios within the budget, or with all joint actions brought to it."""
+        evaluator = AtBudget(self._evaluator, self._budget) if fill else self._evaluator
+        env_of = partial(dsfp_env.parallel_env, evaluator=evaluator, reward="budget", macs_budget=self._budget)
 
         def note(evaluation: agents.Evaluation) -> None:
-            self._note(evaluation.ratios, next(iter(evaluation.infos.values())), evaluation.score)
+            chosen = evaluation.ratios
+            ratios = evaluator.filled(chosen) if isinstance(evaluator, AtBudget) else chosen
+            self._note(ratios, next(iter(evaluation.infos.values())), evaluation.score)
 
         contest = held_contest(agent, env_of, self._evaluations, self._seed, note)
-        found = self._found(contest.env.score)
-        if fill:
-            found["ratios"] = brought_to(self._evaluator, found["ratios"], self._macs, self._allowed)
-        return found
+        return self._found(contest.env.score)
 
     def draw(self) -> dict[str, Any]:
         """Try plans drawn at random and brought to the budget by one common shift; what came of it."""
@@ -67,9 +66,6 @@ class Search:
             outcome = self._evaluator.evaluate(plan, self._seed)
             self._note(plan, {"accuracy": outcome.accuracy, "macs": outcome.macs}, outcome.accuracy)
         return self._found(lambda outcome: outcome.accuracy)
-
-    def _macs(self, plan: Plan) -> float:
-        return self._evaluator.costs(plan).macs
 
     @property
     def _allowed(self) -> float:

@@ -91,8 +91,8 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     """So many of the validation images, drawn at random, tell an evaluation its accuracy; all unless given. All
     choose the epoch of a long fine-tune."""
     fill_budget: bool = field(default=False, kw_only=True)
-    """Bring the ratios that an agent has learned to the multiply-adds that are allowed, by one common shift, as
-    those of random search are; else they stay below, as the levels that agents choose from leave a gap."""
+    """Bring every joint action that an agent tries to the multiply-adds that are allowed, by one common shift, as
+    those of random search are; else agents also learn how much to prune, and end below what is allowed."""
     quick: bool = field(default=False, kw_only=True)
     """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
     figures: bool = field(default=False, kw_only=True)

@@ -385,8 +385,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             )
 
     def _make_budget_masks(self) -> BudgetMasks | None:
-        if self.budget is None or self.allowed is None:
-            return None
+        if self.budget is None or self.allowed is None or getattr(self.evaluator, "budget", None) == self.budget:
+            return None  # there is none, or `AtBudget` sees to it
         return BudgetMasks(
             {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
             relative_cost_of(self.evaluator, self.budget.of),

@@ -1,0 +1,161 @@
+"""Every joint action at a budget: agents say how layers stand to each other, and what is pruned in all is fixed.
+
+Where a budget is tight, most joint actions are beyond it, and those that masks leave lie below it by more than is
+good: a learner spends its evaluations on how much is pruned, which is known. Here the same number is added to all
+ratios, each staying within its bounds, so that the cost just fits; so plans differ in shares alone.
+
+It is also what the reward ``"budget"`` cannot do where accuracy falls steeply with cost: ResNet-20 at a quarter of
+its multiply-adds, after 20 batches of distillation, has its highest a * min(1, F0/f) at 45 % of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsfp_env.channels.costs import Costs
+from dsfp_env.common.errors import InputError
+from dsfp_env.evaluation.budgets import WORDS, Budget, budget_from, cost_of, whole_cost
+from dsfp_env.evaluation.interface import AnyEvaluator, AnyTask
+from dsfp_env.evaluation.latency import LatencyMeter
+from dsfp_env.evaluation.latency_predictor import LatencyPredictor
+from dsfp_env.evaluation.outcome import Outcome
+from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan, within
+from dsfp_env.tasks.layer_control import Decider, control_of
+
+_HALVINGS = 10  # of the interval of what is added: to less than a fifth of a percent
+
+
+def brought_to(
+    agents: Mapping[str, Decider], plan: Mapping[str, float], cost_of_plan: Callable[[Plan], float], cost: float
+) -> Plan:
+    """A plan with one number added to all its ratios, within their bounds, so that its cost just fits.
+
+    Args:
+        agents: Agent -> its bounds, ``task.control.agents``.
+        plan: Ratios in percent by agent.
+        cost_of_plan: Falls with every ratio, or stays.
+        cost: That is allowed. If it cannot be met, all ratios are the highest.
+    """
+    too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
+    for _ in range(_HALVINGS):
+        middle = (too_little + enough) / 2
+        if cost_of_plan(within(agents, plan, middle)) <= cost:
+            enough = middle
+        else:
+            too_little = middle
+    return within(agents, plan, enough)
+
+
+class AtBudget:
+    """An evaluator that brings every plan to a budget before it does with it what another evaluator does.
+
+    All else is as it is there. What is really pruned, `filled` says, and an outcome's ``applied_ratios``.
+
+    Args:
+        evaluator: Any: one that measures, a table, a surrogate. (A table answers by the nearest levels.)
+        macs_budget: Share of the original network's multiply-adds, in (0, 1), or a `budgets.Budget`.
+        params_budget: Of its parameters, in place of that.
+        latency_budget: Of its time, likewise; the evaluator must predict times.
+
+    Attributes:
+        budget: That plans are brought to.
+
+    Raises:
+        InputError: If there is not one budget, or it cannot be met.
+    """
+
+    def __init__(
+        self,
+        evaluator: AnyEvaluator,
+        macs_budget: float | Budget | None = None,
+        *,
+        params_budget: float | None = None,
+        latency_budget: float | str | None = None,
+    ) -> None:
+        budget = budget_from(macs_budget, params_budget, latency_budget)
+        if budget is None:
+            raise InputError("No budget was given: expected macs_budget, params_budget or latency_budget.")
+        self._evaluator, self.budget = evaluator, budget
+        self._agents = control_of(evaluator.task).agents
+        self._cost_of = cost_of(evaluator, budget.of)
+        self._allowed = budget.allowed(evaluator.original) * whole_cost(evaluator.original, budget.of)
+        least = self._cost_of({agent: one.highest for agent, one in self._agents.items()})
+        if least > self._allowed:
+            raise InputError(
+                f"The budget is {self._allowed:.6g} of {WORDS[budget.of]}, and with every layer pruned by its "
+                f"highest ratio the network still has {least:.6g}: expected a budget of at least that."
+            )
+
+    @property
+    def task(self) -> AnyTask:
+        """What the agents work on."""
+        return self._evaluator.task
+
+    @property
+    def levels(self) -> np.ndarray:
+        """As there."""
+        return self._evaluator.levels
+
+    @property
+    def latency(self) -> LatencyMeter | LatencyPredictor | None:
+        """As there."""
+        return self._evaluator.latency
+
+    @property
+    def layer_features(self) -> Mapping[str, np.ndarray]:
+        """As there."""
+        return self._evaluator.layer_features
+
+    @property
+    def original(self) -> Outcome:
+        """As there."""
+        return self._evaluator.original
+
+    def filled(self, ratios: Mapping[str, float]) -> Plan:
+        """What is pruned when these ratios are chosen, in percent by agent.
+
+        Raises:
+            InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
+        """
+        self._cost_of(ratios)  # refuses what are none
+        return brought_to(self._agents, ratios, self._cost_of, self._allowed)
+
+    def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
+        """As there, of the filled plan."""
+        return self._evaluator.evaluate(self.filled(ratios), seed)
+
+    def evaluate_many(
+        self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int] = 0, workers: int | None = None
+    ) -> list[Outcome]:
+        """As there, of filled plans."""
+        return self._evaluator.evaluate_many([self.filled(plan) for plan in plans], seed, workers)
+
+    def start_many(
+        self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int] = 0, workers: int | None = None
+    ) -> Iterator[Outcome]:
+        """As there, of filled plans."""
+        return self._evaluator.start_many([self.filled(plan) for plan in plans], seed, workers)
+
+    def costs(self, ratios: Mapping[str, float]) -> Costs:
+        """As there, of the filled plan."""
+        return self._evaluator.costs(self.filled(ratios))
+
+    def predicted_latency(self, ratios: Mapping[str, float]) -> float:
+        """As there, of the filled plan."""
+        return self._evaluator.predicted_latency(self.filled(ratios))
+
+    def close(self) -> None:
+        """End what was started for the other evaluator."""
+        self._evaluator.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the other evaluator has; its methods of a plan are given the filled one."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(self._evaluator, name)
+        if name not in ("keep", "build", "measure_splits", "measure_values", "remember"):
+            return found
+        return lambda ratios=None, *rest, **named: found(ratios and self.filled(ratios), *rest, **named)
