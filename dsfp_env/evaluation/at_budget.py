@@ -80,9 +80,8 @@ class AtBudget:
             raise InputError("No budget was given: expected macs_budget, params_budget or latency_budget.")
         self._evaluator, self.budget = evaluator, budget
         self._agents = control_of(evaluator.task).agents
-        self._cost_of = cost_of(evaluator, budget.of)
         self._allowed = budget.allowed(evaluator.original) * whole_cost(evaluator.original, budget.of)
-        least = self._cost_of({agent: one.highest for agent, one in self._agents.items()})
+        least = self._cost({agent: one.highest for agent, one in self._agents.items()})
         if least > self._allowed:
             raise InputError(
                 f"The budget is {self._allowed:.6g} of {WORDS[budget.of]}, and with every layer pruned by its "
@@ -120,8 +119,8 @@ class AtBudget:
         Raises:
             InputError: If an agent is missing or unknown, or a ratio is not a number within its bounds.
         """
-        self._cost_of(ratios)  # refuses what are none
-        return brought_to(self._agents, ratios, self._cost_of, self._allowed)
+        self._cost(ratios)  # refuses what are none
+        return brought_to(self._agents, ratios, self._cost, self._allowed)
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """As there, of the filled plan."""
@@ -150,6 +149,9 @@ class AtBudget:
     def close(self) -> None:
         """End what was started for the other evaluator."""
         self._evaluator.close()
+
+    def _cost(self, ratios: Mapping[str, float]) -> float:
+        return cost_of(self._evaluator, self.budget.of)(ratios)
 
     def __getattr__(self, name: str) -> Any:
         """What else the other evaluator has; its methods of a plan are given the filled one."""

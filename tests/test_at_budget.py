@@ -1,0 +1,154 @@
+"""Every joint action at one budget: by hand on two layers of 4 and 6 filters, and in every kind of environment."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_task
+
+import agents
+import dsfp_env
+from agents.registry import choose_agent
+from dsfp_env import AtBudget, Evaluator, Fidelity, InputError, SurrogateEvaluator, TableEvaluator
+from dsfp_env.evaluation.at_budget import brought_to
+from dsfp_env.tasks.layer_control import Decider
+
+SHAPES = {"conv1": 4, "conv2": 6}
+
+
+def known(evidence):
+    return {path: torch.arange(filters, dtype=torch.float64) for path, filters in SHAPES.items()}
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    return Evaluator(make_tiny_task(), known, Fidelity(batches=1, recalibration_images=8), store=False)
+
+
+def macs(first, second):
+    """Of 8x8 images: 3x3 kernels from 1 to `first` to `second` filters, and a head for 3 classes."""
+    return 64 * 9 * (first + first * second) + 3 * second
+
+
+def test_one_number_is_added_to_all_ratios_within_their_bounds():
+    deciders = {"a": Decider(("a",)), "b": Decider(("b",), 10.0, 40.0)}
+
+    def cost(plan):
+        return 200 - plan["a"] - plan["b"]
+
+    found = brought_to(deciders, {"a": 20.0, "b": 30.0}, cost, 130)
+    assert found == pytest.approx({"a": 30.0, "b": 40.0}, abs=0.16)  # 10 are added to both
+    found = brought_to(deciders, {"a": 20.0, "b": 30.0}, cost, 100)
+    assert found == pytest.approx({"a": 60.0, "b": 40.0}, abs=0.16)  # the second has come to its bound
+    found = brought_to(deciders, {"a": 80.0, "b": 40.0}, cost, 110)
+    assert found == pytest.approx({"a": 65.0, "b": 25.0}, abs=0.16)  # and less is pruned where there is room
+    assert brought_to(deciders, {"a": 10.0, "b": 10.0}, cost, 0) == {"a": 90.0, "b": 40.0}  # not to be met
+
+
+def test_all_plans_cost_the_same_to_within_a_filter(evaluator):
+    filling, allowed = AtBudget(evaluator, 0.5), 0.5 * macs(4, 6)
+    rng = np.random.default_rng(0)
+    for first, second in rng.uniform(10, 90, (50, 2)):
+        plan = {"conv_0": float(first), "conv_1": float(second)}
+        one, other = (len(kept) for kept in filling.keep(plan).values())
+        assert filling.costs(plan) == evaluator.costs(filling.filled(plan))
+        assert filling.costs(plan).macs == macs(one, other) <= allowed
+        more = [macs(one + 1, other)] * (one < 4) + [macs(one, other + 1)] * (other < 6)
+        assert max(more) > allowed
+        filled = filling.filled(plan)
+        if all(10 < ratio < 90 for ratio in filled.values()):
+            assert filled["conv_1"] - filled["conv_0"] == pytest.approx(second - first)
+
+
+def test_plans_that_differ_in_what_is_pruned_in_all_are_one(evaluator):
+    filling = AtBudget(evaluator, 0.5)
+    little, much = filling.keep({"conv_0": 10.0, "conv_1": 20.0}), filling.keep({"conv_0": 70.0, "conv_1": 80.0})
+    assert {path: kept.tolist() for path, kept in little.items()} == {
+        path: kept.tolist() for path, kept in much.items()
+    }
+
+
+def test_outcomes_are_those_of_the_filled_plan(evaluator):
+    filling, plans = AtBudget(evaluator, 0.4), [{"conv_0": 20.0, "conv_1": 80.0}, {"conv_0": 80.0, "conv_1": 20.0}]
+    filled = [filling.filled(plan) for plan in plans]
+    assert filling.evaluate(plans[0], 3) == evaluator.evaluate(filled[0], 3)
+    assert filling.evaluate_many(plans, 3, 1) == evaluator.evaluate_many(filled, 3, 1)
+    assert list(filling.start_many(plans, [3, 4], 1)) == evaluator.evaluate_many(filled, [3, 4], 1)
+    weights = filling.build(plans[0], 3).state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in evaluator.build(filled[0], 3).state_dict().items())
+    assert filling.measure_splits() == evaluator.measure_splits()
+    assert filling.measure_splits(plans[1], seed=3) == evaluator.measure_splits(filled[1], 3)
+    assert filling.scores is evaluator.scores
+    assert (filling.task, filling.original) == (evaluator.task, evaluator.original)
+
+
+@pytest.mark.parametrize("actions", ["box", "levels"])
+def test_an_environment_at_its_budget(evaluator, actions):
+    env = dsfp_env.parallel_env(
+        evaluator=evaluator, actions=actions, reward="budget", macs_budget=0.5, fill_budget=True, seed=0
+    )
+    _, infos = env.reset()
+    assert "action_mask" not in infos["conv_0"]
+    first = np.array([25.0], np.float32) if actions == "box" else 1
+    _, rewards, _, _, infos = env.step(dict.fromkeys(env.agents, first))
+    info = infos["conv_0"]
+    assert 0.3 < info["relative_macs"] <= 0.5
+    assert rewards["conv_0"] == info["score"] == info["accuracy"]
+    assert info["ratio"] in (20.0, 25.0)  # what was chosen
+    assert info["applied_ratio"] == 50.0  # and what is gone: 2 of 4
+    if actions == "levels":
+        assert env.action_mask("conv_1", {"conv_0": 0}).all()
+    twin = copy.deepcopy(env)
+    assert twin.evaluator is env.evaluator
+    assert twin.reset(seed=1)[0].keys() == env.reset(seed=1)[0].keys()
+
+
+def test_an_environment_that_makes_its_evaluator_goes_through_pickle():
+    env = dsfp_env.parallel_env(
+        "digits", "levels", "budget", 0.1, backend="table", fill_budget=True, agents_per="layer", seed=2
+    )
+    env.reset()
+    _, rewards, *_ = env.step(dict.fromkeys(env.agents, 0))
+    again = pickle.loads(pickle.dumps(env))
+    assert isinstance(again.evaluator, AtBudget)
+    again.reset()
+    assert again.step(dict.fromkeys(again.agents, 0))[1] == rewards
+    filling = AtBudget(TableEvaluator(dsfp_env.load_table("digits")), 0.1)
+    plan = dict.fromkeys(env.possible_agents, 50.0)
+    assert pickle.loads(pickle.dumps(filling)).filled(plan) == filling.filled(plan)
+
+
+def test_learners_use_their_evaluations_on_what_the_budget_allows():
+    """On the model of ResNet-20: without it, what is worth most by the reward is far beyond a quarter."""
+    evaluator = SurrogateEvaluator(dsfp_env.load_surrogate("resnet20"))
+    found = {}
+    for fill in (False, True):
+        env = dsfp_env.parallel_env(
+            evaluator=evaluator, reward="budget", macs_budget=0.25, fill_budget=fill, seed=0
+        )
+        history = agents.train(env, choose_agent("regression_bandit").make(env, 0, 60), 60, seed=0)
+        found[fill] = [evaluation.infos["conv_0"]["relative_macs"] for evaluation in history]
+    assert max(found[True]) <= 0.25
+    assert min(found[True]) > 0.23
+    assert max(found[False]) > 0.4
+
+
+def test_what_cannot_be_filled_is_refused(evaluator):
+    with pytest.raises(InputError, match="No budget was given: expected macs_budget"):
+        AtBudget(evaluator)
+    with pytest.raises(InputError, match="No budget was given"):
+        dsfp_env.parallel_env(evaluator=evaluator, fill_budget=True)
+    with pytest.raises(InputError, match=r"of MACs, and with every layer pruned .* expected a budget of at least"):
+        AtBudget(evaluator, 0.001)
+    with pytest.raises(InputError, match="one budget, the one that binds"):
+        AtBudget(evaluator, 0.5, params_budget=0.5)
+    filling = AtBudget(evaluator, params_budget=0.5)
+    assert filling.costs({"conv_0": 10.0, "conv_1": 10.0}).params <= evaluator.original.params / 2
+    with pytest.raises(InputError, match="conv_1 missing"):
+        filling.evaluate({"conv_0": 50.0})
+    with pytest.raises(InputError, match="latency"):
+        AtBudget(evaluator, latency_budget=0.5)
+    with pytest.raises(AttributeError, match="nonsense"):
+        filling.nonsense  # noqa: B018
