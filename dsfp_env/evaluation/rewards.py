@@ -10,7 +10,9 @@ the budget for f, and t the time of a forward pass relative to the original netw
 | `budget`            | a * min(1, F0/f)  | the most accurate network at about the budget         |
 | `accuracy_x_speed`  | a * (1 - t)       | as the first, with the measured time in place of MACs |
 
-With a budget of parameters or of time (see `budgets`), f is what is used of those.
+With a budget of parameters or of time (see `budgets`), f is what is used of those. Where accuracy rises faster
+than in proportion to f, as after a short fine-tune with a tight budget, `budget` has its optimum beyond it;
+``fill_budget=True`` of the environment keeps to the budget (`at_budget`).
 
 A time that is measured (see `latency`) differs a little each time, so `accuracy_x_speed` is the one reward that is
 not the same for equal seeds; unless times are predicted (`latency_predictor`).
