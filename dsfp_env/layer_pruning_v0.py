@@ -20,7 +20,7 @@ from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.environment.turn_based import TurnBasedEnv
-from dsfp_env.evaluation.at_budget import AtBudget
+from dsfp_env.evaluation.at_budget import filling
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
@@ -143,7 +143,7 @@ def parallel_env(
         measuring["latency"] = LatencyMeter()
     measures: Any = partial(make_evaluator, **measuring) if evaluator is None else evaluator
     if fill_budget:
-        measures = AtBudget(evaluator, budget) if evaluator is not None else partial(_filling, measures, budget)
+        measures = partial(_filling, measures, budget) if evaluator is None else filling(evaluator, budget)
     return LayerPruningEnv(
         measures,
         actions,
@@ -158,8 +158,8 @@ def parallel_env(
     )
 
 
-def _filling(make: Callable[[], AnyEvaluator], budget: Budget | None) -> AtBudget:
-    return AtBudget(make(), budget)
+def _filling(make: Callable[[], AnyEvaluator], budget: Budget | None) -> AnyEvaluator:
+    return filling(make(), budget)
 
 
 def raw_env(*args: Any, order: str | Iterable[str] = "execution", **kwargs: Any) -> AECEnv:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_what_cannot_be_filled_is_refused(evaluator):
         AtBudget(evaluator)
     with pytest.raises(InputError, match="No budget was given"):
         dsfp_env.parallel_env(evaluator=evaluator, fill_budget=True)
-    with pytest.raises(InputError, match=r"of MACs, and with every layer pruned .* expected a budget of at least"):
+    with pytest.raises(InputError, match=r"MACs, and with every layer .* expected a budget"):
         AtBudget(evaluator, 0.001)
     with pytest.raises(InputError, match="one budget, the one that binds"):
         AtBudget(evaluator, 0.5, params_budget=0.5)
@@ -152,3 +153,53 @@ def test_what_cannot_be_filled_is_refused(evaluator):
         AtBudget(evaluator, latency_budget=0.5)
     with pytest.raises(AttributeError, match="nonsense"):
         filling.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("actions", ["box", "levels"])
+@pytest.mark.parametrize(("task", "backend"), [("resnet20", "surrogate"), ("digits", "table")])
+def test_many_at_once_are_as_each_alone(task, backend, actions):
+    game = {"task": task, "backend": backend, "actions": actions, "reward": "budget", "macs_budget": 0.25}
+    many = gymnasium.make_vec("dsfp/LayerPruning-v0", num_envs=5, fill_budget=True, **game)
+    many.reset(seed=3)
+    many.action_space.seed(1)
+    chosen = many.action_space.sample()
+    seen, rewards, *_, infos = many.step(chosen)
+    assert "action_mask" not in infos
+    assert infos["relative_macs"].max() <= 0.25
+    assert many.unwrapped.relative_cost(many.unwrapped._ratios) == pytest.approx(infos["relative_macs"])
+    for place in range(5):
+        alone = gymnasium.make("dsfp/LayerPruning-v0", fill_budget=True, **game)
+        alone.reset(seed=3 + place)
+        observation, reward, *_, info = alone.step(chosen[place])
+        assert np.array_equal(observation, seen[place])
+        assert (reward, info["relative_macs"]) == (rewards[place], infos["relative_macs"][place])
+
+
+def test_many_that_decide_in_turn_are_as_each_alone():
+    game = {"task": "digits", "backend": "table", "actions": "levels", "reward": "budget", "macs_budget": 0.25}
+    many = gymnasium.make_vec("dsfp/LayerByLayer-v0", num_envs=3, fill_budget=True, **game)
+    singles = [gymnasium.make("dsfp/LayerByLayer-v0", fill_budget=True, **game) for _ in range(3)]
+    seen, _ = many.reset(seed=3)
+    assert np.array_equal(seen, [env.reset(seed=3 + place)[0] for place, env in enumerate(singles)])
+    many.action_space.seed(1)
+    for _ in range(4):
+        chosen = many.action_space.sample()
+        seen, rewards, *_, infos = many.step(chosen)
+        alone = [env.step(one) for env, one in zip(singles, chosen, strict=True)]
+        assert np.array_equal(seen, [one[0] for one in alone])
+        assert rewards.tolist() == [one[1] for one in alone]
+    assert infos["relative_macs"].max() <= 0.25
+
+
+def test_many_live_ones_share_an_evaluator(evaluator):
+    many = gymnasium.make_vec(
+        "dsfp/LayerPruning-v0", num_envs=2, evaluator=evaluator, reward="budget", macs_budget=0.5, fill_budget=True
+    )
+    many.reset(seed=0)
+    _, _, _, _, infos = many.step(np.zeros((2, 2), np.float32))
+    assert infos["relative_macs"].max() <= 0.5
+    filling = AtBudget(evaluator, 0.5)
+    again = dsfp_env.parallel_env(evaluator=filling, reward="budget", macs_budget=0.5, fill_budget=True)
+    assert again.evaluator is filling  # not one around it
+    with pytest.raises(InputError, match="expected the same budget"):
+        dsfp_env.parallel_env(evaluator=filling, reward="budget", macs_budget=0.4, fill_budget=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError
-from dsfp_env.evaluation.budgets import WORDS, Budget, budget_from, cost_of, whole_cost
+from dsfp_env.evaluation.budgets import WORDS, Budget, budget_from, relative_cost_of
 from dsfp_env.evaluation.interface import AnyEvaluator, AnyTask
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
@@ -49,6 +49,25 @@ def brought_to(
     return within(agents, plan, enough)
 
 
+def many_brought_to(
+    bounds: np.ndarray, ratios: np.ndarray, costs_of: Callable[[np.ndarray], np.ndarray], cost: float
+) -> np.ndarray:
+    """As `brought_to`, of many plans at once, with the same bits.
+
+    Args:
+        bounds: ``[2, agents]``, the lowest and the highest ratio of each.
+        ratios: ``[N, agents]``, percent.
+        costs_of: Of such ratios, ``[N]``.
+        cost: That is allowed.
+    """
+    too_little, enough = np.full((2, len(ratios), 1), [[[LOWEST - HIGHEST]], [[HIGHEST - LOWEST]]])
+    for _ in range(_HALVINGS):
+        middle = (too_little + enough) / 2
+        fits = costs_of(np.clip(ratios + middle, *bounds))[:, None] <= cost
+        too_little, enough = np.where(fits, too_little, middle), np.where(fits, middle, enough)
+    return np.clip(ratios + enough, *bounds)
+
+
 class AtBudget:
     """An evaluator that brings every plan to a budget before it does with it what another evaluator does.
 
@@ -61,6 +80,7 @@ class AtBudget:
         latency_budget: Of its time, likewise; the evaluator must predict times.
 
     Attributes:
+        evaluator: That one.
         budget: That plans are brought to.
 
     Raises:
@@ -78,40 +98,40 @@ class AtBudget:
         budget = budget_from(macs_budget, params_budget, latency_budget)
         if budget is None:
             raise InputError("No budget was given: expected macs_budget, params_budget or latency_budget.")
-        self._evaluator, self.budget = evaluator, budget
+        self.evaluator, self.budget = evaluator, budget
         self._agents = control_of(evaluator.task).agents
-        self._allowed = budget.allowed(evaluator.original) * whole_cost(evaluator.original, budget.of)
+        self._allowed = budget.allowed(evaluator.original)  # a share
         least = self._cost({agent: one.highest for agent, one in self._agents.items()})
         if least > self._allowed:
             raise InputError(
-                f"The budget is {self._allowed:.6g} of {WORDS[budget.of]}, and with every layer pruned by its "
-                f"highest ratio the network still has {least:.6g}: expected a budget of at least that."
+                f"The budget is {self._allowed:.6g} of the original network's {WORDS[budget.of]}, and with every "
+                f"layer pruned by its highest ratio {least:.4f} are left: expected a budget of at least that."
             )
 
     @property
     def task(self) -> AnyTask:
         """What the agents work on."""
-        return self._evaluator.task
+        return self.evaluator.task
 
     @property
     def levels(self) -> np.ndarray:
         """As there."""
-        return self._evaluator.levels
+        return self.evaluator.levels
 
     @property
     def latency(self) -> LatencyMeter | LatencyPredictor | None:
         """As there."""
-        return self._evaluator.latency
+        return self.evaluator.latency
 
     @property
     def layer_features(self) -> Mapping[str, np.ndarray]:
         """As there."""
-        return self._evaluator.layer_features
+        return self.evaluator.layer_features
 
     @property
     def original(self) -> Outcome:
         """As there."""
-        return self._evaluator.original
+        return self.evaluator.original
 
     def filled(self, ratios: Mapping[str, float]) -> Plan:
         """What is pruned when these ratios are chosen, in percent by agent.
@@ -124,40 +144,56 @@ class AtBudget:
 
     def evaluate(self, ratios: Mapping[str, float], seed: int = 0) -> Outcome:
         """As there, of the filled plan."""
-        return self._evaluator.evaluate(self.filled(ratios), seed)
+        return self.evaluator.evaluate(self.filled(ratios), seed)
 
     def evaluate_many(
         self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int] = 0, workers: int | None = None
     ) -> list[Outcome]:
         """As there, of filled plans."""
-        return self._evaluator.evaluate_many([self.filled(plan) for plan in plans], seed, workers)
+        return self.evaluator.evaluate_many([self.filled(plan) for plan in plans], seed, workers)
 
     def start_many(
         self, plans: Iterable[Mapping[str, float]], seed: int | Sequence[int] = 0, workers: int | None = None
     ) -> Iterator[Outcome]:
         """As there, of filled plans."""
-        return self._evaluator.start_many([self.filled(plan) for plan in plans], seed, workers)
+        return self.evaluator.start_many([self.filled(plan) for plan in plans], seed, workers)
 
     def costs(self, ratios: Mapping[str, float]) -> Costs:
         """As there, of the filled plan."""
-        return self._evaluator.costs(self.filled(ratios))
+        return self.evaluator.costs(self.filled(ratios))
 
     def predicted_latency(self, ratios: Mapping[str, float]) -> float:
         """As there, of the filled plan."""
-        return self._evaluator.predicted_latency(self.filled(ratios))
+        return self.evaluator.predicted_latency(self.filled(ratios))
 
     def close(self) -> None:
         """End what was started for the other evaluator."""
-        self._evaluator.close()
+        self.evaluator.close()
 
     def _cost(self, ratios: Mapping[str, float]) -> float:
-        return cost_of(self._evaluator, self.budget.of)(ratios)
+        return relative_cost_of(self.evaluator, self.budget.of)(ratios)
 
     def __getattr__(self, name: str) -> Any:
         """What else the other evaluator has; its methods of a plan are given the filled one."""
         if name.startswith("_"):
             raise AttributeError(name)
-        found = getattr(self._evaluator, name)
+        found = getattr(self.evaluator, name)
         if name not in ("keep", "build", "measure_splits", "measure_values", "remember"):
             return found
         return lambda ratios=None, *rest, **named: found(ratios and self.filled(ratios), *rest, **named)
+
+
+def filling(evaluator: AnyEvaluator, budget: Budget | None) -> AtBudget:
+    """An evaluator that brings plans to this budget; the same one, if it does.
+
+    Raises:
+        InputError: If it brings them to another, or as `AtBudget` does.
+    """
+    if not isinstance(evaluator, AtBudget):
+        return AtBudget(evaluator, budget)
+    if budget != evaluator.budget:
+        raise InputError(
+            f"The evaluator brings plans to {evaluator.budget}, and fill_budget=True came with {budget}: expected "
+            "the same budget, or the evaluator that is within it (AtBudget.evaluator)."
+        )
+    return evaluator

@@ -20,6 +20,7 @@ from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.environment.actions import choices_of, ratios_of_centred
 from dsfp_env.environment.infos import TEAM
 from dsfp_env.environment.observations import column_of
+from dsfp_env.evaluation.at_budget import AtBudget, many_brought_to
 from dsfp_env.wrappers.joint_action import JointActionEnv
 
 Infos = dict[str, Any]
@@ -115,6 +116,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._bounds = np.array([one[1:] for one in deciders.values()]).T  # [2, agents], percent
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), num_envs, axis=1)  # [agents, num_envs]
+        self._fills_to = env.allowed if isinstance(evaluator, AtBudget) else None  # a share
         self._time_column = column_of("time", len(self.agents))
 
         # What is drawn at random.
@@ -189,7 +191,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         chosen, before = self._decoded(actions, ~new), self._score
         self._ratios, self._time = chosen.ratios, self._time + 1
         if not new.all():
-            self._networks.prune(chosen)
+            self._networks.prune(chosen if self._fills_to is None else Actions(self._filled(chosen.ratios), None))
         if new.any():
             self._begin(new)
         self._look()
@@ -214,10 +216,16 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Returns:
             In (0, 1]; of the kind of cost that the budget is of, of MACs if there is none.
         """
-        return self._networks.used(ratios)
+        return self._networks.used(self._filled(ratios))
 
     def render(self) -> None:
         """Nothing: the render mode is None."""
+
+    def _filled(self, ratios: np.ndarray) -> np.ndarray:
+        """What is pruned, ``[N, agents]``, when these ratios are chosen; see `AtBudget`."""
+        if self._fills_to is None:
+            return ratios
+        return many_brought_to(self._bounds, ratios, self._networks.used, self._fills_to)
 
     def _begin(self, which: np.ndarray) -> None:
         """Start an episode in these, ``[num_envs]`` bool."""
@@ -402,9 +410,10 @@ def refuse_others(kwargs: dict[str, Any], backend: str, evaluator: type) -> None
         if (came := kwargs.pop(name, only)) is not only and not (isinstance(came, str) and came == only):
             raise InputError(f"Environments of a {backend} in a vector have {name}={only!r} only: leave it out.")
     given = kwargs.get("evaluator")
-    if not isinstance(given, (evaluator, type(None))):
+    measuring = given.evaluator if isinstance(given, AtBudget) else given
+    if not isinstance(measuring, (evaluator, type(None))):
         raise InputError(
-            f"The evaluator is of type {type(given).__name__}: expected a {evaluator.__name__}, or none."
+            f"The evaluator is of type {type(measuring).__name__}: expected a {evaluator.__name__}, or none."
         )
 
 
@@ -426,9 +435,10 @@ def pattern_of(backend: str, evaluator: type, task: Any, game: dict[str, Any], k
         if (came := kwargs.pop(name, only)) is not only and not (isinstance(came, str) and came == only):
             raise InputError(f"Environments of a {backend} in a vector have {name}={only!r} only: leave it out.")
     given = kwargs.get("evaluator")
-    if not isinstance(given, (evaluator, type(None))):
+    measuring = given.evaluator if isinstance(given, AtBudget) else given
+    if not isinstance(measuring, (evaluator, type(None))):
         raise InputError(
-            f"The evaluator is of type {type(given).__name__}: expected a {evaluator.__name__}, or none."
+            f"The evaluator is of type {type(measuring).__name__}: expected a {evaluator.__name__}, or none."
         )
     left_out = given is not None and isinstance(task, str) and task == DEFAULT_TASKS[backend]
     measured = {} if left_out else {"task": task, "backend": backend}

@@ -78,7 +78,7 @@ class SurrogateVectorEnv(ManyEpisodes):
         env = pattern.parallel_env
         self.surrogate, drawn = env.evaluator.surrogate, None
         networks = SurrogateNetworks(number, env.evaluator, reward, env.budget, env.allowed, distances)
-        if self._levels and env.allowed is not None and agent_infos and masks:
+        if self._levels and env.allowed is not None and agent_infos and masks and self._fills_to is None:
             drawn = SearchedMasks(self._all_levels, self._lowest, self._sizes, networks.used, env.allowed)
         self._use(networks, drawn)
 

@@ -192,6 +192,6 @@ class TableVectorEnv(ManyEpisodes):
         env = pattern.parallel_env
         networks = TableNetworks(number, env.evaluator, reward, env.budget, agent_infos)
         self.table, drawn = networks.table, None
-        if self._levels and env.budget is not None and agent_infos and masks:
+        if self._levels and env.budget is not None and agent_infos and masks and self._fills_to is None:
             drawn = ManyMasks(networks.rows, networks.of_budget[:-1] <= env.allowed)
         self._use(networks, drawn)
