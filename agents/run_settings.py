@@ -24,6 +24,9 @@ class BudgetOptions:
     statistic=minimum' (where others use the machine)."""
     latency_networks: int = 60
     """With --latency-budget: pruned networks to measure for the model."""
+    fill_budget: bool = False
+    """With a budget: bring every joint action to it, by adding one number to all ratios, so that agents learn how
+    layers stand to each other alone; there are no masks then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Every joint action at one budget: by hand on two layers of 4 and 6 filters, and in every kind of environment."""
 
 import copy
+import json
 import pickle
 
 import gymnasium
@@ -11,6 +12,7 @@ from conftest import make_tiny_task
 
 import agents
 import dsfp_env
+import train_agents
 from agents.registry import choose_agent
 from dsfp_env import AtBudget, Evaluator, Fidelity, InputError, SurrogateEvaluator, TableEvaluator
 from dsfp_env.evaluation.at_budget import brought_to
@@ -97,8 +99,11 @@ def test_an_environment_at_its_budget(evaluator, actions):
     info = infos["conv_0"]
     assert 0.3 < info["relative_macs"] <= 0.5
     assert rewards["conv_0"] == info["score"] == info["accuracy"]
-    assert info["ratio"] in (20.0, 25.0)  # what was chosen
-    assert info["applied_ratio"] == 50.0  # and what is gone: 2 of 4
+    chosen = 25.0 if actions == "box" else 20.0
+    plan = {agent: info["ratio"] for agent, info in infos.items()}
+    assert plan == env.evaluator.filled(dict.fromkeys(plan, chosen))
+    assert info["applied_ratio"] == 50.0  # 2 of 4
+    assert evaluator.costs(plan).macs == info["macs"]
     if actions == "levels":
         assert env.action_mask("conv_1", {"conv_0": 0}).all()
     twin = copy.deepcopy(env)
@@ -172,6 +177,7 @@ def test_many_at_once_are_as_each_alone(task, backend, actions):
         alone.reset(seed=3 + place)
         observation, reward, *_, info = alone.step(chosen[place])
         assert np.array_equal(observation, seen[place])
+        assert info["conv_0"]["ratio"] == infos["conv_0"]["ratio"][place]
         assert (reward, info["relative_macs"]) == (rewards[place], infos["relative_macs"][place])
 
 
@@ -203,3 +209,39 @@ def test_many_live_ones_share_an_evaluator(evaluator):
     assert again.evaluator is filling  # not one around it
     with pytest.raises(InputError, match="expected the same budget"):
         dsfp_env.parallel_env(evaluator=filling, reward="budget", macs_budget=0.4, fill_budget=True)
+
+
+def test_what_is_filled_stays_as_it_is(evaluator):
+    filling = AtBudget(SurrogateEvaluator(dsfp_env.load_surrogate("resnet20")), 0.25)
+    rng = np.random.default_rng(1)
+    for ratios in rng.uniform(10, 90, (30, 19)).tolist():
+        filled = filling.filled(dict(zip(filling.task.agents, ratios, strict=True)))
+        assert filling.filled(filled) == filled
+
+
+def test_credit_compares_at_the_budget(evaluator):
+    env = dsfp_env.parallel_env(
+        evaluator=evaluator, reward="budget", macs_budget=0.5, fill_budget=True, credit="difference", seed=0
+    )
+    plan, *compared = env.plans_of({"conv_0": 20.0, "conv_1": 80.0})
+    assert plan == env.evaluator.filled({"conv_0": 20.0, "conv_1": 80.0})
+    assert compared == [env.evaluator.filled({**plan, agent: 50.0}) for agent in plan]
+    env.reset()
+    _, rewards, *_, infos = env.step({"conv_0": np.array([20.0]), "conv_1": np.array([80.0])})
+    score, without = (evaluator.evaluate(one, 0).accuracy for one in (plan, compared[1]))
+    assert rewards["conv_1"] == infos["conv_1"]["credit"] == score - without
+
+
+def test_a_run_at_its_budget(tmp_path):
+    few = {"evaluations": 20, "criteria": "l1, l2", "device": "cpu", "workers": 1, "task": "tiny_tasks:tiny"}
+    asked = train_agents.RunSettings(
+        **few, agent="ucb1", credit="difference", macs_budget=0.5, fill_budget=True, out=str(tmp_path / "run")
+    )
+    train_agents.train(asked)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["fill_budget"] is True
+    entries = [result["best"], result["greedy"], result["baselines"]["random_search"]]
+    assert all(0.3 < entry["relative_macs"] <= 0.5 for entry in entries)
+    with pytest.raises(InputError, match="--fill-budget brings joint actions to a budget: expected one with it"):
+        train_agents.train(train_agents.RunSettings(**few, fill_budget=True, out=str(tmp_path / "no")))
+    assert not (tmp_path / "no").exists()

@@ -223,6 +223,7 @@ def make_run(
 ) -> dict[str, Any]:
     """Let one learner learn; returns what it tried, and its best and its greedy joint action measured anew."""
     game: dict[str, Any] = {"evaluator": evaluator, "reward": settings.reward, "macs_budget": budget_of(settings)}
+    game["fill_budget"] = settings.fill_budget
     env, team, history = held_contest(text, partial(dsfp_env.parallel_env, **game), budget, seed)
     greedy = agents.play(env, team)
     infos = [next(iter(evaluation.infos.values())) for evaluation in history]

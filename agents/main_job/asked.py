@@ -96,6 +96,7 @@ def make_env(
         actions=choose_agent(settings.agent).actions,
         reward=reward_name(settings),
         macs_budget=budget_of(settings),
+        fill_budget=settings.fill_budget,
         horizon=settings.horizon,
         credit=settings.credit,
         observation=settings.observation,
@@ -124,12 +125,6 @@ def _check_place(settings: RunSettings) -> None:
         raise InputError(
             f"--reward {reward_name(settings)} measures times on this machine: leave --executor ray out."
         )
-
-
-def measuring(env: dsfp_env.LayerPruningEnv) -> dsfp_env.Evaluator:
-    """The evaluator of `make_env`'s environment."""
-    assert isinstance(env.evaluator, dsfp_env.Evaluator)
-    return env.evaluator
 
 
 def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:

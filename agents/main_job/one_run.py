@@ -12,10 +12,10 @@ from typing import Any
 import agents
 import dsfp_env
 from agents.callbacks import Callback, EvaluationsOnly
-from agents.main_job.asked import make_env, make_team, measuring, summary_of
+from agents.main_job.asked import make_env, make_team, summary_of
 from agents.registry import choose_agent
 from agents.reporting import run_report
-from agents.reporting.budget_options import kept_in, told
+from agents.reporting.budget_options import kept_in, measuring, told
 from agents.reporting.criteria_choice import Choice, choose_criterion
 from agents.reporting.exported import export_all
 from agents.reporting.finals import (
@@ -40,7 +40,6 @@ from dsfp_env.common.config_files import write_config
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark, say
-from dsfp_env.environment.credit import compared_plans
 from dsfp_env.evaluation.budgets import MACS
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.outcome import Outcome
@@ -132,7 +131,8 @@ def run(
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     journal = go_on(record, evaluator, settings.evaluations)
     kept_in(record.folder, evaluator)
-    mask = env.action_mask if env.budget is not None and actions == "levels" else None
+    filled = env.evaluator.filled if isinstance(env.evaluator, dsfp_env.AtBudget) else None
+    mask = env.action_mask if env.budget is not None and actions == "levels" and filled is None else None
     alone = evaluator.timed or evaluator.task.device.type != "cpu"  # times want an idle machine
     here = 1 if alone and settings.executor != "ray" else None
     evaluator.workers = here
@@ -142,7 +142,7 @@ def run(
 
     def compared() -> Baselines:
         of = MACS if env.budget is None else env.budget.of
-        return Baselines(evaluator, start_many, total, actions, score, settings.seed, mask, of)
+        return Baselines(evaluator, start_many, total, actions, score, settings.seed, mask, of, filled)
 
     with evaluator:
         background = compared() if settings.batch == 1 else None  # else the workers are for the learners first
@@ -203,7 +203,7 @@ def learn(
 
     def note(evaluation: agents.Evaluation) -> None:
         seed = env.evaluation_seed
-        for plan in (evaluation.ratios, *compared_plans(evaluation.ratios, settings.credit, env.default_plan)):
+        for plan in env.plans_of(evaluation.ratios):
             record.journal.note_outcome(plan, seed, measuring(env).evaluate(plan, seed))  # known by now
         record.add(evaluation)
         progress.advance(evaluation.score)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dsfp_env.common.errors import InputError
+from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.latency import parse_meter
@@ -27,6 +29,8 @@ def budget_of(settings: Any) -> Budget | None:
         raise InputError("--deployed says how times are measured: expected a --latency-budget with it.")
     if timed:
         predictor_for(settings)
+    if settings.fill_budget and budget is None:
+        raise InputError("--fill-budget brings joint actions to a budget: expected one with it.")
     return budget
 
 
@@ -57,6 +61,13 @@ def measured_as(settings: Any, task: Task, folder: Path | None = None) -> dict[s
     }
 
 
+def measuring(env: LayerPruningEnv) -> Evaluator:
+    """The evaluator of a live environment, which measures plans as they are, with ``fill_budget`` too."""
+    evaluator = env.evaluator.evaluator if isinstance(env.evaluator, AtBudget) else env.evaluator
+    assert isinstance(evaluator, Evaluator)
+    return evaluator
+
+
 def kept_in(folder: Path, evaluator: Evaluator) -> None:
     """Write the model that an evaluator predicts with, if there is one, so that the run goes on with it."""
     predicted = evaluator.measurement.predicted
@@ -66,7 +77,7 @@ def kept_in(folder: Path, evaluator: Evaluator) -> None:
 
 def told(settings: Any, evaluator: Evaluator) -> dict[str, Any]:
     """What a result says of the budget, unless it is one of MACs."""
-    names = ("params_budget", "latency_budget", "deployed")
-    said = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    names = ("params_budget", "latency_budget", "deployed", "fill_budget")
+    said = {name: value for name in names if (value := getattr(settings, name)) not in (None, False)}
     predicted = evaluator.measurement.predicted
     return said if predicted is None else {**said, "latency_model": predicted.model.about()}

@@ -17,10 +17,10 @@ import numpy as np
 
 import dsfp_env
 from agents.reporting.baselines import levels_of, masked_random_plans, random_plans
+from agents.reporting.budget_options import measuring
 from agents.reporting.journal import Journal
 from dsfp_env.common.progress import Progress
 from dsfp_env.common.saying import remark
-from dsfp_env.evaluation.evaluator import Evaluator
 
 SHARE = 5  # one in so many evaluations is spent on the choice
 FEWEST = 2  # joint actions for each criterion, at least
@@ -67,11 +67,13 @@ def choose_criterion(
     count = trials_of(evaluations, len(criteria))
     envs = {name: make_env(name) for name in criteria}
     first = envs[criteria[0]]
-    evaluator, rng = _measuring(first), np.random.default_rng([seed, 4])
-    if first.budget is not None and actions == "levels":
+    evaluator, rng = measuring(first), np.random.default_rng([seed, 4])
+    if first.budget is not None and actions == "levels":  # all, if plans are brought to the budget
         plans = masked_random_plans(levels_of(evaluator), count, first.action_mask, rng)
     else:
         plans = random_plans(evaluator, count, actions, rng)
+    if isinstance(first.evaluator, dsfp_env.AtBudget):
+        plans = [first.evaluator.filled(plan) for plan in plans]
     progress, means = Progress("criteria", count * len(criteria)), {}
     for name, env in envs.items():
         worths = []
@@ -86,13 +88,8 @@ def choose_criterion(
 
 
 def _worth(env: dsfp_env.LayerPruningEnv, name: str, plan: dict[str, float], seed: int, journal: Journal) -> float:
-    evaluator = _measuring(env)
+    evaluator = measuring(env)
     if evaluator.timed:
         return env.score(evaluator.evaluate(plan, seed))
     accuracy = journal.once(["criterion", name, plan, seed], lambda: evaluator.evaluate(plan, seed).accuracy)
     return env.score(evaluator.outcome(evaluator.keep(plan), accuracy))
-
-
-def _measuring(env: dsfp_env.LayerPruningEnv) -> Evaluator:
-    assert isinstance(env.evaluator, Evaluator)
-    return env.evaluator

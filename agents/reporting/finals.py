@@ -49,6 +49,7 @@ class Baselines:
         seed: Of the run: random search and the agents see the same fine-tuning seed.
         mask: What levels may be chosen, if a budget masks some: ``env.action_mask``.
         of: The kind of cost that is made equal, one of `budgets.KINDS`: that of the budget.
+        filled: Brings a plan of random search to the budget, as it does the agents': ``env.evaluator.filled``.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Baselines:
         seed: int,
         mask: Mask | None = None,
         of: str = MACS,
+        filled: Callable[[Plan], Plan] | None = None,
     ) -> None:
         self._evaluator, self._start_many, self._evaluations = evaluator, start_many, evaluations
         self._score, self._seed, self._of = score, seed, of
@@ -70,6 +72,8 @@ class Baselines:
             if mask is None
             else masked_random_plans(levels_of(evaluator), evaluations, mask, rng)
         )
+        if filled is not None:
+            self._random = [filled(plan) for plan in self._random]
         self._uniform = uniform_plans(evaluator)
         self._pending = start_many(self._random, seed), start_many(self._uniform, seed)
         self.random_outcomes: list[Outcome] = []  # in order, when finished

@@ -165,6 +165,7 @@ class Result(Summary, kw_only=True):
     params_budget: Share | None = None
     latency_budget: Share | Name | None = None
     deployed: Name | None = None
+    fill_budget: bool | None = None
     latency_model: dict[Name, Any] | None = None
 
 

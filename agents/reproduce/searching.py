@@ -20,7 +20,6 @@ from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line
 from dsfp_env.common.json_files import lines_of, read_line
 from dsfp_env.common.progress import Progress, shown
-from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
@@ -48,13 +47,16 @@ class Search:
 
     def learn(self, agent: str, fill: bool) -> dict[str, Any]:
         """Let an agent learn ratios within the budget, or with all joint actions brought to it."""
-        evaluator = AtBudget(self._evaluator, self._budget) if fill else self._evaluator
-        env_of = partial(dsfp_env.parallel_env, evaluator=evaluator, reward="budget", macs_budget=self._budget)
+        env_of = partial(
+            dsfp_env.parallel_env,
+            evaluator=self._evaluator,
+            reward="budget",
+            macs_budget=self._budget,
+            fill_budget=fill,
+        )
 
         def note(evaluation: agents.Evaluation) -> None:
-            chosen = evaluation.ratios
-            ratios = evaluator.filled(chosen) if isinstance(evaluator, AtBudget) else chosen
-            self._note(ratios, next(iter(evaluation.infos.values())), evaluation.score)
+            self._note(evaluation.ratios, next(iter(evaluation.infos.values())), evaluation.score)
 
         contest = held_contest(agent, env_of, self._evaluations, self._seed, note)
         return self._found(contest.env.score)

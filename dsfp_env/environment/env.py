@@ -61,6 +61,7 @@ from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
+from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, relative_cost_of
 from dsfp_env.evaluation.interface import AnyEvaluator
 from dsfp_env.evaluation.outcome import Outcome
@@ -76,7 +77,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class _Situation(NamedTuple):
     """What changes during an episode."""
 
-    ratios: dict[str, float]  # percent by agent, as chosen; 0 before the first step
+    ratios: dict[str, float]  # percent by agent, as chosen, or brought to a budget; 0 before the first step
     outcome: Outcome  # of the network as it is
     score: float  # what it is worth; 0 before the first step
     credits: dict[str, float]  # by agent: its part in that
@@ -272,8 +273,15 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         self._check_running(actions)
         if not self.agents:
             return []
-        plan = action_kinds.decode(actions, self._choices, self._rules.actions)
-        return [plan, *compared_plans(plan, self.credit, self.default_plan)]
+        return self.plans_of(action_kinds.decode(actions, self._choices, self._rules.actions))
+
+    def plans_of(self, ratios: Mapping[str, float]) -> list[dict[str, float]]:
+        """As `plans`, of the ratios in percent that agents choose; if all are brought to a budget, after that."""
+        filled: Callable[[Mapping[str, float]], dict[str, float]] = dict
+        if isinstance(self.evaluator, AtBudget):
+            filled = self.evaluator.filled
+        plan = filled(ratios)
+        return [plan, *map(filled, compared_plans(plan, self.credit, self.default_plan))]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """The levels that an agent may choose in its turn: those with which the budget can still be met.
@@ -385,8 +393,10 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             )
 
     def _make_budget_masks(self) -> BudgetMasks | None:
-        if self.budget is None or self.allowed is None or getattr(self.evaluator, "budget", None) == self.budget:
-            return None  # there is none, or `AtBudget` sees to it
+        if self.budget is None or self.allowed is None:
+            return None
+        if isinstance(self.evaluator, AtBudget) and self.evaluator.budget == self.budget:
+            return None  # whatever is chosen meets it
         return BudgetMasks(
             {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
             relative_cost_of(self.evaluator, self.budget.of),

@@ -134,7 +134,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._started = np.zeros(num_envs, bool)  # there was a reset
         self._over = np.zeros(num_envs, bool)  # a reset follows in place of a step
         self._time = np.zeros(num_envs, np.int64)
-        self._ratios = np.zeros((num_envs, len(self.agents)))  # percent, as chosen
+        self._ratios = np.zeros((num_envs, len(self.agents)))  # percent, as chosen, or brought to a budget
 
     def _use(self, networks: Networks, masks: Masks | None) -> None:
         """Have these; the last thing that is done when one is made."""
@@ -189,9 +189,11 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
         new = self._over
         chosen, before = self._decoded(actions, ~new), self._score
+        if self._fills_to is not None:
+            chosen = Actions(self._filled(chosen.ratios), None)
         self._ratios, self._time = chosen.ratios, self._time + 1
         if not new.all():
-            self._networks.prune(chosen if self._fills_to is None else Actions(self._filled(chosen.ratios), None))
+            self._networks.prune(chosen)
         if new.any():
             self._begin(new)
         self._look()
