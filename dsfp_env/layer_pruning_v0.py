@@ -6,7 +6,7 @@ Version history: v0, the first.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.environment.backends import check_beside, make_evaluator
 from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.environment.turn_based import TurnBasedEnv
-from dsfp_env.evaluation.at_budget import filling
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.interface import AnyEvaluator
@@ -141,11 +140,8 @@ def parallel_env(
         measuring["latency"] = predictor_of(latency)
     elif latency is None and needs_time(reward) and backend == "live":
         measuring["latency"] = LatencyMeter()
-    measures: Any = partial(make_evaluator, **measuring) if evaluator is None else evaluator
-    if fill_budget:
-        measures = partial(_filling, measures, budget) if evaluator is None else filling(evaluator, budget)
     return LayerPruningEnv(
-        measures,
+        partial(make_evaluator, **measuring) if evaluator is None else evaluator,
         actions,
         reward,
         budget,
@@ -155,11 +151,8 @@ def parallel_env(
         observation,
         context,
         credit,
+        fill_budget,
     )
-
-
-def _filling(make: Callable[[], AnyEvaluator], budget: Budget | None) -> AnyEvaluator:
-    return filling(make(), budget)
 
 
 def raw_env(*args: Any, order: str | Iterable[str] = "execution", **kwargs: Any) -> AECEnv:

@@ -17,6 +17,7 @@ from agents.registry import choose_agent
 from dsfp_env import AtBudget, Evaluator, Fidelity, InputError, SurrogateEvaluator, TableEvaluator
 from dsfp_env.evaluation.at_budget import brought_to
 from dsfp_env.tasks.layer_control import Decider
+from dsfp_env.wrappers import ParallelVecEnv
 
 SHAPES = {"conv1": 4, "conv2": 6}
 
@@ -101,7 +102,7 @@ def test_an_environment_at_its_budget(evaluator, actions):
     assert rewards["conv_0"] == info["score"] == info["accuracy"]
     chosen = 25.0 if actions == "box" else 20.0
     plan = {agent: info["ratio"] for agent, info in infos.items()}
-    assert plan == env.evaluator.filled(dict.fromkeys(plan, chosen))
+    assert plan == env.at_budget.filled(dict.fromkeys(plan, chosen))
     assert info["applied_ratio"] == 50.0  # 2 of 4
     assert evaluator.costs(plan).macs == info["macs"]
     if actions == "levels":
@@ -118,7 +119,8 @@ def test_an_environment_that_makes_its_evaluator_goes_through_pickle():
     env.reset()
     _, rewards, *_ = env.step(dict.fromkeys(env.agents, 0))
     again = pickle.loads(pickle.dumps(env))
-    assert isinstance(again.evaluator, AtBudget)
+    assert isinstance(again.evaluator, TableEvaluator)
+    assert isinstance(again.at_budget, AtBudget)
     again.reset()
     assert again.step(dict.fromkeys(again.agents, 0))[1] == rewards
     filling = AtBudget(TableEvaluator(dsfp_env.load_table("digits")), 0.1)
@@ -154,6 +156,9 @@ def test_what_cannot_be_filled_is_refused(evaluator):
     assert filling.costs({"conv_0": 10.0, "conv_1": 10.0}).params <= evaluator.original.params / 2
     with pytest.raises(InputError, match="conv_1 missing"):
         filling.evaluate({"conv_0": 50.0})
+    for other in (None, "digits", dsfp_env.load_table("digits"), Evaluator):
+        with pytest.raises(InputError, match=r"The evaluator is of type .*: expected a dsfp_env.Evaluator"):
+            AtBudget(other, 0.5)
     with pytest.raises(InputError, match="latency"):
         AtBudget(evaluator, latency_budget=0.5)
     with pytest.raises(AttributeError, match="nonsense"):
@@ -183,14 +188,16 @@ def test_many_at_once_are_as_each_alone(task, backend, actions):
 
 def test_many_that_decide_in_turn_are_as_each_alone():
     game = {"task": "digits", "backend": "table", "actions": "levels", "reward": "budget", "macs_budget": 0.25}
+    game["horizon"] = 2
     many = gymnasium.make_vec("dsfp/LayerByLayer-v0", num_envs=3, fill_budget=True, **game)
     singles = [gymnasium.make("dsfp/LayerByLayer-v0", fill_budget=True, **game) for _ in range(3)]
     seen, _ = many.reset(seed=3)
     assert np.array_equal(seen, [env.reset(seed=3 + place)[0] for place, env in enumerate(singles)])
     many.action_space.seed(1)
-    for _ in range(4):
+    for _ in range(8):
         chosen = many.action_space.sample()
         seen, rewards, *_, infos = many.step(chosen)
+        assert infos["action_mask"].all()
         alone = [env.step(one) for env, one in zip(singles, chosen, strict=True)]
         assert np.array_equal(seen, [one[0] for one in alone])
         assert rewards.tolist() == [one[1] for one in alone]
@@ -205,31 +212,68 @@ def test_many_live_ones_share_an_evaluator(evaluator):
     _, _, _, _, infos = many.step(np.zeros((2, 2), np.float32))
     assert infos["relative_macs"].max() <= 0.5
     filling = AtBudget(evaluator, 0.5)
-    again = dsfp_env.parallel_env(evaluator=filling, reward="budget", macs_budget=0.5, fill_budget=True)
-    assert again.evaluator is filling  # not one around it
-    with pytest.raises(InputError, match="expected the same budget"):
-        dsfp_env.parallel_env(evaluator=filling, reward="budget", macs_budget=0.4, fill_budget=True)
+    with filling as same:
+        same.workers = 1
+    assert evaluator.workers == 1
+    evaluator.workers = None
 
 
-def test_what_is_filled_stays_as_it_is(evaluator):
-    filling = AtBudget(SurrogateEvaluator(dsfp_env.load_surrogate("resnet20")), 0.25)
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("budget", [0.1, 0.25, 0.9, 0.99])
+def test_what_is_filled_stays_as_it_is(budget):
+    filling = AtBudget(SurrogateEvaluator(dsfp_env.load_surrogate("resnet20")), budget)
+    rng, found = np.random.default_rng(1), set()
     for ratios in rng.uniform(10, 90, (30, 19)).tolist():
         filled = filling.filled(dict(zip(filling.task.agents, ratios, strict=True)))
         assert filling.filled(filled) == filled
+        found.add(tuple(filled.values()))
+    assert (found == {(10.0,) * 19}) == (budget > 0.5)  # which the least that can be pruned meets
 
 
-def test_credit_compares_at_the_budget(evaluator):
+def test_credit_compares_what_is_chosen_at_the_budget(evaluator):
     env = dsfp_env.parallel_env(
         evaluator=evaluator, reward="budget", macs_budget=0.5, fill_budget=True, credit="difference", seed=0
     )
-    plan, *compared = env.plans_of({"conv_0": 20.0, "conv_1": 80.0})
-    assert plan == env.evaluator.filled({"conv_0": 20.0, "conv_1": 80.0})
-    assert compared == [env.evaluator.filled({**plan, agent: 50.0}) for agent in plan]
+    chosen = {"conv_0": 20.0, "conv_1": 80.0}
+    expected = [chosen, {**chosen, "conv_0": 50.0}, {**chosen, "conv_1": 50.0}]
+    assert env.plans_of(chosen) == [env.at_budget.filled(plan) for plan in expected]
     env.reset()
-    _, rewards, *_, infos = env.step({"conv_0": np.array([20.0]), "conv_1": np.array([80.0])})
-    score, without = (evaluator.evaluate(one, 0).accuracy for one in (plan, compared[1]))
+    _, rewards, *_, infos = env.step({agent: np.array([ratio]) for agent, ratio in chosen.items()})
+    score, _, without = (evaluator.evaluate(plan, 0).accuracy for plan in env.plans_of(chosen))
     assert rewards["conv_1"] == infos["conv_1"]["credit"] == score - without
+    env.reset()
+    infos = env.step({agent: np.array([50.0]) for agent in chosen})[4]  # all choose what is compared with
+    assert [infos["conv_0"][key] for key in ("credit", "evaluations")] == [0.0, 1]
+
+
+def test_an_environment_takes_over_the_budget_of_its_evaluator():
+    evaluator = SurrogateEvaluator(dsfp_env.load_surrogate("resnet20"))
+    filling = AtBudget(evaluator, params_budget=0.3)
+    env = dsfp_env.parallel_env(evaluator=filling, backend="surrogate", reward="budget", seed=0)
+    assert (env.evaluator, env.budget, env.allowed) == (evaluator, filling.budget, 0.3)
+    many = gymnasium.make_vec("dsfp/LayerPruning-v0", num_envs=2, backend="surrogate", evaluator=filling)
+    many.reset(seed=0)
+    infos = many.step(np.zeros((2, 19), np.float32))[4]
+    assert (infos["relative_params"] > 0.25).all()
+    assert (infos["relative_params"] <= 0.3).all()
+    for other in ({"macs_budget": 0.3}, {"params_budget": 0.2}):
+        with pytest.raises(InputError, match="expected the same, or the evaluator within it"):
+            dsfp_env.parallel_env(evaluator=filling, reward="budget", **other)
+    with pytest.raises(InputError, match="already: give the one within it"):
+        AtBudget(filling, 0.2)
+
+
+def test_environments_that_fill_share_an_evaluator(evaluator):
+    game = {"evaluator": evaluator, "reward": "budget", "macs_budget": 0.5, "fill_budget": True}
+    env = ParallelVecEnv([dsfp_env.parallel_env(**game) for _ in range(2)])
+    env.reset()
+    infos = env.step(np.zeros((4, 1), np.float32))[3]
+    assert all(info["relative_macs"] <= 0.5 for info in infos)
+
+
+def test_what_costs_may_be_in_turn_is_before_the_budget(evaluator):
+    env = dsfp_env.parallel_env(evaluator=evaluator, reward="budget", macs_budget=0.5, fill_budget=True)
+    least, most = env.cost_range({"conv_0": 10.0})
+    assert (least, most) == pytest.approx((macs(4, 1) / macs(4, 6), macs(4, 5) / macs(4, 6)))
 
 
 def test_a_run_at_its_budget(tmp_path):

@@ -131,7 +131,7 @@ def run(
     evaluator, score, actions = measuring(env), env.score, choose_agent(settings.agent).actions
     journal = go_on(record, evaluator, settings.evaluations)
     kept_in(record.folder, evaluator)
-    filled = env.evaluator.filled if isinstance(env.evaluator, dsfp_env.AtBudget) else None
+    filled = None if env.at_budget is None else env.at_budget.filled
     mask = env.action_mask if env.budget is not None and actions == "levels" and filled is None else None
     alone = evaluator.timed or evaluator.task.device.type != "cpu"  # times want an idle machine
     here = 1 if alone and settings.executor != "ray" else None
@@ -203,7 +203,7 @@ def learn(
 
     def note(evaluation: agents.Evaluation) -> None:
         seed = env.evaluation_seed
-        for plan in env.plans_of(evaluation.ratios):
+        for plan in env.plans_of(env.ratios_of(evaluation.actions)):
             record.journal.note_outcome(plan, seed, measuring(env).evaluate(plan, seed))  # known by now
         record.add(evaluation)
         progress.advance(evaluation.score)

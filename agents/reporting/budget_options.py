@@ -7,7 +7,6 @@ from typing import Any
 
 from dsfp_env.common.errors import InputError
 from dsfp_env.environment.env import LayerPruningEnv
-from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import LATENCY, Budget, budget_from
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.latency import parse_meter
@@ -62,10 +61,9 @@ def measured_as(settings: Any, task: Task, folder: Path | None = None) -> dict[s
 
 
 def measuring(env: LayerPruningEnv) -> Evaluator:
-    """The evaluator of a live environment, which measures plans as they are, with ``fill_budget`` too."""
-    evaluator = env.evaluator.evaluator if isinstance(env.evaluator, AtBudget) else env.evaluator
-    assert isinstance(evaluator, Evaluator)
-    return evaluator
+    """The evaluator of a live environment."""
+    assert isinstance(env.evaluator, Evaluator)
+    return env.evaluator
 
 
 def kept_in(folder: Path, evaluator: Evaluator) -> None:

@@ -68,12 +68,12 @@ def choose_criterion(
     envs = {name: make_env(name) for name in criteria}
     first = envs[criteria[0]]
     evaluator, rng = measuring(first), np.random.default_rng([seed, 4])
-    if first.budget is not None and actions == "levels":  # all, if plans are brought to the budget
+    if first.budget is not None and actions == "levels" and first.at_budget is None:
         plans = masked_random_plans(levels_of(evaluator), count, first.action_mask, rng)
     else:
         plans = random_plans(evaluator, count, actions, rng)
-    if isinstance(first.evaluator, dsfp_env.AtBudget):
-        plans = [first.evaluator.filled(plan) for plan in plans]
+    if first.at_budget is not None:
+        plans = [first.at_budget.filled(plan) for plan in plans]
     progress, means = Progress("criteria", count * len(criteria)), {}
     for name, env in envs.items():
         worths = []

@@ -49,7 +49,7 @@ class Baselines:
         seed: Of the run: random search and the agents see the same fine-tuning seed.
         mask: What levels may be chosen, if a budget masks some: ``env.action_mask``.
         of: The kind of cost that is made equal, one of `budgets.KINDS`: that of the budget.
-        filled: Brings a plan of random search to the budget, as it does the agents': ``env.evaluator.filled``.
+        filled: Brings plans to the budget, as it does the agents': ``env.at_budget.filled``.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Baselines:
         filled: Callable[[Plan], Plan] | None = None,
     ) -> None:
         self._evaluator, self._start_many, self._evaluations = evaluator, start_many, evaluations
-        self._score, self._seed, self._of = score, seed, of
+        self._score, self._seed, self._of, self._filled = score, seed, of, filled
         rng = np.random.default_rng([seed, 1])
         self._random = (
             random_plans(evaluator, evaluations, actions, rng)
@@ -85,7 +85,8 @@ class Baselines:
         * ``uniform``: the same ratio everywhere, at the MACs of the best; if there is a budget of parameters or
           time, at equal parameters or time, here and below
         * ``uniform_at_greedy``: likewise, at the MACs of the greedy one
-        * ``uniform_best_reward``: the uniform plan with the highest reward
+        * ``uniform_best_reward``: the uniform plan with the highest reward; the one at the budget, where plans are
+          brought to it
         * ``random_search``: the highest reward among as many evaluations as the agents had
         * ``random_search_equal_macs`` (or ``..._params``, ``..._latency``): the highest accuracy among as many
           evaluations at the MACs of the best
@@ -101,10 +102,16 @@ class Baselines:
         return {
             "uniform": uniform_plan_of(evaluator, cost(best), of),
             "uniform_at_greedy": uniform_plan_of(evaluator, cost(greedy), of),
-            "uniform_best_reward": self._choose(self._uniform, self.uniform_outcomes, self._score),
+            "uniform_best_reward": self._best_uniform(),
             "random_search": self._choose(self._random, self.random_outcomes, self._score),
             f"random_search_equal_{of}": self._choose(equal, equal_outcomes, lambda outcome: outcome.accuracy),
         }
+
+    def _best_uniform(self) -> Plan:
+        """The uniform plan with the highest reward; where plans are brought to a budget, the one there."""
+        if self._filled is not None:
+            return self._filled(self._uniform[0])
+        return self._choose(self._uniform, self.uniform_outcomes, self._score)
 
     def _choose(self, plans: Sequence[Plan], outcomes: Iterable[Outcome], worth: Worth) -> Plan:
         return choose_best(plans, [worth(outcome) for outcome in outcomes], worth, self._start_many, self._seed)

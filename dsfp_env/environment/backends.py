@@ -14,11 +14,12 @@ from typing import Any
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.criteria.criterion import Criterion
+from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.chosen import executor_from
-from dsfp_env.evaluation.interface import AnyEvaluator
+from dsfp_env.evaluation.interface import AnyEvaluator, check_evaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.surrogates.evaluator import predicting
@@ -73,20 +74,6 @@ CONTROLS = {"layers": None, "tie": None, "agents_per": "layer"}  # arguments tha
 MEASURING = tuple(inspect.signature(make_evaluator).parameters)  # the names of these arguments
 
 
-def check_evaluator(evaluator: Any) -> None:
-    """Refuse what is no evaluator.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if isinstance(evaluator, type) or not hasattr(evaluator, "evaluate_many"):
-        what = f"class {evaluator.__name__}" if isinstance(evaluator, type) else type(evaluator).__name__
-        raise InputError(
-            f"The evaluator is of type {what}: expected a dsfp_env.Evaluator, TableEvaluator or "
-            "SurrogateEvaluator; dsfp_env.parallel_env(task=...) makes one."
-        )
-
-
 def check_predicts(evaluator: AnyEvaluator, budget: Budget | None) -> None:
     """Refuse a budget of time with an evaluator that predicts none.
 
@@ -113,6 +100,8 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
         InputError: If one would be ignored, or there is no evaluator.
     """
     check_evaluator(evaluator)
+    if isinstance(evaluator, AtBudget):
+        evaluator = evaluator.evaluator
     if "backend" in measuring:
         choose("backend", measuring["backend"], dict.fromkeys(BACKENDS))
     for name, value in measuring.items():

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -56,14 +57,14 @@ from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.one_at_a_time import OneThread
 from dsfp_env.environment import actions as action_kinds
 from dsfp_env.environment import observations, rendering
-from dsfp_env.environment.backends import check_evaluator, check_predicts
+from dsfp_env.environment.backends import check_predicts
 from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
 from dsfp_env.evaluation.at_budget import AtBudget
 from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, relative_cost_of
-from dsfp_env.evaluation.interface import AnyEvaluator
+from dsfp_env.evaluation.interface import AnyEvaluator, check_evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.rewards import RewardFunction
 from dsfp_env.tasks.layer_control import control_of
@@ -114,6 +115,11 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         context: The number seen with ``observation="context"``, in [10, 90]; ``reset(options={"context": 60})``
             changes it.
         credit: ``"shared"``, or ``"difference"``, which costs an evaluation for each agent; see `credit`.
+        fill_budget: Bring every joint action to the budget; so it is with an `AtBudget` as the evaluator, too.
+
+    Attributes:
+        evaluator: That measures; the one within, if an `AtBudget` was given.
+        at_budget: The one that brings joint actions to the budget, or None.
 
     Raises:
         InputError: If an argument is not what was expected.
@@ -138,20 +144,26 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         observation: str = "layers",
         context: float = 50.0,
         credit: str = "shared",
+        fill_budget: bool = False,
     ) -> None:
         # The rules, before anything is loaded. (Never an attribute max_cycles: parallel_api_test overwrites it.)
         budget = budget_from(macs_budget)
+        if isinstance(evaluator, AtBudget):
+            budget, fill_budget = _agreed(budget, evaluator.budget), True
         rules = Rules(actions, reward, budget, horizon, render_mode, observation, context, credit)
-        self._rules, self._context = rules, float(context)
-        self.render_mode, self.budget, self.credit = render_mode, budget, credit
-        self.macs_budget = budget.share if budget is not None and budget.of == MACS else None
-
         # Who tells what joint actions are worth, and the agents that choose them.
         makes: Any = evaluator if callable(evaluator) and not isinstance(evaluator, type) else None
         self._make_evaluator: Callable[[], AnyEvaluator] | None = makes
-        self.evaluator: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
-        check_evaluator(self.evaluator)
+        given: AnyEvaluator = makes() if makes else evaluator  # type: ignore[assignment]
+        check_evaluator(given)
+        if isinstance(given, AtBudget):  # also if it is made here
+            budget, fill_budget = _agreed(budget, given.budget), True
+            rules = replace(rules, budget=budget)
+        self.evaluator: AnyEvaluator = _within(given)
         check_predicts(self.evaluator, budget)
+        self._rules, self._context, self.render_mode, self.credit = rules, float(context), render_mode, credit
+        self.budget, self.at_budget = budget, AtBudget(self.evaluator, budget) if fill_budget else None
+        self.macs_budget = budget.share if budget is not None and budget.of == MACS else None
         self.layer_names = dict(self.evaluator.task.agents)  # agent -> module path, of its first layer
         control = control_of(self.evaluator.task)
         self.layers_of = {agent: decides.paths for agent, decides in control.agents.items()}
@@ -245,10 +257,11 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
             InputError: If an agent is missing, or an action is not in its space; nothing has changed then.
         """
-        plans = self.plans(actions)
-        if not plans:
+        self._check_running(actions)
+        if not self.agents:
             return {}, {}, {}, {}, {}
-        before, self._now = self._now, self._after(plans)
+        chosen = action_kinds.decode(actions, self._choices, self._rules.actions)
+        before, self._now = self._now, self._after(chosen, self.plans_of(chosen))
         over = self._now.time >= self._rules.horizon
         acted, self.agents = self.agents, [] if over else self.agents
         self._render_for_humans()
@@ -277,11 +290,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
 
     def plans_of(self, ratios: Mapping[str, float]) -> list[dict[str, float]]:
         """As `plans`, of the ratios in percent that agents choose; if all are brought to a budget, after that."""
-        filled: Callable[[Mapping[str, float]], dict[str, float]] = dict
-        if isinstance(self.evaluator, AtBudget):
-            filled = self.evaluator.filled
-        plan = filled(ratios)
-        return [plan, *map(filled, compared_plans(plan, self.credit, self.default_plan))]
+        plans = [dict(ratios), *compared_plans(dict(ratios), self.credit, self.default_plan)]
+        return plans if self.at_budget is None else [self.at_budget.filled(plan) for plan in plans]
 
     def action_mask(self, agent: str, chosen: Mapping[str, int] | None = None) -> np.ndarray:
         """The levels that an agent may choose in its turn: those with which the budget can still be met.
@@ -361,7 +371,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        for name in ("evaluator", "_make_evaluator", "_rules", "_beginning", "_now", "_first_told"):
+        for name in ("evaluator", "at_budget", "_make_evaluator", "_rules", "_beginning", "_now", "_first_told"):
             memo[id(getattr(self, name))] = getattr(self, name)  # nobody changes these
         twin.__dict__.update(copy.deepcopy(vars(self), memo))
         return twin
@@ -370,13 +380,17 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        made = self._make_evaluator is not None
-        return {k: v for k, v in vars(self).items() if k != "_budget_masks" and not (made and k == "evaluator")}
+        anew = {"_budget_masks", *(("evaluator", "at_budget") if self._make_evaluator is not None else ())}
+        return {name: value for name, value in vars(self).items() if name not in anew} | {
+            "_fills": self.at_budget is not None
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        fills = state.pop("_fills")
         self.__dict__.update(state)
         if self._make_evaluator is not None:
-            self.evaluator = self._make_evaluator()
+            self.evaluator = _within(self._make_evaluator())
+            self.at_budget = AtBudget(self.evaluator, self.budget) if fills else None
         self._budget_masks = self._make_budget_masks()
 
     def close(self) -> None:
@@ -393,10 +407,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
             )
 
     def _make_budget_masks(self) -> BudgetMasks | None:
-        if self.budget is None or self.allowed is None:
-            return None
-        if isinstance(self.evaluator, AtBudget) and self.evaluator.budget == self.budget:
-            return None  # whatever is chosen meets it
+        if self.budget is None or self.allowed is None or self.at_budget is not None:
+            return None  # there is none, or whatever is chosen meets it
         return BudgetMasks(
             {agent: self._levels_of(choice) for agent, choice in self._choices.items()},
             relative_cost_of(self.evaluator, self.budget.of),
@@ -423,14 +435,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         nothing = dict.fromkeys(self.possible_agents, 0.0)
         return _Situation(nothing, self.evaluator.original, 0.0, nothing, 0, 0)
 
-    def _after(self, plans: list[dict[str, float]]) -> _Situation:
-        """After a step: the joint action is the first of the plans."""
+    def _after(self, chosen: dict[str, float], plans: list[dict[str, float]]) -> _Situation:
+        """After a step: what was chosen is the first of the plans, or what that becomes at the budget."""
         if len(plans) == 1:
             outcomes = [self.evaluator.evaluate(plans[0], self.evaluation_seed)]
         else:
             outcomes = self.evaluator.evaluate_many(plans, self.evaluation_seed)
         score, *compared = map(self.score, outcomes)
-        shares = credits(plans[0], self.credit, score, compared, self.default_plan)
+        shares = credits(chosen, self.credit, score, compared, self.default_plan)
         return _Situation(plans[0], outcomes[0], score, shares, len(plans), self._now.time + 1)
 
     def _progress(self) -> observations.Progress:
@@ -502,6 +514,21 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
         known = [numbers[other] for other in others if other in numbers]
         numbers[agent] = known[0] if known else 1 + max(numbers.values(), default=-1)
     return numbers
+
+
+def _within(evaluator: AnyEvaluator) -> AnyEvaluator:
+    """The evaluator that measures plans as they are."""
+    return evaluator.evaluator if isinstance(evaluator, AtBudget) else evaluator
+
+
+def _agreed(budget: Budget | None, filled: Budget) -> Budget:
+    """The budget of an environment whose evaluator brings plans to one."""
+    if budget not in (None, filled):
+        raise InputError(
+            f"The evaluator brings plans to {filled}, and the environment has {budget}: expected the same, or the "
+            "evaluator within it (AtBudget.evaluator)."
+        )
+    return filled
 
 
 def _evaluation_seed(seed: int | None) -> int:

@@ -11,20 +11,24 @@ its multiply-adds, after 20 batches of distillation, has its highest a * min(1, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsfp_env.channels.costs import Costs
 from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.budgets import WORDS, Budget, budget_from, relative_cost_of
-from dsfp_env.evaluation.interface import AnyEvaluator, AnyTask
+from dsfp_env.evaluation.interface import AnyEvaluator, AnyTask, check_evaluator
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import HIGHEST, LOWEST, Plan, within
 from dsfp_env.tasks.layer_control import Decider, control_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LEAST = LOWEST - HIGHEST  # is added where the least that can be pruned is enough
 _HALVINGS = 10  # of the interval of what is added: to less than a fifth of a percent
 
 
@@ -39,7 +43,10 @@ def brought_to(
         cost_of_plan: Falls with every ratio, or stays.
         cost: That is allowed. If it cannot be met, all ratios are the highest.
     """
-    too_little, enough = LOWEST - HIGHEST, HIGHEST - LOWEST
+    too_little, enough = _LEAST, -_LEAST
+    least_pruned = within(agents, plan, too_little)
+    if cost_of_plan(least_pruned) <= cost:
+        return least_pruned
     for _ in range(_HALVINGS):
         middle = (too_little + enough) / 2
         if cost_of_plan(within(agents, plan, middle)) <= cost:
@@ -60,11 +67,12 @@ def many_brought_to(
         costs_of: Of such ratios, ``[N]``.
         cost: That is allowed.
     """
-    too_little, enough = np.full((2, len(ratios), 1), [[[LOWEST - HIGHEST]], [[HIGHEST - LOWEST]]])
+    too_little, enough = np.full((len(ratios), 1), _LEAST), np.full((len(ratios), 1), -_LEAST)
     for _ in range(_HALVINGS):
         middle = (too_little + enough) / 2
         fits = costs_of(np.clip(ratios + middle, *bounds))[:, None] <= cost
         too_little, enough = np.where(fits, too_little, middle), np.where(fits, middle, enough)
+    enough = np.where(costs_of(np.clip(ratios + _LEAST, *bounds))[:, None] <= cost, _LEAST, enough)
     return np.clip(ratios + enough, *bounds)
 
 
@@ -87,6 +95,8 @@ class AtBudget:
         InputError: If there is not one budget, or it cannot be met.
     """
 
+    budget: Budget
+
     def __init__(
         self,
         evaluator: AnyEvaluator,
@@ -95,7 +105,10 @@ class AtBudget:
         params_budget: float | None = None,
         latency_budget: float | str | None = None,
     ) -> None:
+        check_evaluator(evaluator)
         budget = budget_from(macs_budget, params_budget, latency_budget)
+        if isinstance(evaluator, AtBudget):
+            raise InputError(f"The evaluator brings plans to {evaluator.budget} already: give the one within it.")
         if budget is None:
             raise InputError("No budget was given: expected macs_budget, params_budget or latency_budget.")
         self.evaluator, self.budget = evaluator, budget
@@ -166,9 +179,25 @@ class AtBudget:
         """As there, of the filled plan."""
         return self.evaluator.predicted_latency(self.filled(ratios))
 
+    @property
+    def workers(self) -> int | None:
+        """As there, where there are any."""
+        workers: int | None = getattr(self.evaluator, "workers", None)
+        return workers
+
+    @workers.setter
+    def workers(self, workers: int | None) -> None:
+        self.evaluator.workers = workers  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """End what was started for the other evaluator."""
         self.evaluator.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _cost(self, ratios: Mapping[str, float]) -> float:
         return relative_cost_of(self.evaluator, self.budget.of)(ratios)
@@ -181,19 +210,3 @@ class AtBudget:
         if name not in ("keep", "build", "measure_splits", "measure_values", "remember"):
             return found
         return lambda ratios=None, *rest, **named: found(ratios and self.filled(ratios), *rest, **named)
-
-
-def filling(evaluator: AnyEvaluator, budget: Budget | None) -> AtBudget:
-    """An evaluator that brings plans to this budget; the same one, if it does.
-
-    Raises:
-        InputError: If it brings them to another, or as `AtBudget` does.
-    """
-    if not isinstance(evaluator, AtBudget):
-        return AtBudget(evaluator, budget)
-    if budget != evaluator.budget:
-        raise InputError(
-            f"The evaluator brings plans to {evaluator.budget}, and fill_budget=True came with {budget}: expected "
-            "the same budget, or the evaluator that is within it (AtBudget.evaluator)."
-        )
-    return evaluator

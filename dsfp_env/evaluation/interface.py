@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from dsfp_env.channels.costs import Costs
+from dsfp_env.common.errors import InputError
 from dsfp_env.evaluation.latency import LatencyMeter
 from dsfp_env.evaluation.latency_predictor import LatencyPredictor
 from dsfp_env.evaluation.outcome import Outcome
@@ -73,3 +74,17 @@ class AnyEvaluator(Protocol):
 
     def close(self) -> None:
         """End what was started for it."""
+
+
+def check_evaluator(evaluator: Any) -> None:
+    """Refuse what is no evaluator.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(evaluator, type) or not hasattr(evaluator, "evaluate_many"):
+        what = f"class {evaluator.__name__}" if isinstance(evaluator, type) else type(evaluator).__name__
+        raise InputError(
+            f"The evaluator is of type {what}: expected a dsfp_env.Evaluator, TableEvaluator or "
+            "SurrogateEvaluator; dsfp_env.parallel_env(task=...) makes one."
+        )

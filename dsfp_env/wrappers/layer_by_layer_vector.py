@@ -49,7 +49,7 @@ def layer_by_layer_vector(num_envs: int = 1, backend: str = "live", **kwargs: An
     mode = kwargs.pop("autoreset_mode", AutoresetMode.NEXT_STEP)
     first = LayerByLayerEnv(backend=backend, **kwargs)
     game = {name: value for name, value in kwargs.items() if name not in MEASURING}
-    shared = {**game, "evaluator": first.parallel_env.evaluator}
+    shared = {**game, "evaluator": first.parallel_env.at_budget or first.parallel_env.evaluator}
     others = [LayerByLayerEnv(**shared) for _ in range(checked_number(num_envs) - 1)]
     return SyncVectorEnv([partial(_the_same, env) for env in (first, *others)], autoreset_mode=mode)
 
@@ -99,7 +99,12 @@ class LayerByLayerVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if tuple(env.features) != FEATURES:
             raise InputError("Many environments show agents their layers: expected observation='layers'.")
         game = {name: value for name, value in kwargs.items() if name not in MEASURING}
-        game |= {"evaluator": env.evaluator, "autoreset_mode": self._mode, "horizon": horizon, "masks": False}
+        game |= {
+            "evaluator": env.at_budget or env.evaluator,
+            "autoreset_mode": self._mode,
+            "horizon": horizon,
+            "masks": False,
+        }
         self._rounds: ManyEpisodes = kind(number, **game, **told)
 
         # Spaces and rules.
@@ -109,6 +114,7 @@ class LayerByLayerVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(pattern.observation_space, number)
         self.single_action_space = pattern.action_space
         self.action_space = batch_space(pattern.action_space, number)
+        self._fills = env.at_budget is not None
         self.levels, self._horizon, self._allowed = pattern.turns.levels, int(horizon), env.allowed
         control = env.evaluator.task.control.agents
         self._choices = choices_of(control, "levels" if self.levels else "box", env.evaluator.levels)
@@ -265,7 +271,7 @@ class LayerByLayerVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _mask(self) -> np.ndarray:
         """The levels that the agent whose turn it is may choose, ``[num_envs, its levels]`` int8."""
         levels = list(self._choices.values())[self._place].levels
-        if self._allowed is None:
+        if self._allowed is None or self._fills:
             return np.ones((self.num_envs, len(levels)), np.int8)
         tried = np.repeat(self._completed(1), len(levels), axis=0)
         tried[:, self._place] = np.tile(levels, self.num_envs)

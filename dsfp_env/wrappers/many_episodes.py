@@ -116,7 +116,7 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._bounds = np.array([one[1:] for one in deciders.values()]).T  # [2, agents], percent
         sets = [[told[agent]["coupled_set"]] for agent in self.agents]
         self._coupled_sets = np.repeat(np.array(sets), num_envs, axis=1)  # [agents, num_envs]
-        self._fills_to = env.allowed if isinstance(evaluator, AtBudget) else None  # a share
+        self._fills_to = None if env.at_budget is None else env.allowed  # a share
         self._time_column = column_of("time", len(self.agents))
 
         # What is drawn at random.
@@ -189,8 +189,9 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ResetNeeded("step was called before reset: call env.reset(seed=...) first.")
         new = self._over
         chosen, before = self._decoded(actions, ~new), self._score
-        if self._fills_to is not None:
-            chosen = Actions(self._filled(chosen.ratios), None)
+        if self._fills_to is not None:  # see `AtBudget`
+            filled = many_brought_to(self._bounds, chosen.ratios, self._networks.used, self._fills_to)
+            chosen = Actions(filled, None)
         self._ratios, self._time = chosen.ratios, self._time + 1
         if not new.all():
             self._networks.prune(chosen)
@@ -218,16 +219,10 @@ class ManyEpisodes(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Returns:
             In (0, 1]; of the kind of cost that the budget is of, of MACs if there is none.
         """
-        return self._networks.used(self._filled(ratios))
+        return self._networks.used(ratios)
 
     def render(self) -> None:
         """Nothing: the render mode is None."""
-
-    def _filled(self, ratios: np.ndarray) -> np.ndarray:
-        """What is pruned, ``[N, agents]``, when these ratios are chosen; see `AtBudget`."""
-        if self._fills_to is None:
-            return ratios
-        return many_brought_to(self._bounds, ratios, self._networks.used, self._fills_to)
 
     def _begin(self, which: np.ndarray) -> None:
         """Start an episode in these, ``[num_envs]`` bool."""

@@ -67,7 +67,8 @@ class VectorJointActionEnv(SyncVectorEnv):
             raise InputError(f"num_envs is {num_envs!r}: expected a number of environments, 1 or more.")
         first = JointActionEnv(**kwargs)
         game = {name: value for name, value in kwargs.items() if name not in MEASURING}
-        shared = {**game, "evaluator": first.parallel_env.evaluator}
+        env = first.parallel_env
+        shared = {**game, "evaluator": env.at_budget or env.evaluator}
         self._members = [first, *(JointActionEnv(**shared) for _ in range(num_envs - 1))]
         self._workers = workers
         super().__init__([partial(_the_same, env) for env in self._members], autoreset_mode=autoreset_mode)
