@@ -337,6 +337,54 @@ def test_a_folder_of_an_earlier_release_goes_on(image_files, tmp_path):
     assert {*rows_of(Study(asked).results())} == {("uniform", Target(50)), ("ucb1", Target(50))}
 
 
+def test_files_of_an_earlier_release_have_the_names_of_today(image_files, tmp_path, capsys):
+    """It had the options of learners in them."""
+    long, short = "ucb1(exploration=2.0)", "ucb1"
+    asked = StudySettings(
+        **SMALL, data=f"imagefolder:{image_files}", rates=(50,), agents=(long, "linucb"), out=str(tmp_path)
+    )
+    reproduce.reproduce(asked)
+    table = table_of(Study(asked).results())
+    for file in list(tmp_path.glob(f"*{short}-50*")):
+        file.rename(file.with_name(file.name.replace(short, long)))
+    results = json.loads((tmp_path / "results.json").read_text())
+    for part in ("rows", "searches"):
+        results[part] = {name.replace(short, long): value for name, value in results[part].items()}
+    assert {*results["rows"]} == {"uniform-50-seed0", f"{long}-50-seed0", "linucb-50-seed0"}
+    assert table_of(results) == table
+    capsys.readouterr()
+    reproduce.reproduce(asked)
+    assert "7 of 7 pieces are done; now: nothing" in capsys.readouterr().out
+    assert table_of(Study(asked).results()) == table
+    assert not list(tmp_path.glob("*(*"))
+
+
+def test_searches_that_shifted_in_the_end_alone_are_refused(image_files, tmp_path):
+    asked = StudySettings(
+        **SMALL,
+        data=f"imagefolder:{image_files}",
+        macs_budgets=(0.5,),
+        agents=("ucb1",),
+        fill_budget=True,
+        only=("base", "scores", "search"),
+        out=str(tmp_path),
+    )
+    reproduce.reproduce(asked)
+    file = tmp_path / "search-ucb1-macs50-seed0.json"
+    found = json.loads(file.read_text())
+    assert found.pop("filled") is True
+    file.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="is of an earlier release, which brought to the budget"):
+        reproduce.reproduce(asked)
+
+
+def test_accuracies_of_other_epochs_than_there_were_are_refused(results, tmp_path):
+    results["rows"]["ucb1-macs50-seed0"]["epoch_accuracies"].append(0.9)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(InputError, match="has 2 epochs and 3 accuracies of epochs: expected as many"):
+        read_results(tmp_path / "results.json")
+
+
 def test_what_cannot_be_is_said(tmp_path):
     for change, sentence in {
         ("macs_budgets", (1.5,)): r"--macs-budgets are \(1\.5,\): expected shares",

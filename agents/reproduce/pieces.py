@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,15 +144,38 @@ class Study:
         there.pop("versions", None)
         if sentence := other_settings(self.folder, "a study", there, wanted, usual):
             raise InputError(sentence)
+        self._rename()
         begun_with = self._begun_with()
         if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
             check_versions(f"The study in {self.folder}", begun_with, versions())
         for name in self.pieces:
-            self._found(name)
+            found = self._found(name)
+            if found and self._fills(name) and not found.get("filled"):
+                raise InputError(
+                    f"{self.file(name)} is of an earlier release, which brought to the budget what a search ended "
+                    f"with alone: remove it, the file .jsonl beside it, and those of {name.removeprefix(SEARCH)}, "
+                    "and they are made anew."
+                )
             lines_tried(self.folder / f"{name}.jsonl")
         for name in self.first:
             if self.file(name).exists() and not name.startswith(SWEEP):
                 self._tensors(name)
+
+    def _fills(self, name: str) -> bool:
+        """Whether a piece is a search that brings to the budget all that it tries."""
+        return self.settings.fill_budget and name.startswith(SEARCH) and not name.startswith(f"{SEARCH}{RANDOM}-")
+
+    def _rename(self) -> None:
+        """Give files of an earlier release, which had a learner's options in their names, the names of today."""
+        settings = self.settings
+        for kind, short in names_of(settings.kinds).items():
+            for target, seed in product(settings.targets, settings.seeds):
+                was, now = piece_of(kind, target, seed), piece_of(short, target, seed)
+                for suffix in (".training", ".safetensors", ".jsonl", ".json"):
+                    for first in (SEARCH, ""):
+                        old, new = self.folder / f"{first}{was}{suffix}", self.folder / f"{first}{now}{suffix}"
+                        if old != new and old.exists() and not new.exists():
+                            old.rename(new)
 
     # What every piece stands on.
 

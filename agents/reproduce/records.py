@@ -44,6 +44,7 @@ class Found(Strict):
     macs_budget: Share
     within_budget: Positive
     tried: Positive
+    filled: bool | None = None  # whether all that was tried was brought to the budget
 
 
 class Row(Strict):

@@ -26,6 +26,11 @@ def read_results(file: Path) -> Results:
     found: Results = read_file(file, records.Results, f"expected a {RESULTS} that a study has written")
     layers = (found["base"] or {}).get("filters_kept")
     for name, row in found["rows"].items():
+        if len(row.get("epoch_accuracies") or [0] * row["epochs"]) != row["epochs"]:
+            raise InputError(
+                f"In {file} the row {name!r} has {row['epochs']} epochs and {len(row['epoch_accuracies'])} "
+                "accuracies of epochs: expected as many."
+            )
         if layers and row["filters_kept"].keys() != layers.keys():
             raise InputError(
                 f"In {file} the row {name!r} has the layers {shortened([*row['filters_kept']])}: expected those "
@@ -44,10 +49,11 @@ def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
         (name, target): [
             rows[piece] | _time_of(results, piece)
             for seed in settings["seeds"]
-            if (piece := piece_of(name, target, seed)) in rows
+            for piece in dict.fromkeys(piece_of(one, target, seed) for one in (name, kind))  # once its name
+            if piece in rows
         ]
         for target in targets_of(settings["rates"], settings["macs_budgets"])
-        for name in _names(settings).values()
+        for kind, name in _names(settings).items()
     }
 
 

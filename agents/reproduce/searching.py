@@ -59,7 +59,7 @@ class Search:
             self._note(evaluation.ratios, next(iter(evaluation.infos.values())), evaluation.score)
 
         contest = held_contest(agent, env_of, self._evaluations, self._seed, note)
-        return self._found(contest.env.score)
+        return {**self._found(contest.env.score), "filled": fill}
 
     def draw(self) -> dict[str, Any]:
         """Try plans drawn at random and brought to the budget by one common shift; what came of it."""
