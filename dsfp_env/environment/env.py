@@ -329,6 +329,8 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
     def cost_range(self, ratios: Mapping[str, float]) -> tuple[float, float]:
         """The least and the most that the network can cost, if some agents have chosen and all others have not.
 
+        Where joint actions are brought to a budget, before that is done.
+
         Args:
             ratios: Agent -> ratio in percent, of those who have chosen.
 

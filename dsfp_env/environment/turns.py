@@ -6,7 +6,7 @@ agent in the order of the layers:
 | entry           | meaning                                                                              |
 |-----------------|--------------------------------------------------------------------------------------|
 | `conv_0.chosen` | 1 if that agent has chosen in this round                                             |
-| `conv_0.ratio`  | its ratio / 100 %: what it chose, or else chose in the round before (0 in the first) |
+| `conv_0.ratio`  | its ratio / 100 %: what it chose, or else had in the round before (0 in the first) |
 | `conv_0.turn`   | 1 if it is its turn                                                                  |
 
 (first all that are ``chosen``, then all ``ratio``, then all ``turn``), and of the network

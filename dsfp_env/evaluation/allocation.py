@@ -53,7 +53,9 @@ def allocate(evaluator: Evaluator, rule: str, *, macs_budget: float, sweep: Swee
         InputError: If there is no such rule, or its plans cannot get down to the budget.
     """
     if not isinstance(evaluator, Evaluator):
-        raise InputError(f"The evaluator is {shortened(evaluator)}: expected a dsfp_env.Evaluator.")
+        raise InputError(
+            f"The evaluator is {shortened(evaluator)}: expected a dsfp_env.Evaluator (of an AtBudget, its .evaluator)."
+        )
     if not isinstance(macs_budget, Real) or isinstance(macs_budget, bool) or not 0 < float(macs_budget) < 1:
         raise InputError(
             f"macs_budget is {shortened(macs_budget)}: expected a share of the original network's multiply-adds "
