@@ -54,7 +54,8 @@ def allocate(evaluator: Evaluator, rule: str, *, macs_budget: float, sweep: Swee
     """
     if not isinstance(evaluator, Evaluator):
         raise InputError(
-            f"The evaluator is {shortened(evaluator)}: expected a dsfp_env.Evaluator (of an AtBudget, its .evaluator)."
+            f"The evaluator is {shortened(evaluator)}: expected a dsfp_env.Evaluator (within an AtBudget, that is "
+            "its .evaluator)."
         )
     if not isinstance(macs_budget, Real) or isinstance(macs_budget, bool) or not 0 < float(macs_budget) < 1:
         raise InputError(
