@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import types
 from dataclasses import replace
@@ -50,6 +51,27 @@ def test_what_was_measured_is_not_measured_again(tiny, store, monkeypatch):
     store.file.unlink()  # it may be deleted at any time
     with pytest.raises(TypeError, match="not callable"):
         Evaluator(same).evaluate(PLANS[1], 3)
+
+
+def test_a_process_forks_while_none_of_its_threads_is_within_sqlite(store):
+    """A mutex of SQLite that another thread holds would stay locked in the child, which would wait for ever."""
+    begun, done = threading.Event(), []
+
+    def slowly(database):
+        begun.set()
+        time.sleep(0.3)
+        done.append(True)
+
+    thread = threading.Thread(target=store._use, args=("read", slowly))
+    thread.start()
+    begun.wait()
+    if (child := os.fork()) == 0:
+        store.add("key", 0.5)
+        os._exit(0 if done and store.find(["key"]) == {"key": 0.5} else 1)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    store.add("another", 0.25)
+    assert store.find(["another", "key"]) == {"another": 0.25, "key": 0.5}
 
 
 def test_workers_outcomes_are_kept_too_and_times_are_not(tiny, store, monkeypatch):

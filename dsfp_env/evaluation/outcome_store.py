@@ -6,12 +6,16 @@ is not. The file is opened for every question, so nothing is held between them; 
 
 Rows are not forced to the disk one by one (a row takes 0.1 ms, and would take 20). If the machine itself fails,
 some may be lost or damaged; every row carries a checksum, and one that does not match counts as absent.
+
+A process forks only while none of its threads is within SQLite, whose mutexes would stay locked in the child.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -24,6 +28,10 @@ PATIENCE = 10.0  # seconds to wait for another process that writes; a row takes 
 _TABLE = "CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, accuracy REAL, checksum TEXT) WITHOUT ROWID"
 
 Answer = TypeVar("Answer")
+
+_within = threading.RLock()  # held by who is within SQLite, and by who forks
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_within.acquire, after_in_parent=_within.release, after_in_child=_within.release)
 
 
 class OutcomeStore:
@@ -64,7 +72,7 @@ class OutcomeStore:
             return None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
+            with _within, closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
                 database.execute("PRAGMA synchronous = OFF")
                 database.execute(_TABLE)
                 return work(database)
