@@ -14,7 +14,10 @@ from dsfp_env.channels.costs import Costs
 from dsfp_env.environment.backends import MEASURING, make_evaluator
 from dsfp_env.evaluation.outcome import outcome_of
 
-GAME = ("actions", "reward", "macs_budget", "horizon", "seed", "render_mode", "observation", "context", "credit")
+GAME = (
+    *("actions", "reward", "macs_budget", "horizon", "seed", "render_mode", "observation", "context", "credit"),
+    "fill_budget",
+)
 
 
 def test_all_arguments_are_in_sight():
