@@ -295,18 +295,23 @@ def test_budgets_and_yardsticks_from_end_to_end(image_files, tmp_path, capsys):
     assert table_of(results) in capsys.readouterr().out
 
 
+def search_settings(image_files, out, fill):
+    """Of a study that ends with its searches, within half of the multiply-adds."""
+    return StudySettings(
+        **SMALL,
+        data=f"imagefolder:{image_files}",
+        macs_budgets=(0.5,),
+        agents=("ucb1",),
+        fill_budget=fill,
+        only=("base", "scores", "search"),
+        out=str(out),
+    )
+
+
 def test_what_is_tried_is_brought_to_the_budget_if_that_is_said(image_files, tmp_path):
     macs = {}
     for fill in (False, True):
-        asked = StudySettings(
-            **SMALL,
-            data=f"imagefolder:{image_files}",
-            macs_budgets=(0.5,),
-            agents=("ucb1",),
-            fill_budget=fill,
-            only=("base", "scores", "search"),
-            out=str(tmp_path / str(fill)),
-        )
+        asked = search_settings(image_files, tmp_path / str(fill), fill)
         reproduce.reproduce(asked)
         study, log = Study(asked), tmp_path / str(fill) / "search-ucb1-macs50-seed0.jsonl"
         tried = [json.loads(line) for line in log.read_text().splitlines()]
@@ -360,15 +365,7 @@ def test_files_of_an_earlier_release_have_the_names_of_today(image_files, tmp_pa
 
 
 def test_searches_that_shifted_in_the_end_alone_are_refused(image_files, tmp_path):
-    asked = StudySettings(
-        **SMALL,
-        data=f"imagefolder:{image_files}",
-        macs_budgets=(0.5,),
-        agents=("ucb1",),
-        fill_budget=True,
-        only=("base", "scores", "search"),
-        out=str(tmp_path),
-    )
+    asked = search_settings(image_files, tmp_path, fill=True)
     reproduce.reproduce(asked)
     file = tmp_path / "search-ucb1-macs50-seed0.json"
     found = json.loads(file.read_text())

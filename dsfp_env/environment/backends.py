@@ -14,7 +14,7 @@ from typing import Any
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.criteria.criterion import Criterion
-from dsfp_env.evaluation.at_budget import AtBudget
+from dsfp_env.evaluation.at_budget import unfilled
 from dsfp_env.evaluation.budgets import LATENCY, Budget
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.executors import Executor
@@ -100,8 +100,7 @@ def check_beside(evaluator: AnyEvaluator, measuring: Mapping[str, Any]) -> None:
         InputError: If one would be ignored, or there is no evaluator.
     """
     check_evaluator(evaluator)
-    if isinstance(evaluator, AtBudget):
-        evaluator = evaluator.evaluator
+    evaluator = unfilled(evaluator)
     if "backend" in measuring:
         choose("backend", measuring["backend"], dict.fromkeys(BACKENDS))
     for name, value in measuring.items():

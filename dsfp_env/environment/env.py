@@ -62,7 +62,7 @@ from dsfp_env.environment.credit import compared_plans, credits, default_plan
 from dsfp_env.environment.infos import Infos
 from dsfp_env.environment.masks import BudgetMasks
 from dsfp_env.environment.rules import RENDER_MODES, SEEN, Rules, check_context
-from dsfp_env.evaluation.at_budget import AtBudget
+from dsfp_env.evaluation.at_budget import AtBudget, unfilled
 from dsfp_env.evaluation.budgets import MACS, WORDS, Budget, budget_from, relative_cost_of
 from dsfp_env.evaluation.interface import AnyEvaluator, check_evaluator
 from dsfp_env.evaluation.outcome import Outcome
@@ -159,7 +159,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         if isinstance(given, AtBudget):  # also if it is made here
             budget, fill_budget = _agreed(budget, given.budget), True
             rules = replace(rules, budget=budget)
-        self.evaluator: AnyEvaluator = _within(given)
+        self.evaluator: AnyEvaluator = unfilled(given)
         check_predicts(self.evaluator, budget)
         self._rules, self._context, self.render_mode, self.credit = rules, float(context), render_mode, credit
         self.budget, self.at_budget = budget, AtBudget(self.evaluator, budget) if fill_budget else None
@@ -391,7 +391,7 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         fills = state.pop("_fills")
         self.__dict__.update(state)
         if self._make_evaluator is not None:
-            self.evaluator = _within(self._make_evaluator())
+            self.evaluator = unfilled(self._make_evaluator())
             self.at_budget = AtBudget(self.evaluator, self.budget) if fills else None
         self._budget_masks = self._make_budget_masks()
 
@@ -516,11 +516,6 @@ def _numbered(coupled_agents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
         known = [numbers[other] for other in others if other in numbers]
         numbers[agent] = known[0] if known else 1 + max(numbers.values(), default=-1)
     return numbers
-
-
-def _within(evaluator: AnyEvaluator) -> AnyEvaluator:
-    """The evaluator that measures plans as they are."""
-    return evaluator.evaluator if isinstance(evaluator, AtBudget) else evaluator
 
 
 def _agreed(budget: Budget | None, filled: Budget) -> Budget:

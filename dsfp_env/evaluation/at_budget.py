@@ -210,3 +210,8 @@ class AtBudget:
         if name not in ("keep", "build", "measure_splits", "measure_values", "remember"):
             return found
         return lambda ratios=None, *rest, **named: found(ratios and self.filled(ratios), *rest, **named)
+
+
+def unfilled(evaluator: Any) -> Any:
+    """The evaluator that measures plans as they are: the one within, if this one brings them to a budget."""
+    return evaluator.evaluator if isinstance(evaluator, AtBudget) else evaluator

@@ -20,7 +20,7 @@ from dsfp_env.common.machine_errors import raise_if_of_the_machine
 from dsfp_env.environment.actions import choices_of, ratios_of_centred
 from dsfp_env.environment.infos import TEAM
 from dsfp_env.environment.observations import column_of
-from dsfp_env.evaluation.at_budget import AtBudget, many_brought_to
+from dsfp_env.evaluation.at_budget import many_brought_to, unfilled
 from dsfp_env.wrappers.joint_action import JointActionEnv
 
 Infos = dict[str, Any]
@@ -392,28 +392,6 @@ def _check_seed(seed: Any, place: int) -> None:
         )
 
 
-def refuse_others(kwargs: dict[str, Any], backend: str, evaluator: type) -> None:
-    """Refuse what environments of this kind do not have; what says as much as they do is taken out.
-
-    Args:
-        kwargs: Given for `layer_pruning_v0.parallel_env`.
-        backend: The one that there is.
-        evaluator: The class of evaluators that there are.
-
-    Raises:
-        InputError: If there is such.
-    """
-    for name, only in (("backend", backend), ("render_mode", None)):
-        if (came := kwargs.pop(name, only)) is not only and not (isinstance(came, str) and came == only):
-            raise InputError(f"Environments of a {backend} in a vector have {name}={only!r} only: leave it out.")
-    given = kwargs.get("evaluator")
-    measuring = given.evaluator if isinstance(given, AtBudget) else given
-    if not isinstance(measuring, (evaluator, type(None))):
-        raise InputError(
-            f"The evaluator is of type {type(measuring).__name__}: expected a {evaluator.__name__}, or none."
-        )
-
-
 def pattern_of(backend: str, evaluator: type, task: Any, game: dict[str, Any], kwargs: dict[str, Any]) -> Any:
     """One environment, which checks arguments, and is what each of many is like.
 
@@ -432,7 +410,7 @@ def pattern_of(backend: str, evaluator: type, task: Any, game: dict[str, Any], k
         if (came := kwargs.pop(name, only)) is not only and not (isinstance(came, str) and came == only):
             raise InputError(f"Environments of a {backend} in a vector have {name}={only!r} only: leave it out.")
     given = kwargs.get("evaluator")
-    measuring = given.evaluator if isinstance(given, AtBudget) else given
+    measuring = unfilled(given)
     if not isinstance(measuring, (evaluator, type(None))):
         raise InputError(
             f"The evaluator is of type {type(measuring).__name__}: expected a {evaluator.__name__}, or none."
