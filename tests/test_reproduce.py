@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.reporting import run_folder
-from agents.reproduce import searching
+from agents.reporting import long_fine_tune, run_folder
+from agents.reproduce import pieces, searching
 from agents.reproduce import study as reproduce
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
@@ -19,6 +19,7 @@ from dsfp_env.evaluation import measurement
 from dsfp_env.networks import PlainNet
 from dsfp_env.training import epochs, fine_tuning
 from dsfp_env.training.distillation import fine_tune
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
 
 def make_small(num_classes):
@@ -101,6 +102,53 @@ def test_a_search_that_was_stopped_goes_on_as_if_not(finished, tmp_path, monkeyp
     assert counts[1] < counts[0]
 
 
+def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeypatch):
+    """The finalists are fine-tuned as a row is, for an epoch; a search that is stopped there goes on there."""
+    done, name = Study(finished), "search-q_learning-50-seed3"
+
+    def study(folder):
+        folder.mkdir()
+        for file in ("base.safetensors", "base.json", "scores.json", "scores.safetensors"):
+            shutil.copy(done.folder / file, folder)
+        return Study(changed(finished, out=str(folder), finalist_epochs=1))
+
+    whole, stopped = study(tmp_path / "whole"), study(tmp_path / "stopped")
+    whole.pieces[name]()
+    found = json.loads(whole.file(name).read_text())
+    tried = [json.loads(line) for line in (whole.folder / f"{name}.jsonl").read_text().splitlines()]
+    allowed = found["macs_budget"] * whole.task.graph.costs().macs
+    ranked = sorted((line for line in tried if line["macs"] <= allowed), key=lambda line: -line["reward"])
+    finalists, once = found["finalists"], {str(line["ratios"]): line["ratios"] for line in ranked}
+    assert [one["ratios"] for one in finalists] == list(once.values())
+    for one in finalists:
+        task = whole.task
+        network = task.graph.slim(task.network, whole.evaluator().keep(one["ratios"]))
+        recipe = task.suited(recipe_from("short(epochs=1, batch_size=16)", FINE_TUNING))
+        (epoch,) = fine_tuning.distil(network, task.network, task.train, task.validation, recipe, seed=3)
+        assert one["accuracy"] == epoch.accuracy
+    assert found["ratios"] == max(finalists, key=lambda one: one["accuracy"])["ratios"]
+
+    trainings = []
+
+    def interrupted(network, task, recipe, seed, teacher, checkpoint, label):
+        trainings.append(label)
+        if len(trainings) == len(finalists):
+            raise KeyboardInterrupt
+        return long_fine_tune.finish(network, task, recipe, seed, teacher, checkpoint, label)
+
+    monkeypatch.setattr(pieces, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.pieces[name]()
+    assert len(list(stopped.folder.glob("*.training"))) == len(finalists) - 1
+    monkeypatch.undo()
+    counted, epoch_of = [], epochs._Training.epoch
+    monkeypatch.setattr(epochs._Training, "epoch", lambda *given: counted.append(1) or epoch_of(*given))
+    Study(stopped.settings).pieces[name]()
+    assert len(counted) == 1  # of the last finalist alone
+    assert stopped.file(name).read_bytes() == whole.file(name).read_bytes()
+    assert not list(stopped.folder.glob("*.training"))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")
 @pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.long)])
 def test_pieces_may_be_worked_on_elsewhere(executor, finished, tmp_path, monkeypatch):
@@ -177,6 +225,7 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
         ("criterion", "dspf"): "Unknown criterion 'dspf'. Did you mean 'dsfp'",
         ("fine_tuning", "long"): "Unknown recipe 'long'",
         ("rates", (5,)): r"--rates are \(5,\): expected percentages in",
+        ("finalist_epochs", 0): "--finalist-epochs is 0: expected 1 or more",
         ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
     }.items():
         with pytest.raises(InputError, match=sentence):

@@ -212,8 +212,8 @@ def test_seconds_are_counted_by_hand():
     work = estimate.Work(
         base=20,
         passes=18,
-        evaluations=estimate.counted(targets, 30),
-        epochs=estimate.counted(targets, 5),
+        evaluations=estimate.counted(targets, [30, 30, 30]),
+        epochs=estimate.counted(targets, [5, 5, 5]),
         answers=5,
     )
     assert work.evaluations == {HALF: 60, QUARTER: 30}
@@ -229,7 +229,10 @@ def test_seconds_are_counted_by_hand():
         "as a few batches tell; scoring filters is not in it"
     )
     assert estimate.told(seconds, 4).endswith("; 4 at a time, if they do not slow each other: 68 s")
-    assert estimate.evaluations_of_search(150) == 170
+    assert estimate.counted(targets, [0, 3, 0]) == {HALF: 3}
+    assert estimate.of_search(150, None) == (170, 0)
+    assert estimate.of_search(150, finalist_epochs=5) == (150, 50)
+    assert estimate.of_search(4, finalist_epochs=5) == (4, 20)
     assert [estimate.in_words(long) for long in (99, 100, 5900, 7200)] == ["99 s", "2 min", "98 min", "2 h"]
 
 

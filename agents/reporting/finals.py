@@ -129,11 +129,16 @@ def choose_best(
         start_many: Evaluates the finalists.
         seed: Of the run.
     """
-    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
-    finalists = list({tuple(plan.items()): plan for plan in ranked}.values())[:FINALISTS]
+    finalists = finalists_of(plans, found)
     again = [start_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
     worths = np.array([[worth(outcome) for outcome in outcomes] for outcomes in again])  # [seeds, finalists]
     return finalists[int(np.argmax(worths.mean(0)))]
+
+
+def finalists_of(plans: Sequence[Plan], found: Sequence[float]) -> list[Plan]:
+    """The plans that were worth most to a search, each once, the best first; arguments as for `choose_best`."""
+    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
+    return list({tuple(plan.items()): plan for plan in ranked}.values())[:FINALISTS]
 
 
 def measuring_seeds(seed: int) -> list[int]:

@@ -69,6 +69,8 @@ def _check_targets(settings: StudySettings) -> None:
             f"Of --rates and --macs-budgets, {double[0]} came more than once: expected each once (of shares, "
             "six digits count)."
         )
+    if settings.finalist_epochs is not None and settings.finalist_epochs < 1:
+        raise InputError(f"--finalist-epochs is {settings.finalist_epochs}: expected 1 or more.")
     if settings.validation_images is not None and settings.validation_images < 1:
         raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
     for yardstick in settings.yardsticks:

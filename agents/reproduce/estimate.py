@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -68,9 +69,12 @@ class Seconds:
         }
 
 
-def evaluations_of_search(evaluations: int) -> int:
-    """All that a search makes, the best of it again included."""
-    return evaluations + min(evaluations, FINALISTS) * CHOOSING_SEEDS
+def of_search(evaluations: int, finalist_epochs: int | None) -> tuple[int, int]:
+    """The evaluations of a search and its epochs of fine-tuning, those that choose of its finalists included."""
+    finalists = min(evaluations, FINALISTS)
+    if finalist_epochs is None:
+        return evaluations + finalists * CHOOSING_SEEDS, 0
+    return evaluations, finalists * finalist_epochs
 
 
 def passes_of_sweep(task: Task) -> int:
@@ -148,12 +152,12 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.0f} h"
 
 
-def counted(targets: Iterable[Target], each: int) -> dict[Target, int]:
-    """So many for every mention of a target."""
-    counts = dict[Target, int]()
-    for target in targets:
-        counts[target] = counts.get(target, 0) + each
-    return counts
+def counted(targets: Iterable[Target], each: Iterable[int]) -> dict[Target, int]:
+    """So many for every mention of a target, added; without those that have none."""
+    counts = Counter[Target]()
+    for target, count in zip(targets, each, strict=True):
+        counts[target] += count
+    return dict(+counts)
 
 
 def _epoch(

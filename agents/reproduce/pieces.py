@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 import dsfp_env
+from agents.reporting.finals import FINALISTS
 from agents.reporting.journal import ANOTHER
 from agents.reporting.long_fine_tune import finish
 from agents.reporting.run_folder import check_free, other_settings, versions, write_json
@@ -38,7 +40,8 @@ from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan, within
 from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
 from dsfp_env.tasks.task import Task
-from dsfp_env.training.recipes import FINE_TUNING, recipe_from
+from dsfp_env.training.epochs import Epoch
+from dsfp_env.training.recipes import FINE_TUNING, Recipe, recipe_from
 
 BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
 # Settings that may change from one start in a folder to the next.
@@ -113,8 +116,14 @@ class Study:
         return self.folder / f"{name}.json"
 
     def training(self, name: str) -> Path:
-        """Where a piece keeps the fine-tuning that it is at."""
+        """Where a piece keeps the fine-tuning that it is at; a search, that of a finalist, by a number."""
         return self.folder / f"{name}.training"
+
+    def remove_trainings(self, name: str) -> None:
+        """Remove what only served a piece to go on, when it is done."""
+        self.training(name).unlink(missing_ok=True)
+        for number in range(1, FINALISTS + 1):
+            self.training(f"{name}.{number}").unlink(missing_ok=True)
 
     def teacher(self, seed: int) -> Path:
         """Where the original network's answers are kept, a file for each epoch of the fine-tunings with a seed."""
@@ -207,6 +216,11 @@ class Study:
             task, self._begun = self._begun.trained(), None
         return settings.controlled(task)
 
+    @property
+    def _recipe(self) -> Recipe:
+        """Of the fine-tuning at the end."""
+        return recipe_from(self.settings.fine_tuning, FINE_TUNING)
+
     @cached_property
     def measurement(self) -> Measurement:
         """Measures every accuracy of a row, of the original network as of others."""
@@ -251,7 +265,7 @@ class Study:
 
     def estimate(self, names: Sequence[str]) -> dict[str, float]:
         """Seconds that pieces will take, by what is done; measured here."""
-        settings, tuning = self.settings, recipe_from(self.settings.fine_tuning, FINE_TUNING)
+        settings, tuning = self.settings, self._recipe
         if BASE in names and "task" not in vars(self):
             self._begun = begin_task(self._task_name, settings.data_root, settings.device, **self._task_options())
         base = self._begun.recipe if self._begun else None
@@ -259,18 +273,20 @@ class Study:
         judged = replace(task, validation=task.validation.some(settings.validation_images))
         fidelity = settings.fidelity(task.fidelity)
         evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
+        of_search = estimate.of_search(settings.evaluations, settings.finalist_epochs)
         rows = [name for name in names if name not in self.first]
-        each = estimate.evaluations_of_search(settings.evaluations)
-        searches = [self._asked[name].target for name in rows if name.startswith(SEARCH)]
-        tunings = [self._asked[name].target for name in rows if not name.startswith(SEARCH)]
-        seeds = {self._asked[name].seed for name in rows if not name.startswith(SEARCH)}
+        each = [of_search if name.startswith(SEARCH) else (0, tuning.epochs) for name in rows]
+        longest = dict[int, int]()  # of the fine-tunings with a seed
+        for name, (_, epochs) in zip(rows, each, strict=True):
+            longest[self._asked[name].seed] = max(epochs, longest.get(self._asked[name].seed, 0))
+        targets = [self._asked[name].target for name in rows]
         sweeps = sum(name.startswith(SWEEP) for name in names)
         work = estimate.Work(
             base=base.epochs if base else 0,
             passes=sweeps * estimate.passes_of_sweep(task),
-            evaluations=estimate.counted(searches, each),
-            epochs=estimate.counted(tunings, tuning.epochs),
-            answers=sum(max(0, tuning.epochs - len(contents(self.teacher(seed)))) for seed in seeds),
+            evaluations=estimate.counted(targets, [evaluations for evaluations, _ in each]),
+            epochs=estimate.counted(targets, [epochs for _, epochs in each]),
+            answers=sum(max(0, epochs - len(contents(self.teacher(seed)))) for seed, epochs in longest.items()),
         )
         return estimate.measured(task, evaluator, self._plan_of, work, base, tuning).of(work)
 
@@ -346,8 +362,16 @@ class Study:
         log = self.folder / f"{name}.jsonl"
         log.touch()
         with held(log, "give every process pieces of its own with --only"):
-            search = Search(log, evaluator, budget, self.settings.evaluations, seed)
+            tuned = partial(self._tuned, name, seed) if self.settings.finalist_epochs else None
+            search = Search(log, evaluator, budget, self.settings.evaluations, seed, tuned)
             self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
+            self.remove_trainings(name)
+
+    def _tuned(self, name: str, seed: int, number: int, plan: Plan) -> float:
+        """The best validation accuracy of a search's finalist in a few epochs, which are as those of a row."""
+        network = self.task.graph.slim(self.task.network, self.evaluator().keep(plan))
+        history = self._finish(network, f"{name}.{number}", seed, self.settings.finalist_epochs)
+        return max(epoch.accuracy or 0.0 for epoch in history)
 
     def _row(self, name: str, kind: str, target: Target, seed: int) -> None:
         """Prune, measure, fine-tune for long, measure."""
@@ -355,9 +379,7 @@ class Study:
         task, keep = self.task, self.evaluator(self._rule_of(kind)[1]).keep(plan)
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
-        recipe = recipe_from(self.settings.fine_tuning, FINE_TUNING)
-        checkpoint = self.training(name)
-        history = finish(network, task, recipe, seed, self.teacher(seed), checkpoint, name)
+        history = self._finish(network, name, seed)
         dsfp_env.save_pruned(
             self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
         )
@@ -370,7 +392,7 @@ class Study:
             "accuracy": accuracy,
             "validation_accuracy": validation_accuracy,
             "best_epoch": best.number,
-            "epochs": recipe.epochs,
+            "epochs": self._recipe.epochs,
             "epoch_accuracies": [epoch.accuracy for epoch in history],
             "filters": costs.filters,
             "filters_kept": kept,
@@ -378,7 +400,12 @@ class Study:
             "output_only_params": output_only_params(task.network, task.graph.layers, kept),
             "macs": costs.macs,
         })  # fmt: skip
-        checkpoint.unlink(missing_ok=True)
+        self.remove_trainings(name)
+
+    def _finish(self, network: nn.Module, name: str, seed: int, epochs: int | None = None) -> list[Epoch]:
+        """Fine-tune a slim network in place by the study's recipe, for fewer epochs if that is said."""
+        recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
+        return finish(network, self.task, recipe, seed, self.teacher(seed), self.training(name), name)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_json(self.file(name), content)

@@ -37,6 +37,13 @@ class Sweep(Strict):
     accuracies: Annotated[dict[Name, list[Share]], Meta(min_length=1)]  # by agent
 
 
+class Finalist(Strict):
+    """One of the best joint actions of a search, and its validation accuracy after a few epochs."""
+
+    ratios: Ratios
+    accuracy: Share
+
+
 class Found(Strict):
     """The ratios that a search came to."""
 
@@ -45,6 +52,7 @@ class Found(Strict):
     within_budget: Positive
     tried: Positive
     filled: bool | None = None  # whether all that was tried was brought to the budget
+    finalists: list[Finalist] | None = None  # the best to the search first, if they were fine-tuned
 
 
 class Row(Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import agents
 import dsfp_env
 from agents.contests import held_contest
 from agents.reporting.baselines import random_plans_of
-from agents.reporting.finals import Worth, choose_best
+from agents.reporting.finals import Worth, choose_best, finalists_of
 from agents.reproduce import records
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.files import append_line
@@ -23,6 +23,8 @@ from dsfp_env.common.progress import Progress, shown
 from dsfp_env.evaluation.evaluator import Evaluator
 from dsfp_env.evaluation.outcome import Outcome
 from dsfp_env.evaluation.plans import Plan
+
+Tuned = Callable[[int, Plan], float]
 
 
 class Search:
@@ -34,11 +36,21 @@ class Search:
         budget: Share of the original network's multiply-adds that may be left.
         evaluations: How many there will be.
         seed: Of the search.
+        tuned: The validation accuracy of a finalist, which has a number, after a few epochs of fine-tuning;
+            without it, finalists are evaluated again.
     """
 
-    def __init__(self, log: Path, evaluator: Evaluator, budget: float, evaluations: int, seed: int) -> None:
+    def __init__(
+        self,
+        log: Path,
+        evaluator: Evaluator,
+        budget: float,
+        evaluations: int,
+        seed: int,
+        tuned: Tuned | None = None,
+    ) -> None:
         self._log, self._evaluator, self._budget, self._seed = log, evaluator, budget, seed
-        self._evaluations = evaluations
+        self._evaluations, self._tuned = evaluations, tuned
         self._tried: list[dict[str, Any]] = []
         self._before = lines_tried(log)
         for line in self._before:  # the search is repeatable: it will ask for the same again
@@ -87,19 +99,23 @@ class Search:
         self._progress.advance(reward)
 
     def _found(self, worth: Worth) -> dict[str, Any]:
-        """The best of what is within the budget, as several seeds say."""
+        """The best of what is within the budget, as several seeds say, or a few epochs."""
         self._progress.close()
         within = [line for line in self._tried if line["macs"] <= self._allowed] or self._tried
+        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
+        counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
+        if self._tuned is not None:
+            plans = finalists_of(ratios, rewards)
+            accuracies = [self._tuned(number, plan) for number, plan in enumerate(plans, start=1)]
+            told = [{"ratios": plan, "accuracy": one} for plan, one in zip(plans, accuracies, strict=True)]
+            return {"ratios": plans[int(np.argmax(accuracies))], **counts, "finalists": told}
 
         def start_many(plans: Sequence[Plan], seed: int) -> Iterator[Outcome]:
             return shown(
                 f"{self._log.stem}, the best again", self._evaluator.start_many(plans, seed, 1), len(plans)
             )
 
-        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
-        best = choose_best(ratios, rewards, worth, start_many, self._seed)
-        tried = len(self._tried)
-        return {"ratios": best, "macs_budget": self._budget, "within_budget": len(within), "tried": tried}
+        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed), **counts}
 
 
 def lines_tried(file: Path) -> list[dict[str, Any]]:

@@ -93,6 +93,9 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     fill_budget: bool = field(default=False, kw_only=True)
     """Bring every joint action that an agent tries to the multiply-adds that are allowed, by one common shift, as
     those of random search are; else agents also learn how much to prune, and end below what is allowed."""
+    finalist_epochs: int | None = field(default=None, kw_only=True)
+    """Fine-tune the ten best of every search for so many epochs by the recipe of --fine-tuning, and take the one
+    that validates best then; else they are evaluated again, with other seeds, as the search evaluated them."""
     quick: bool = field(default=False, kw_only=True)
     """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
     figures: bool = field(default=False, kw_only=True)

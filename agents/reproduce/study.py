@@ -84,7 +84,7 @@ def _work(study: Study) -> None:
     torch.set_num_threads(settings.threads)
     left = [name for name in study.pieces if not study.file(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
-        study.training(name).unlink(missing_ok=True)
+        study.remove_trainings(name)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {listed(chosen) or 'nothing'}")
