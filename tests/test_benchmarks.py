@@ -112,6 +112,32 @@ def test_many_agents(tmp_path):
     assert 0 <= last < first  # nine uniform plans are better than two
 
 
+def test_what_is_asked_of_a_study(tmp_path, own_cache):
+    """Its rows, after brief and long fine-tuning, and with no teacher."""
+    study = ["--quick", "--rates", "50", "--evaluations", "3", "--finalist-epochs", "1", "--yardsticks", "erk"]
+    study += ["--fine-tuning", "plain(epochs=2)", "--pretraining", "digits(epochs=4)", "--out", "study"]
+
+    def printed(*command):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    printed("-m", "agents.reproduce", *study)
+    asked = ["--batches", "0", "2", "--seeds", "1", "--epochs", "2"]
+    table = printed(str(BENCHMARKS / "study_ranking.py"), "study", *asked)
+    assert "|  | uniform | erk | q_learning | with test | with validation |" in table
+    rows = {name: json.loads((tmp_path / "study" / f"{name}-50-seed0.json").read_text())
+            for name in ("uniform", "erk", "q_learning")}  # fmt: skip
+    shown = " | ".join(f"{100 * row['epoch_accuracies'][1]:.1f}" for row in rows.values())
+    assert f"\n| after epoch 2 | {shown} |" in table
+    assert "search-q_learning-50-seed0, finalists, the best first: " in table
+    for _ in range(2):  # the second time from the file
+        compared = printed(str(BENCHMARKS / "distillation.py"), "study").splitlines()[-1].split("|")
+        assert compared[1:3] == [" uniform-50-seed0 ", f" {100 * rows['uniform']['accuracy']:.2f} "]
+        assert float(compared[4]) == pytest.approx(float(compared[2]) - float(compared[3]), abs=0.011)
+    assert [file.name for file in (tmp_path / "study" / "conventional").iterdir()] == ["uniform-50-seed0.json"]
+
+
 def test_blocks(tmp_path):
     pytest.importorskip("torch_pruning", reason="what it compares with is not installed")
     lines = run("blocks.py", "repvgg", "convnext_conv", folder=tmp_path).strip().splitlines()
