@@ -45,11 +45,8 @@ def main() -> None:
     settings = tyro.cli(Settings)
     torch.set_num_threads(settings.threads)
     study = study_in(Path(settings.study))
-    rows = {
-        name: row
-        for name, row in study.results()["rows"].items()
-        if name.startswith(settings.rows) and "@" not in name
-    }
+    rows = study.results()["rows"]
+    own = [name for name in rows if name.startswith(settings.rows) and "@" not in name]
     print("| row | distilled: test | conventional: test | less | validation: distilled | conventional | less |")
     print("|---|---|---|---|---|---|---|")
     for name in own:
