@@ -114,7 +114,7 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
 
     whole, stopped = study(tmp_path / "whole"), study(tmp_path / "stopped")
     whole.pieces[name]()
-    found = json.loads(whole.file(name).read_text())
+    found = json.loads(whole.files.of(name).read_text())
     tried = [json.loads(line) for line in (whole.folder / f"{name}.jsonl").read_text().splitlines()]
     allowed = found["macs_budget"] * whole.task.graph.costs().macs
     ranked = sorted((line for line in tried if line["macs"] <= allowed), key=lambda line: -line["reward"])
@@ -145,7 +145,7 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
     monkeypatch.setattr(epochs._Training, "epoch", lambda *given: counted.append(1) or epoch_of(*given))
     Study(stopped.settings).pieces[name]()
     assert len(counted) == 1  # of the last finalist alone
-    assert stopped.file(name).read_bytes() == whole.file(name).read_bytes()
+    assert stopped.files.of(name).read_bytes() == whole.files.of(name).read_bytes()
     assert not list(stopped.folder.glob("*.training"))
 
 

@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 import dsfp_env
-from agents.reporting.finals import FINALISTS
-from agents.reporting.journal import ANOTHER
 from agents.reporting.long_fine_tune import finish
-from agents.reporting.run_folder import check_free, other_settings, versions, write_json
-from agents.reproduce import estimate, records
+from agents.reporting.run_folder import write_json
+from agents.reproduce import estimate
 from agents.reproduce.checks import DIGITS, check_only, check_settings
 from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
-from agents.reproduce.searching import Search, lines_tried
+from agents.reproduce.searching import Search
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, UNIFORM, Target, names_of, piece_of, rule_of
+from agents.reproduce.study_files import StudyFiles
+from agents.reproduce.targets import (
+    BASE,
+    RANDOM,
+    SCORES,
+    SEARCH,
+    SWEEP,
+    UNIFORM,
+    Target,
+    names_of,
+    piece_of,
+    rule_of,
+    scored,
+)
 from dsfp_env.channels.costs import output_only_params
-from dsfp_env.common.errors import InputError
-from dsfp_env.common.folders import check_writable, contents, held, named
-from dsfp_env.common.json_files import read_file
-from dsfp_env.common.tensor_files import read_tensors, write_tensors
-from dsfp_env.common.versions import check_versions
+from dsfp_env.common.folders import contents, held
+from dsfp_env.common.tensor_files import write_tensors
 from dsfp_env.criteria.criterion import Criterion
 from dsfp_env.criteria.scoring import Evidence
 from dsfp_env.evaluation.allocation import allocate, sweep_of
 from dsfp_env.evaluation.evaluator import Evaluator
-from dsfp_env.evaluation.executors.options import WHERE
 from dsfp_env.evaluation.measurement import Measurement
 from dsfp_env.evaluation.plans import Plan, within
 from dsfp_env.tasks.loading import BegunTask, begin_task, check_task, load_task
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.recipes import FINE_TUNING, Recipe, recipe_from
-
-BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
-# Settings that may change from one start in a folder to the next.
-HOW = (
-    *("only", "data_root", "download", "device", "threads", "out", "weights"),
-    *("quick", "figures", "estimate", "deployed", "results", *WHERE),
-)
 
 
 class _Asked(NamedTuple):
@@ -66,13 +63,15 @@ class Study:
         task: Its task, if it is there already.
 
     Attributes:
+        files: Of the folder.
         first: Pieces that rows stand on, see `pieces`.
         pieces: Name -> the work that leaves ``NAME.json``, in an order in which they can be done.
     """
 
     def __init__(self, settings: StudySettings, task: Task | None = None) -> None:
         self.settings = settings
-        self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
+        self.files = StudyFiles(settings)
+        self.folder = self.files.folder
         self._begun: BegunTask | None = None
         self._evaluators: dict[str, Evaluator] = {}  # by the piece whose scores they have
         if task is not None:
@@ -97,9 +96,9 @@ class Study:
     def _what_it_needs(self, kind: str) -> dict[str, Callable[[], None]]:
         """The pieces that the rows of a kind stand on, besides the base."""
         rule, criterion = self._rule_of(kind)
-        needs: dict[str, Callable[[], None]] = {_named(SCORES, criterion): partial(self._scores, criterion)}
+        needs: dict[str, Callable[[], None]] = {scored(SCORES, criterion): partial(self._scores, criterion)}
         if rule == "sensitivity":
-            needs[_named(SWEEP, criterion)] = partial(self._sweep, criterion)
+            needs[scored(SWEEP, criterion)] = partial(self._sweep, criterion)
         return needs
 
     def _rule_of(self, kind: str) -> tuple[str, str | None]:
@@ -111,24 +110,6 @@ class Study:
         """Whether ratios follow from a rule, so that nothing is searched."""
         return kind in (UNIFORM, *self.settings.yardsticks) and kind != RANDOM
 
-    def file(self, name: str) -> Path:
-        """Where a piece leaves what it found."""
-        return self.folder / f"{name}.json"
-
-    def training(self, name: str) -> Path:
-        """Where a piece keeps the fine-tuning that it is at; a search, that of a finalist, by a number."""
-        return self.folder / f"{name}.training"
-
-    def remove_trainings(self, name: str) -> None:
-        """Remove what only served a piece to go on, when it is done."""
-        self.training(name).unlink(missing_ok=True)
-        for number in range(1, FINALISTS + 1):
-            self.training(f"{name}.{number}").unlink(missing_ok=True)
-
-    def teacher(self, seed: int) -> Path:
-        """Where the original network's answers are kept, a file for each epoch of the fine-tunings with a seed."""
-        return self.folder / f"teacher-seed{seed}"
-
     def check(self) -> None:
         """Refuse settings that cannot be used, or that differ from those of the folder.
 
@@ -138,53 +119,7 @@ class Study:
         check_task(self._task_name, self._task_options())
         check_settings(self.settings)
         check_only(self.settings, self.pieces)
-        self._check_folder()
-
-    def _check_folder(self) -> None:
-        """Refuse a folder of other settings, or with files that cannot be used; a free one is begun."""
-        wanted = self._wanted()
-        usual = _as_json({one.name: one.default for one in fields(self.settings) if one.name in wanted})
-        check_writable(self.folder)
-        file = self.folder / "settings.json"
-        if not file.exists():
-            check_free(self.folder)
-            write_json(file, {**wanted, "versions": versions()})
-        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
-        there.pop("versions", None)
-        if sentence := other_settings(self.folder, "a study", there, wanted, usual):
-            raise InputError(sentence)
-        self._rename()
-        begun_with = self._begun_with()
-        if begun_with is not None and any(not self.file(name).exists() for name in self.pieces):
-            check_versions(f"The study in {self.folder}", begun_with, versions())
-        for name in self.pieces:
-            found = self._found(name)
-            if found and self._fills(name) and not found.get("filled"):
-                raise InputError(
-                    f"{self.file(name)} is of an earlier release, which brought to the budget what a search ended "
-                    f"with alone: remove it, the file .jsonl beside it, and those of {name.removeprefix(SEARCH)}, "
-                    "and they are made anew."
-                )
-            lines_tried(self.folder / f"{name}.jsonl")
-        for name in self.first:
-            if self.file(name).exists() and not name.startswith(SWEEP):
-                self._tensors(name)
-
-    def _fills(self, name: str) -> bool:
-        """Whether a piece is a search that brings to the budget all that it tries."""
-        return self.settings.fill_budget and name.startswith(SEARCH) and not name.startswith(f"{SEARCH}{RANDOM}-")
-
-    def _rename(self) -> None:
-        """Give files of an earlier release, which had a learner's options in their names, the names of today."""
-        settings = self.settings
-        for kind, short in names_of(settings.kinds).items():
-            for target, seed in product(settings.targets, settings.seeds):
-                was, now = piece_of(kind, target, seed), piece_of(short, target, seed)
-                for suffix in (".training", ".safetensors", ".jsonl", ".json"):
-                    for first in (SEARCH, ""):
-                        old, new = self.folder / f"{first}{was}{suffix}", self.folder / f"{first}{now}{suffix}"
-                        if old != new and old.exists() and not new.exists():
-                            old.rename(new)
+        self.files.check(self.pieces, self.first)
 
     # What every piece stands on.
 
@@ -195,7 +130,7 @@ class Study:
         return settings.data if own else f"{settings.data}-{settings.network}"
 
     def _task_options(self) -> dict[str, Any]:
-        settings, base = self.settings, self.folder / "base.safetensors"
+        settings, base = self.settings, self.files.weights(BASE)
         weights = str(base) if base.exists() else settings.weights
         options = {
             "network": settings.network if ":" in settings.data else None,
@@ -228,11 +163,11 @@ class Study:
 
     def evaluator(self, criterion: str | None = None) -> Evaluator:
         """One that prunes by the scores of a piece: the study's own, unless another criterion is named."""
-        name = _named(SCORES, criterion)
+        name = scored(SCORES, criterion)
         if name not in self._evaluators:
             self._need(BASE)
             self._need(name)
-            scores = self._tensors(name)
+            scores = self.files.tensors(name)
 
             def stored(evidence: Evidence) -> dict[str, torch.Tensor]:
                 return scores
@@ -253,16 +188,6 @@ class Study:
             return task
         return self.settings.controlled(replace(task, validation=task.validation.some(count)))
 
-    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors that a piece left; those of earlier releases have no checksum."""
-        path = self.folder / f"{name}.safetensors"
-        try:
-            return read_tensors(path, signed=False)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path} cannot be used ({error}): remove it and {self.file(name)}, and they are made anew."
-            ) from error
-
     def estimate(self, names: Sequence[str]) -> dict[str, float]:
         """Seconds that pieces will take, by what is done; measured here."""
         settings, tuning = self.settings, self._recipe
@@ -274,19 +199,23 @@ class Study:
         fidelity = settings.fidelity(task.fidelity)
         evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
         of_search = estimate.of_search(settings.evaluations, settings.finalist_epochs)
-        rows = [name for name in names if name not in self.first]
-        each = [of_search if name.startswith(SEARCH) else (0, tuning.epochs) for name in rows]
-        longest = dict[int, int]()  # of the fine-tunings with a seed
-        for name, (_, epochs) in zip(rows, each, strict=True):
+        each = {  # evaluations and epochs, by piece
+            name: of_search if name.startswith(SEARCH) else (0, tuning.epochs)
+            for name in names
+            if name not in self.first
+        }
+        targets = [self._asked[name].target for name in each]
+        longest = dict[int, int]()  # of the fine-tunings with a seed, epochs
+        for name, (_, epochs) in each.items():
             longest[self._asked[name].seed] = max(epochs, longest.get(self._asked[name].seed, 0))
-        targets = [self._asked[name].target for name in rows]
+        known = {seed: len(contents(self.files.teacher(seed))) for seed in longest}
         sweeps = sum(name.startswith(SWEEP) for name in names)
         work = estimate.Work(
             base=base.epochs if base else 0,
             passes=sweeps * estimate.passes_of_sweep(task),
-            evaluations=estimate.counted(targets, [evaluations for evaluations, _ in each]),
-            epochs=estimate.counted(targets, [epochs for _, epochs in each]),
-            answers=sum(max(0, epochs - len(contents(self.teacher(seed)))) for seed, epochs in longest.items()),
+            evaluations=estimate.counted(targets, [evaluations for evaluations, _ in each.values()]),
+            epochs=estimate.counted(targets, [epochs for _, epochs in each.values()]),
+            answers=sum(max(0, epochs - known[seed]) for seed, epochs in longest.items()),
         )
         return estimate.measured(task, evaluator, self._plan_of, work, base, tuning).of(work)
 
@@ -312,26 +241,22 @@ class Study:
         evaluator = self.evaluator(criterion)
         if rule == UNIFORM:
             return self._plan_of(evaluator, target)
-        sweep = self._need(_named(SWEEP, criterion))["accuracies"] if rule == "sensitivity" else None
+        sweep = self._need(scored(SWEEP, criterion))["accuracies"] if rule == "sensitivity" else None
         return allocate(evaluator, rule, macs_budget=self._budget(evaluator, target), sweep=sweep)
 
     def _need(self, name: str) -> dict[str, Any]:
         """What a piece found; it is worked on first if it is not there."""
-        if not self.file(name).exists():
+        if not self.files.of(name).exists():
             self.pieces[name]()
-        return self._read(name)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        file = self.file(name)
-        return read_file(file, records.schema_of(name), f"remove {file}, and it is made anew")
+        return self.files.read(name)
 
     # The pieces.
 
     def _base(self) -> None:
         task = self.task
-        write_tensors(self.folder / "base.safetensors", task.network.state_dict())
+        write_tensors(self.files.weights(BASE), task.network.state_dict())
         costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
-        self._write(BASE, {
+        self.files.write(BASE, {
             "accuracy": accuracy,
             "pruned_accuracy": accuracy,
             "filters": costs.filters,
@@ -343,15 +268,15 @@ class Study:
         })  # fmt: skip
 
     def _scores(self, criterion: str | None) -> None:
-        name, criterion = _named(SCORES, criterion), criterion or self.settings.criterion
-        write_tensors(self.folder / f"{name}.safetensors", self.task.scores(criterion))
-        self._write(name, {"criterion": criterion})
+        name, criterion = scored(SCORES, criterion), criterion or self.settings.criterion
+        write_tensors(self.files.weights(name), self.task.scores(criterion))
+        self.files.write(name, {"criterion": criterion})
 
     def _sweep(self, criterion: str | None) -> None:
         """See what accuracy is left when one layer is pruned."""
         accuracies = sweep_of(self.evaluator(criterion))
-        self._write(
-            _named(SWEEP, criterion),
+        self.files.write(
+            scored(SWEEP, criterion),
             {"criterion": criterion or self.settings.criterion, "accuracies": accuracies},
         )
 
@@ -359,13 +284,15 @@ class Study:
         """Find ratios within the multiply-adds of a target: an agent learns them, or they are drawn."""
         evaluator = self._evaluator_by(self.evaluator().criterion)
         budget = self._budget(evaluator, target)
-        log = self.folder / f"{name}.jsonl"
+        log = self.files.log(name)
         log.touch()
         with held(log, "give every process pieces of its own with --only"):
             tuned = partial(self._tuned, name, seed) if self.settings.finalist_epochs else None
             search = Search(log, evaluator, budget, self.settings.evaluations, seed, tuned)
-            self._write(name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget))
-            self.remove_trainings(name)
+            self.files.write(
+                name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget)
+            )
+            self.files.remove_trainings(name)
 
     def _tuned(self, name: str, seed: int, number: int, plan: Plan) -> float:
         """The best validation accuracy of a search's finalist in a few epochs, which are as those of a row."""
@@ -380,13 +307,11 @@ class Study:
         network = task.graph.slim(task.network, keep)
         (pruned_accuracy,) = self.measurement.accuracies(network, task.test)
         history = self._finish(network, name, seed)
-        dsfp_env.save_pruned(
-            self.folder / f"{name}.safetensors", network, keep, task, {"ratios": plan, "seed": seed}
-        )
+        dsfp_env.save_pruned(self.files.weights(name), network, keep, task, {"ratios": plan, "seed": seed})
         validation_accuracy, accuracy = self.measurement.accuracies(network, task.validation, task.test)
         costs, best = task.graph.costs(keep), max(history, key=lambda epoch: epoch.accuracy or 0)
         kept = {path: len(filters) for path, filters in keep.items()}
-        self._write(name, {
+        self.files.write(name, {
             "ratios": plan,
             "pruned_accuracy": pruned_accuracy,
             "accuracy": accuracy,
@@ -400,22 +325,19 @@ class Study:
             "output_only_params": output_only_params(task.network, task.graph.layers, kept),
             "macs": costs.macs,
         })  # fmt: skip
-        self.remove_trainings(name)
+        self.files.remove_trainings(name)
 
     def _finish(self, network: nn.Module, name: str, seed: int, epochs: int | None = None) -> list[Epoch]:
         """Fine-tune a slim network in place by the study's recipe, for fewer epochs if that is said."""
         recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
-        return finish(network, self.task, recipe, seed, self.teacher(seed), self.training(name), name)
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        write_json(self.file(name), content)
+        return finish(network, self.task, recipe, seed, self.files.teacher(seed), self.files.training(name), name)
 
     def results(self) -> dict[str, Any]:
         """What is there so far, as `records.Results` says."""
-        found = {name: one for name in self.pieces if (one := self._found(name)) is not None}
+        found = {name: one for name in self.pieces if (one := self.files.found(name)) is not None}
         return {
-            "settings": self._wanted(),
-            "versions": self._begun_with() or {},
+            "settings": self.files.settings(),
+            "versions": self.files.versions() or {},
             "base": found.get(BASE),
             "searches": {name: one for name, one in found.items() if name.startswith(SEARCH)},
             "rows": {
@@ -426,13 +348,8 @@ class Study:
 
     def measure_latencies(self, deployed: str) -> None:
         """Time the original network and those of all rows that are there; see `latencies`."""
-        if self.file(BASE).exists():
+        if self.files.of(BASE).exists():
             measure_latencies(self.folder, self.task, BASE, self.results()["rows"], deployed)
-
-    def _begun_with(self) -> dict[str, str] | None:
-        """The versions that the study was begun with; an earlier release did not note them."""
-        found: dict[str, Any] = read_file(self.folder / "settings.json", records.Settings, ANOTHER)
-        return found.get("versions")
 
     def write_results(self) -> dict[str, Any]:
         """Write what is there so far to a file of its own, for who stops in between; returns it."""
@@ -443,19 +360,3 @@ class Study:
     def table(self) -> str:
         """What is there so far, as text and a Markdown table."""
         return table_of(self.results())
-
-    def _wanted(self) -> dict[str, Any]:
-        """The settings that results depend on, as JSON has them."""
-        return _as_json({name: value for name, value in asdict(self.settings).items() if name not in HOW})
-
-    def _found(self, name: str) -> dict[str, Any] | None:
-        return self._read(name) if self.file(name).exists() else None
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(settings)))
-
-
-def _named(piece: str, criterion: str | None) -> str:
-    """A piece by a criterion that is not the study's own."""
-    return piece if criterion is None else f"{piece}-{criterion.replace(':', '.')}"

@@ -16,10 +16,10 @@ import torch
 from agents.reporting.run_folder import missing, withdraw
 from agents.reproduce import estimate
 from agents.reproduce.figures import write_figures
-from agents.reproduce.pieces import SEARCH, Study
+from agents.reproduce.pieces import Study
 from agents.reproduce.results import Results, read_results, table_of
 from agents.reproduce.settings import DESCRIPTION, QUICK, StudySettings
-from agents.reproduce.targets import listed
+from agents.reproduce.targets import SEARCH, listed
 from dsfp_env.common import command_line
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
@@ -82,9 +82,9 @@ def _work(study: Study) -> None:
     """Work on the pieces that are left, printing what is left and the table."""
     settings = study.settings
     torch.set_num_threads(settings.threads)
-    left = [name for name in study.pieces if not study.file(name).exists()]
+    left = [name for name in study.pieces if not study.files.of(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
-        study.remove_trainings(name)
+        study.files.remove_trainings(name)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {listed(chosen) or 'nothing'}")
@@ -97,7 +97,7 @@ def _work(study: Study) -> None:
         groups.remove(group)
         work.do(group)
     if groups and settings.executor != "serial":
-        work.do(tuple(name for name in study.first if not study.file(name).exists()))
+        work.do(tuple(name for name in study.first if not study.files.of(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
         study.write_results()
     if settings.deployed is not None:
@@ -106,7 +106,7 @@ def _work(study: Study) -> None:
     say(f"\n{table_of(results)}")
     if settings.figures:
         _draw(results, study.folder)
-    if left := [name for name in study.pieces if not study.file(name).exists()]:
+    if left := [name for name in study.pieces if not study.files.of(name).exists()]:
         say(f"\nleft: {listed(left)}")
 
 

@@ -3,6 +3,7 @@
 | part of a name | is                                                                   | examples                |
 |----------------|----------------------------------------------------------------------|-------------------------|
 | kind           | a rule of `allocation`, random search, or a learner; `@` a criterion | `uniform`, `erk@fisher` |
+| piece          | what rows stand on, a search, or a row                               | `base`, `scores-l1`     |
 | target         | percent of the filters that uniform pruning takes, or of MACs left   | `50`, `macs25`          |
 | seed           | of the search and of the fine-tuning                                 | `seed0`                 |
 
@@ -16,6 +17,7 @@ from itertools import count
 from typing import NamedTuple
 
 UNIFORM, RANDOM = "uniform", "random_search_equal_macs"
+BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
 _MOST_LISTED = 12
 
 
@@ -60,6 +62,11 @@ def names_of(kinds: Collection[str]) -> dict[str, str]:
 def piece_of(name: str, target: Target, seed: int) -> str:
     """The piece that makes a row; also a file, so without the colon of package.module:Class."""
     return f"{name.replace(':', '.')}-{target.name}-seed{seed}"
+
+
+def scored(piece: str, criterion: str | None) -> str:
+    """A piece that scores filters, or stands on their scores, by a criterion; None is the study's own."""
+    return piece if criterion is None else f"{piece}-{criterion.replace(':', '.')}"
 
 
 def rule_of(yardstick: str) -> tuple[str, str | None]:

@@ -1,0 +1,190 @@
+"""The files of a study: what they are called, what may be in them, and whether they are of these settings.
+
+| file                 | content                                                                       |
+|----------------------|-------------------------------------------------------------------------------|
+| `settings.json`      | the settings that results depend on, and the versions of what was used        |
+| `NAME.json`          | what the piece of that name found, see `records`                              |
+| `NAME.safetensors`   | the original network, scores of filters, or the network of a row              |
+| `NAME.jsonl`         | what a search has tried, a line each                                          |
+| `NAME.training`      | the fine-tuning that a piece is at, until it is done                          |
+| `teacher-seedN`      | a folder: what the original network answered in fine-tunings with that seed   |
+| `latencies.json`     | times of the networks, see `latencies`                                        |
+| `results.json`       | all that was found so far, see `results`                                      |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.reporting.finals import FINALISTS
+from agents.reporting.journal import ANOTHER
+from agents.reporting.run_folder import SETTINGS, check_free, other_settings, versions, write_json
+from agents.reproduce import records
+from agents.reproduce.searching import lines_tried
+from agents.reproduce.settings import StudySettings
+from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, names_of, piece_of
+from dsfp_env.common.errors import InputError
+from dsfp_env.common.folders import check_writable, named
+from dsfp_env.common.json_files import read_file
+from dsfp_env.common.tensor_files import read_tensors
+from dsfp_env.common.versions import check_versions
+from dsfp_env.evaluation.executors.options import WHERE
+
+# Settings that may change from one start in a folder to the next.
+HOW = (
+    *("only", "data_root", "download", "device", "threads", "out", "weights"),
+    *("quick", "figures", "estimate", "deployed", "results", *WHERE),
+)
+
+
+class StudyFiles:
+    """What lies in the folder of a study.
+
+    Args:
+        settings: Of the study.
+
+    Attributes:
+        folder: Where it lies.
+    """
+
+    def __init__(self, settings: StudySettings) -> None:
+        self._settings = settings
+        self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
+
+    # What they are called.
+
+    def of(self, name: str) -> Path:
+        """Where a piece leaves what it found."""
+        return self.folder / f"{name}.json"
+
+    def weights(self, name: str) -> Path:
+        """Where a piece leaves its tensors."""
+        return self.folder / f"{name}.safetensors"
+
+    def log(self, name: str) -> Path:
+        """Where a search keeps what it tries."""
+        return self.folder / f"{name}.jsonl"
+
+    def training(self, name: str) -> Path:
+        """Where a piece keeps the fine-tuning that it is at; a search, that of a finalist, by a number."""
+        return self.folder / f"{name}.training"
+
+    def teacher(self, seed: int) -> Path:
+        """Where the original network's answers are kept, a file for each epoch of the fine-tunings with a seed."""
+        return self.folder / f"teacher-seed{seed}"
+
+    # What is in them.
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Leave what a piece found."""
+        write_json(self.of(name), content)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What a piece found.
+
+        Raises:
+            InputError: If that cannot be read.
+        """
+        file = self.of(name)
+        found: dict[str, Any] = read_file(file, records.schema_of(name), f"remove {file}, and it is made anew")
+        return found
+
+    def found(self, name: str) -> dict[str, Any] | None:
+        """What a piece found, if it is done."""
+        return self.read(name) if self.of(name).exists() else None
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors that a piece left; those of earlier releases have no checksum.
+
+        Raises:
+            InputError: If they cannot be read.
+        """
+        path = self.weights(name)
+        try:
+            return read_tensors(path, signed=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be used ({error}): remove it and {self.of(name)}, and they are made anew."
+            ) from error
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that results depend on, as JSON has them."""
+        return _as_json({name: value for name, value in asdict(self._settings).items() if name not in HOW})
+
+    def versions(self) -> dict[str, str] | None:
+        """The versions that the study was begun with; an earlier release did not note them."""
+        found: dict[str, Any] = read_file(self.folder / SETTINGS, records.Settings, ANOTHER)
+        return found.get("versions")
+
+    def remove_trainings(self, name: str) -> None:
+        """Remove what only served a piece to go on, when it is done."""
+        for training in (name, *(f"{name}.{number}" for number in range(1, FINALISTS + 1))):
+            self.training(training).unlink(missing_ok=True)
+
+    # Whether a study can begin or go on with them.
+
+    def check(self, pieces: Collection[str], first: Collection[str]) -> None:
+        """Refuse a folder of other settings, or with files that cannot be used; a free one is begun.
+
+        Args:
+            pieces: All names.
+            first: Of those that rows stand on.
+
+        Raises:
+            InputError: If the folder is refused.
+        """
+        wanted = self.settings()
+        usual = _as_json({one.name: one.default for one in fields(self._settings) if one.name in wanted})
+        check_writable(self.folder)
+        file = self.folder / SETTINGS
+        if not file.exists():
+            check_free(self.folder)
+            write_json(file, {**wanted, "versions": versions()})
+        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
+        there.pop("versions", None)
+        if sentence := other_settings(self.folder, "a study", there, wanted, usual):
+            raise InputError(sentence)
+        self._rename()
+        begun_with = self.versions()
+        if begun_with is not None and any(not self.of(name).exists() for name in pieces):
+            check_versions(f"The study in {self.folder}", begun_with, versions())
+        for name in pieces:
+            self._check_piece(name)
+        for name in first:
+            if self.of(name).exists() and not name.startswith(SWEEP):
+                self.tensors(name)
+
+    def _check_piece(self, name: str) -> None:
+        """Refuse files of a piece that cannot be used."""
+        found = self.found(name)
+        learns = name.startswith(SEARCH) and not name.startswith(f"{SEARCH}{RANDOM}-")
+        if found and self._settings.fill_budget and learns and not found.get("filled"):
+            raise InputError(
+                f"{self.of(name)} is of an earlier release, which brought to the budget what a search ended "
+                f"with alone: remove it, the file .jsonl beside it, and those of {name.removeprefix(SEARCH)}, "
+                "and they are made anew."
+            )
+        lines_tried(self.log(name))
+
+    def _rename(self) -> None:
+        """Give files of an earlier release, which had a learner's options in their names, the names of today."""
+        settings = self._settings
+        for kind, short in names_of(settings.kinds).items():
+            for target, seed in product(settings.targets, settings.seeds):
+                was, now = piece_of(kind, target, seed), piece_of(short, target, seed)
+                for suffix in (".training", ".safetensors", ".jsonl", ".json"):
+                    for first in (SEARCH, ""):
+                        old, new = self.folder / f"{first}{was}{suffix}", self.folder / f"{first}{now}{suffix}"
+                        if old != new and old.exists() and not new.exists():
+                            old.rename(new)
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(settings)))
