@@ -78,6 +78,8 @@ def test_the_table_of_budgets_by_hand(results):
     assert "paper" not in lines[0]
     assert "paper:" in table_of({**results, "settings": {**results["settings"], "network": "vgg16"}})
     assert "none of its own" not in heading_of({**results["settings"], "network": "vgg16"})
+    few = heading_of({**results["settings"], "finalist_epochs": 4})
+    assert "300 evaluations a search and 4 epochs of the ten best, fine-tuning paper" in few
 
 
 def test_times_are_shown_where_they_were_measured(results):

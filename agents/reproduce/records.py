@@ -111,6 +111,7 @@ class Asked(Struct):
     yardsticks: list[Name]
     agents: list[Name]
     seeds: list[Natural]
+    finalist_epochs: Positive | None = None  # earlier releases had none
 
 
 class Results(Strict):
