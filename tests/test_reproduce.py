@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from agents.reporting import long_fine_tune, run_folder
 from agents.reproduce import pieces, searching
 from agents.reproduce import study as reproduce
+from agents.reproduce.known import Known
 from agents.reproduce.paper_table import paper_table
 from agents.reproduce.study import Study, StudySettings
+from agents.reproduce.study_files import StudyFiles
 from dsfp_env import InputError, checkpoints, load_pruned
 from dsfp_env.common import files, folders, tensor_files
 from dsfp_env.evaluation import measurement
@@ -147,6 +150,54 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
     assert len(counted) == 1  # of the last finalist alone
     assert stopped.files.of(name).read_bytes() == whole.files.of(name).read_bytes()
     assert not list(stopped.folder.glob("*.training"))
+
+
+def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypatch, capsys):
+    """Of a results.json alone: its rows and searches are there, with their bytes, and more can be asked."""
+    done = Study(finished).folder
+    known = Path(shutil.copy(done / "results.json", tmp_path / "known.json"))
+    weights = str(done / "base.safetensors")
+    more = {"rates": (50, 70), "yardsticks": ("erk",), "only": ("scores", "uniform", "erk")}
+    asked = changed(finished, known=str(known), weights=weights, **more, out=str(tmp_path / "out"))
+    reproduce.reproduce(asked)
+    said = capsys.readouterr().out
+    assert "known: uniform-50-seed3, search-q_learning-50-seed3, q_learning-50-seed3\n4 of 10 pieces are" in said
+    assert Study(asked).files.of("uniform-50-seed3").read_bytes() == (done / "uniform-50-seed3.json").read_bytes()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    made = {f"{rule}-{rate}-seed3" for rule in ("erk", "uniform") for rate in (50, 70)}
+    assert results["rows"].keys() == made | {"q_learning-50-seed3"}
+
+    again = changed(finished, known=str(known), weights=weights, out=str(tmp_path / "again"))
+    monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
+    reproduce.reproduce(again)
+    there = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert {name: there[name] for name in ("rows", "searches")} == {
+        name: json.loads(known.read_text())[name] for name in ("rows", "searches")
+    }
+
+
+def test_what_is_known_of_another_study_is_refused(finished, tmp_path):
+    whole = json.loads((Study(finished).folder / "results.json").read_text())
+    known, out = tmp_path / "known.json", tmp_path / "out"
+    asked = changed(finished, known=str(known), out=str(out))
+    with pytest.raises(InputError, match=r"known.json cannot be read"):
+        reproduce.reproduce(asked)
+    known.write_text(json.dumps(whole))
+    with pytest.raises(InputError, match="with other settings: --evaluations is 4 there, and 5 came"):
+        reproduce.reproduce(changed(asked, evaluations=5))
+    with pytest.raises(InputError, match="with other settings: --data is imagefolder.* there, and mine:task came"):
+        Known(known, StudyFiles(changed(asked, data="mine:task")))
+    known.write_text(json.dumps({**whole, "versions": {**whole["versions"], "torch": "2.6.0"}}))
+    with pytest.raises(InputError, match="known.json was begun with torch 2.6.0, and this is"):
+        reproduce.reproduce(asked)
+    assert not out.exists()
+    weights = str(Study(finished).folder / "base.safetensors")
+    for images, refused in ((2, True), (1, False)):  # of 100; one may be told otherwise by another machine
+        other = {**whole["base"], "accuracy": whole["base"]["accuracy"] - images / 100}
+        known.write_text(json.dumps({**whole, "base": other}))
+        sentence = f"another original network: that is of {other['params']} parameters and {other['accuracy']:.2%}"
+        with pytest.raises(InputError, match=sentence) if refused else nullcontext():
+            reproduce.reproduce(changed(asked, weights=weights))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")

@@ -167,7 +167,7 @@ def check_claim(folder: Path, what: str, same: Mapping[str, Any]) -> None:
 
 def other_settings(
     folder: Path, what: str, there: Mapping[str, Any], here: Mapping[str, Any], options: Container[str]
-) -> str | None:
+) -> str:
     """What is said of a folder that was begun with other settings, in the words of a command line.
 
     Args:
@@ -178,19 +178,22 @@ def other_settings(
         options: The names that are options of the command.
 
     Returns:
-        The sentence; None if nothing differs.
+        The sentence; nothing if nothing differs.
     """
-    different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    if not different:
-        return None
-    said = "; ".join(
-        f"{'--' + name.replace('_', '-') if name in options else name} is {_typed(there.get(name))} there, and "
-        f"{_typed(here.get(name))} came"
-        for name in different
-    )
-    return (
+    said = different_settings(there, here, options)
+    return said and (
         f"The folder {folder} already holds {what} with other settings: {said}. Give the same, or choose another "
         "with --out."
+    )
+
+
+def different_settings(there: Mapping[str, Any], here: Mapping[str, Any], options: Container[str]) -> str:
+    """What differs, for a sentence; nothing if nothing does. Arguments as for `other_settings`."""
+    return "; ".join(
+        f"{'--' + name.replace('_', '-') if name in options else name} is {_typed(there.get(name))} there, and "
+        f"{_typed(here.get(name))} came"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
     )
 
 

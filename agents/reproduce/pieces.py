@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from agents.reporting.long_fine_tune import finish
 from agents.reporting.run_folder import write_json
 from agents.reproduce import estimate
 from agents.reproduce.checks import DIGITS, check_only, check_settings
+from agents.reproduce.known import Known
 from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search
@@ -73,6 +75,7 @@ class Study:
         self.files = StudyFiles(settings)
         self.folder = self.files.folder
         self._begun: BegunTask | None = None
+        self._known: Known | None = None
         self._evaluators: dict[str, Evaluator] = {}  # by the piece whose scores they have
         if task is not None:
             self.task = task
@@ -119,7 +122,20 @@ class Study:
         check_task(self._task_name, self._task_options())
         check_settings(self.settings)
         check_only(self.settings, self.pieces)
+        if self.settings.known is not None:
+            self._known = Known(Path(self.settings.known), self.files)
         self.files.check(self.pieces, self.first)
+
+    def take_over(self) -> list[str]:
+        """Take over what is known from another folder; returns the names of these pieces.
+
+        Raises:
+            InputError: If it is of another original network.
+        """
+        if self._known is None:
+            return []
+        self._known.check_base(self._need(BASE), len(self.task.test.labels))
+        return self._known.take_over()
 
     # What every piece stands on.
 

@@ -107,6 +107,9 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     those of all rows are timed in the end, in turn; with 'statistic=minimum' where others use the machine."""
     results: Annotated[str | None, tyro.conf.arg(name="from")] = field(default=None, kw_only=True)
     """A results.json: make its table, and with --figures its figures, and nothing else."""
+    known: str | None = field(default=None, kw_only=True)
+    """A results.json of the same study from another folder or machine: the searches and rows in it are taken over
+    and not made anew. Their networks are not in it, so they are not timed."""
     executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""

@@ -82,6 +82,8 @@ def _work(study: Study) -> None:
     """Work on the pieces that are left, printing what is left and the table."""
     settings = study.settings
     torch.set_num_threads(settings.threads)
+    if taken := study.take_over():
+        say(f"known: {listed(taken)}")
     left = [name for name in study.pieces if not study.files.of(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
         study.files.remove_trainings(name)

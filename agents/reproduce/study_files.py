@@ -40,7 +40,7 @@ from dsfp_env.evaluation.executors.options import WHERE
 # Settings that may change from one start in a folder to the next.
 HOW = (
     *("only", "data_root", "download", "device", "threads", "out", "weights"),
-    *("quick", "figures", "estimate", "deployed", "results", *WHERE),
+    *("quick", "figures", "estimate", "deployed", "results", "known", *WHERE),
 )
 
 
@@ -51,11 +51,12 @@ class StudyFiles:
         settings: Of the study.
 
     Attributes:
+        asked: The settings.
         folder: Where it lies.
     """
 
     def __init__(self, settings: StudySettings) -> None:
-        self._settings = settings
+        self.asked = settings
         self.folder = named(f"runs/reproduce-{settings.network}" if settings.out is None else settings.out)
 
     # What they are called.
@@ -116,7 +117,11 @@ class StudyFiles:
 
     def settings(self) -> dict[str, Any]:
         """The settings that results depend on, as JSON has them."""
-        return _as_json({name: value for name, value in asdict(self._settings).items() if name not in HOW})
+        return _as_json({name: value for name, value in asdict(self.asked).items() if name not in HOW})
+
+    def usual(self) -> dict[str, Any]:
+        """The same settings where nothing is said; what an earlier release did not write meant these."""
+        return _as_json({one.name: one.default for one in fields(self.asked) if one.name not in HOW})
 
     def versions(self) -> dict[str, str] | None:
         """The versions that the study was begun with; an earlier release did not note them."""
@@ -140,8 +145,7 @@ class StudyFiles:
         Raises:
             InputError: If the folder is refused.
         """
-        wanted = self.settings()
-        usual = _as_json({one.name: one.default for one in fields(self._settings) if one.name in wanted})
+        wanted, usual = self.settings(), self.usual()
         check_writable(self.folder)
         file = self.folder / SETTINGS
         if not file.exists():
@@ -164,8 +168,7 @@ class StudyFiles:
     def _check_piece(self, name: str) -> None:
         """Refuse files of a piece that cannot be used."""
         found = self.found(name)
-        learns = name.startswith(SEARCH) and not name.startswith(f"{SEARCH}{RANDOM}-")
-        if found and self._settings.fill_budget and learns and not found.get("filled"):
+        if found and not self.is_as_asked(name, found):
             raise InputError(
                 f"{self.of(name)} is of an earlier release, which brought to the budget what a search ended "
                 f"with alone: remove it, the file .jsonl beside it, and those of {name.removeprefix(SEARCH)}, "
@@ -173,9 +176,14 @@ class StudyFiles:
             )
         lines_tried(self.log(name))
 
+    def is_as_asked(self, name: str, found: Mapping[str, Any]) -> bool:
+        """Whether a search has brought to the budget all that it tried, if that is asked; true of other pieces."""
+        learns = name.startswith(SEARCH) and not name.startswith(f"{SEARCH}{RANDOM}-")
+        return not (learns and self.asked.fill_budget) or bool(found.get("filled"))
+
     def _rename(self) -> None:
         """Give files of an earlier release, which had a learner's options in their names, the names of today."""
-        settings = self._settings
+        settings = self.asked
         for kind, short in names_of(settings.kinds).items():
             for target, seed in product(settings.targets, settings.seeds):
                 was, now = piece_of(kind, target, seed), piece_of(short, target, seed)
