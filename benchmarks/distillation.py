@@ -12,6 +12,7 @@ by another criterion than the study's are left out.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,9 @@ from study_ranking import study_in
 
 from agents.reporting.run_folder import write_json
 from agents.reproduce.pieces import Study
+from dsfp_env.common import command_line
+from dsfp_env.common.errors import InputError, shortened
+from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.training import epochs
 from dsfp_env.training.distillation import unfreeze
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
@@ -40,13 +44,17 @@ class Settings:
     """CPU threads."""
 
 
-def main() -> None:
+def compare(settings: Settings) -> None:
     """Train what is not done, and print a table."""
-    settings = tyro.cli(Settings)
+    if not 1 <= settings.threads <= MOST_THREADS:
+        raise InputError(f"--threads is {settings.threads}: expected from 1 to {MOST_THREADS}.")
     torch.set_num_threads(settings.threads)
     study = study_in(Path(settings.study))
     rows = study.results()["rows"]
     own = [name for name in rows if name.startswith(settings.rows) and "@" not in name]
+    if not own:
+        said = " or ".join(settings.rows)
+        raise InputError(f"No row of {settings.study} begins with {said}: there are {shortened([*rows])}.")
     print("| row | distilled: test | conventional: test | less | validation: distilled | conventional | less |")
     print("|---|---|---|---|---|---|---|")
     for name in own:
@@ -85,4 +93,4 @@ def without_teacher(study: Study, name: str, row: dict[str, Any]) -> dict[str, f
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(Settings, compare, __doc__))

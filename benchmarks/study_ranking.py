@@ -7,12 +7,13 @@ their ratios after a few batches, as a reward measures it, and after each of the
 fine-tune; and Spearman's correlation of both, and of what they leave of the network, with what the long fine-tune
 came to, on validation and on test. Rows that rank filters by another criterion than the study's are left out.
 
-Where searches fine-tuned their finalists (``--finalist-epochs``), also: how these were ranked by the search.
+Where searches fine-tuned their finalists here (``--finalist-epochs``), also: how these were ranked by the search.
 Nothing is chosen here: the test accuracies are those that the study's table tells.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from agents.reproduce.pieces import Study
 from agents.reproduce.results import rows_of
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
+from dsfp_env.common import command_line
+from dsfp_env.common.errors import InputError
 from dsfp_env.common.json_files import read_file
 from dsfp_env.evaluation.evaluator import Evaluator
 
@@ -44,14 +47,15 @@ class Settings:
     seeds: tuple[int, ...] = (100, 101, 102)
     """Of brief fine-tunings; their mean is taken."""
     epochs: tuple[int, ...] = (1, 2, 5)
-    """Of the long fine-tunes."""
+    """Of the long fine-tunes; those that they do not have are left out."""
 
 
-def main() -> None:
+def compare(settings: Settings) -> None:
     """Print a table for every target, and one of the searches."""
-    settings = tyro.cli(Settings)
     study = study_in(Path(settings.study))
     rows = {key: found for key, found in rows_of(study.results()).items() if "@" not in key[0] and found}
+    if not rows:
+        raise InputError(f"{settings.study} has no rows yet: expected a study with some, by its own criterion.")
     for target in dict.fromkeys(target for _, target in rows):
         named = {
             f"{name}{f', seed {number}' * (len(found) > 1)}": row
@@ -80,7 +84,9 @@ def table_of(settings: Settings, study: Study, rows: dict[str, dict[str, Any]]) 
         for count in settings.batches
     }
     for number in settings.epochs:
-        measures[f"after epoch {number}"] = [100 * row["epoch_accuracies"][number - 1] for row in rows.values()]
+        accuracies = [row.get("epoch_accuracies") or [] for row in rows.values()]  # earlier releases kept none
+        if all(1 <= number <= len(of_epochs) for of_epochs in accuracies):
+            measures[f"after epoch {number}"] = [100 * of_epochs[number - 1] for of_epochs in accuracies]
     measures["thousands of parameters left"] = [row["params"] / 1e3 for row in rows.values()]
     measures["thousands of multiply-adds left"] = [row["macs"] / 1e3 for row in rows.values()]
     lines = [["", *rows, "with test", "with validation"], ["---"] * (len(rows) + 3)]
@@ -115,7 +121,9 @@ def searches(study: Study) -> list[str]:
     for name, found in study.results()["searches"].items():
         if not (finalists := found.get("finalists")):
             continue
-        rewards = {str(line["ratios"]): line["reward"] for line in lines_tried(study.folder / f"{name}.jsonl")}
+        rewards = {str(line["ratios"]): line["reward"] for line in lines_tried(study.files.log(name))}
+        if any(str(one["ratios"]) not in rewards for one in finalists):
+            continue  # the search was made elsewhere, and what it tried is not here
         reward = [rewards[str(one["ratios"])] for one in finalists]
         epochs = [one["accuracy"] for one in finalists]
         told = ", ".join(f"{100 * accuracy:.2f}" for accuracy in epochs)
@@ -124,4 +132,4 @@ def searches(study: Study) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(Settings, compare, __doc__))

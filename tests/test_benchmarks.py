@@ -136,6 +136,9 @@ def test_what_is_asked_of_a_study(tmp_path, own_cache):
         assert compared[1:3] == [" uniform-50-seed0 ", f" {100 * rows['uniform']['accuracy']:.2f} "]
         assert float(compared[4]) == pytest.approx(float(compared[2]) - float(compared[3]), abs=0.011)
     assert [file.name for file in (tmp_path / "study" / "conventional").iterdir()] == ["uniform-50-seed0.json"]
+    known = ["--known", "study/results.json", "--weights", "study/base.safetensors", "--out", "other"]
+    printed("-m", "agents.reproduce", *study[:-2], *known)  # where nothing is known of what searches tried
+    assert table.startswith(printed(str(BENCHMARKS / "study_ranking.py"), "other", *asked).rstrip())
 
 
 def test_blocks(tmp_path):

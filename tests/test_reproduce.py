@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -161,7 +160,7 @@ def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypa
     asked = changed(finished, known=str(known), weights=weights, **more, out=str(tmp_path / "out"))
     reproduce.reproduce(asked)
     said = capsys.readouterr().out
-    assert "known: uniform-50-seed3, search-q_learning-50-seed3, q_learning-50-seed3\n4 of 10 pieces are" in said
+    assert "known: uniform-50-seed3, search-q_learning-50-seed3, q_learning-50-seed3\n3 of 10 pieces are" in said
     assert Study(asked).files.of("uniform-50-seed3").read_bytes() == (done / "uniform-50-seed3.json").read_bytes()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     made = {f"{rule}-{rate}-seed3" for rule in ("erk", "uniform") for rate in (50, 70)}
@@ -187,17 +186,56 @@ def test_what_is_known_of_another_study_is_refused(finished, tmp_path):
         reproduce.reproduce(changed(asked, evaluations=5))
     with pytest.raises(InputError, match="with other settings: --data is imagefolder.* there, and mine:task came"):
         Known(known, StudyFiles(changed(asked, data="mine:task")))
-    known.write_text(json.dumps({**whole, "versions": {**whole["versions"], "torch": "2.6.0"}}))
-    with pytest.raises(InputError, match="known.json was begun with torch 2.6.0, and this is"):
+    weights, base, row = str(Study(finished).folder / "base.safetensors"), whole["base"], "uniform-50-seed3"
+    with pytest.raises(InputError, match="known.json is of a trained network: expected that with --weights"):
         reproduce.reproduce(asked)
-    assert not out.exists()
+    asked, less = changed(asked, weights=weights), base["accuracy"] - 0.02
+    differ = f"another original network: .* and {less:.2%} there, .* and {base['accuracy']:.2%} here. Give"
+    for name, change, sentence in (
+        ("versions", {"torch": "2.6.0"}, "was begun with torch 2.6.0, and this is .* or leave --known away"),
+        ("base", {"accuracy": less}, differ),
+        ("base", {"macs": base["macs"] + 1}, "of another original network"),
+        ("rows", {row: {**whole["rows"][row], "epochs": 7, "epoch_accuracies": None}}, "uniform.* has 7 epochs"),
+        (
+            "rows",
+            {row: {**whole["rows"][row], "ratios": {"conv_0": 5.0, "conv_1": 50.0}}},
+            "the ratio 5 for conv_0",
+        ),
+        ("rows", {row: {**whole["rows"][row], "ratios": {"conv_0": 50.0}}}, r"uniform.*conv_1 missing"),
+    ):
+        known.write_text(json.dumps({**whole, name: {**whole[name], **change}}))
+        with pytest.raises(InputError, match=sentence):
+            reproduce.reproduce(asked)
+        assert not out.exists(), sentence
+    # One image of 100 may be told otherwise by another machine.
+    known.write_text(json.dumps({**whole, "base": {**base, "accuracy": base["accuracy"] - 0.01}}))
+    reproduce.reproduce(changed(asked, only=("base",)))
+
+
+def test_a_known_row_of_another_search_is_made_anew(finished, tmp_path):
+    """A search that was made here stays, and so does the row that stands on it."""
+    whole = json.loads((Study(finished).folder / "results.json").read_text())
+    search, row = "search-q_learning-50-seed3", "q_learning-50-seed3"
     weights = str(Study(finished).folder / "base.safetensors")
-    for images, refused in ((2, True), (1, False)):  # of 100; one may be told otherwise by another machine
-        other = {**whole["base"], "accuracy": whole["base"]["accuracy"] - images / 100}
-        known.write_text(json.dumps({**whole, "base": other}))
-        sentence = f"another original network: that is of {other['params']} parameters and {other['accuracy']:.2%}"
-        with pytest.raises(InputError, match=sentence) if refused else nullcontext():
-            reproduce.reproduce(changed(asked, weights=weights))
+    known, other = tmp_path / "known.json", {"conv_0": 50.0, "conv_1": 50.0}
+    for name, content in (
+        ("other", {**whole, "searches": {search: {**whole["searches"][search], "ratios": other}}}),
+        ("alone", {**whole, "searches": {}}),
+    ):
+        known.write_text(json.dumps(content))
+        study = Study(changed(finished, known=str(known), weights=weights, out=str(tmp_path / name)))
+        study.check()
+        assert (search in (taken := study.take_over())) == (name == "other")
+        assert row not in taken
+        assert study.files.of("uniform-50-seed3").exists()
+
+
+def test_an_estimate_takes_nothing_over(finished, tmp_path, capsys):
+    known, weights = (str(Study(finished).folder / name) for name in ("results.json", "base.safetensors"))
+    out = tmp_path / "out"
+    reproduce.reproduce(changed(finished, known=known, weights=weights, estimate=True, out=str(out)))
+    assert "3 of 5 pieces are done; now: base, scores" in capsys.readouterr().out
+    assert not out.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed that were forked")
@@ -276,7 +314,7 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
         ("criterion", "dspf"): "Unknown criterion 'dspf'. Did you mean 'dsfp'",
         ("fine_tuning", "long"): "Unknown recipe 'long'",
         ("rates", (5,)): r"--rates are \(5,\): expected percentages in",
-        ("finalist_epochs", 0): "--finalist-epochs is 0: expected 1 or more",
+        ("finalist_epochs", 3): "--finalist-epochs is 3: expected from 1 to the 2 of --fine-tuning",
         ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
     }.items():
         with pytest.raises(InputError, match=sentence):

@@ -25,7 +25,11 @@ def check_settings(settings: StudySettings) -> None:
     Raises:
         InputError: If so.
     """
-    recipe_from(settings.fine_tuning, FINE_TUNING)
+    epochs = recipe_from(settings.fine_tuning, FINE_TUNING).epochs
+    if settings.finalist_epochs is not None and not 1 <= settings.finalist_epochs <= epochs:
+        raise InputError(
+            f"--finalist-epochs is {settings.finalist_epochs}: expected from 1 to the {epochs} of --fine-tuning."
+        )
     settings.check_layers()
     settings.check_evaluation()
     settings.check_widths()
@@ -69,8 +73,6 @@ def _check_targets(settings: StudySettings) -> None:
             f"Of --rates and --macs-budgets, {double[0]} came more than once: expected each once (of shares, "
             "six digits count)."
         )
-    if settings.finalist_epochs is not None and settings.finalist_epochs < 1:
-        raise InputError(f"--finalist-epochs is {settings.finalist_epochs}: expected 1 or more.")
     if settings.validation_images is not None and settings.validation_images < 1:
         raise InputError(f"--validation-images is {settings.validation_images}: expected 1 or more.")
     for yardstick in settings.yardsticks:

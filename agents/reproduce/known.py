@@ -6,7 +6,7 @@ that are made here, so they must be of the same network, of the same settings an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from typing import Any
 from agents.reporting.run_folder import different_settings, versions
 from agents.reproduce.results import read_results
 from agents.reproduce.study_files import StudyFiles
-from agents.reproduce.targets import SEARCH, kinds_of, names_of, piece_of
-from dsfp_env.common.errors import InputError
+from agents.reproduce.targets import BASE, SEARCH, kinds_of, names_of, piece_of
+from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.versions import check_versions
+from dsfp_env.evaluation.plans import Plan, check_agents
+from dsfp_env.tasks.task import Task
+from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
-# What is asked of a study may be more or less than what is known of it, and its data may lie elsewhere.
+# What is asked of a study may be more or less than what is known of it.
 ASKED = ("data", "rates", "macs_budgets", "seeds", "agents", "yardsticks")
 _NEAR = 0.001  # accuracies of one network on two machines, or with few images by one image
+_OTHERWISE = "or leave --known away, and all is made anew"
 
 
 class Known:
@@ -38,42 +42,92 @@ class Known:
         self._file, self._files = file, files
         self._results = read_results(file)
         there, here = {**files.usual(), **self._results["settings"]}, files.settings()
-        kinds = [settings["data"].partition(":")[0] for settings in (there, here)]
-        compared = [name for name in here if name not in ASKED] + ["data"] * (kinds[0] != kinds[1])
-        theirs, ours = ({name: one[name] for name in compared} for one in (there, here))
+        images = all(one["data"].startswith("imagefolder:") for one in (there, here))  # which may lie elsewhere
+        compared = [name for name in {**here, **there} if name not in ASKED] + ["data"] * (not images)
+        theirs, ours = ({name: one.get(name) for name in compared} for one in (there, here))
         if told := different_settings(theirs, ours, here):
-            raise InputError(f"--known {file} is of a study with other settings: {told}.")
-        check_versions(f"The study of --known {file}", self._results["versions"], versions())
-
-    def check_base(self, base: Mapping[str, Any], images: int) -> None:
-        """Refuse results of another original network, as far as can be told.
-
-        Args:
-            base: What was found of the one here.
-            images: Of the test split.
-
-        Raises:
-            InputError: If they are.
-        """
-        there, near = self._results["base"], max(_NEAR, 1.5 / images)
-        if there is None or there["params"] != base["params"] or abs(there["accuracy"] - base["accuracy"]) > near:
-            told = "not there" if there is None else f"of {there['params']} parameters and {there['accuracy']:.2%}"
             raise InputError(
-                f"--known {self._file} is of another original network: that is {told}, and this is of "
-                f"{base['params']} parameters and {base['accuracy']:.2%}. Give the same with --weights."
+                f"--known {file} is of a study with other settings: {told}. Give the same, {_OTHERWISE}."
+            )
+        if begun_with := self._results["versions"]:  # an earlier release did not note them
+            check_versions(f"The study of --known {file}", begun_with, versions(), _OTHERWISE)
+        if files.asked.weights is None and not files.of(BASE).exists():
+            raise InputError(
+                f"--known {file} is of a trained network: expected that with --weights, as its folder's "
+                "base.safetensors."
+            )
+        if self._results["base"] is None:
+            raise InputError(
+                f"--known {file} has nothing yet, not even of the original network: {_OTHERWISE[3:]}."
             )
 
-    def take_over(self) -> list[str]:
-        """Leave the files of what is known and not there yet; returns the names of the pieces."""
-        settings, theirs = self._files.asked, self._results["settings"]
-        found = {**self._results["searches"], **self._results["rows"]}
-        there = names_of(kinds_of(theirs["yardsticks"], theirs["agents"]))
-        taken = []
-        for kind, name in names_of(settings.kinds).items():
-            for target, seed, first in product(settings.targets, settings.seeds, (SEARCH, "")):
-                piece = f"{first}{piece_of(name, target, seed)}"
-                known = found.get(f"{first}{piece_of(there.get(kind, ''), target, seed)}")
-                if known and self._files.is_as_asked(piece, known) and not self._files.of(piece).exists():
-                    self._files.write(piece, known)
-                    taken.append(piece)
+    def check_network(self, base: Mapping[str, Any], task: Task) -> None:
+        """Refuse what is not of this network, as far as can be told.
+
+        Args:
+            base: What was found of it here, as `records.Base` says.
+            task: It and its data.
+
+        Raises:
+            InputError: If something is not.
+        """
+        there, near = self._results["base"], max(_NEAR, 1.5 / len(task.test.labels))
+        same = all(there[name] == base[name] for name in ("params", "macs", "filters"))
+        if not same or abs(there["accuracy"] - base["accuracy"]) > near:
+            raise InputError(
+                f"--known {self._file} is of another original network: {_told(there)} there, {_told(base)} here. "
+                "Give the base.safetensors of its folder with --weights, and another --out, "
+                f"{_OTHERWISE}."
+            )
+        epochs = recipe_from(self._files.asked.fine_tuning, FINE_TUNING).epochs
+        layers = task.graph.layers.keys()
+        for name, row in self._results["rows"].items():
+            if row["filters_kept"].keys() != layers or row["epochs"] != epochs:
+                raise InputError(
+                    f"In --known {self._file}, {name} has {row['epochs']} epochs and the layers "
+                    f"{shortened([*row['filters_kept']])}: expected {epochs} and {shortened([*layers])}."
+                )
+        for name, found in {**self._results["searches"], **self._results["rows"]}.items():
+            self._check_plan(name, found["ratios"], task)
+
+    def _check_plan(self, name: str, plan: Plan, task: Task) -> None:
+        """Refuse ratios that this network's agents cannot choose."""
+        try:
+            check_agents(plan, task.control.agents)
+        except InputError as error:
+            raise InputError(f"In --known {self._file}, {name}: {error}") from error
+        for agent, one in task.control.agents.items():
+            if not one.lowest <= plan[agent] <= one.highest:
+                raise InputError(
+                    f"In --known {self._file}, {name} has the ratio {plan[agent]:g} for {agent}: expected one in "
+                    f"[{one.lowest:g}, {one.highest:g}]."
+                )
+
+    def pieces(self) -> dict[str, dict[str, Any]]:
+        """What is asked, known and not there yet, by piece; of rows those alone that are of the search there."""
+        taken = dict[str, dict[str, Any]]()
+        for kind, theirs, ours in self._names():
+            row, search = self._results["rows"].get(theirs), self._results["searches"].get(f"{SEARCH}{theirs}")
+            if not self._files.asked.is_rule(kind):
+                found = self._files.found(f"{SEARCH}{ours}")
+                if found is None and search and self._files.is_as_asked(f"{SEARCH}{ours}", search):
+                    taken[f"{SEARCH}{ours}"] = found = search
+                if row and (found is None or found["ratios"] != row["ratios"]):
+                    row = None
+            if row and not self._files.of(ours).exists():
+                taken[ours] = row
         return taken
+
+    def _names(self) -> Iterator[tuple[str, str, str]]:
+        """The kinds that are asked and known, with the names that a row has there and here."""
+        asked, settings = self._files.asked, self._results["settings"]
+        there, here = (
+            names_of(kinds) for kinds in (kinds_of(settings["yardsticks"], settings["agents"]), asked.kinds)
+        )
+        both = [kind for kind in here if kind in there]
+        for kind, target, seed in product(both, asked.targets, asked.seeds):
+            yield kind, piece_of(there[kind], target, seed), piece_of(here[kind], target, seed)
+
+
+def _told(base: Mapping[str, Any]) -> str:
+    return f"{base['params']:,} parameters, {base['macs']:,} multiply-adds and {base['accuracy']:.2%}"

@@ -88,7 +88,7 @@ class Study:
             for target in settings.targets:
                 for kind, short in names_of(settings.kinds).items():
                     name = piece_of(short, target, seed)
-                    if not self._is_rule(kind):
+                    if not self.settings.is_rule(kind):
                         search = f"{SEARCH}{name}"
                         rows[search] = partial(self._search, search, kind, target, seed)
                         self._asked[search] = _Asked(target, seed)
@@ -106,12 +106,8 @@ class Study:
 
     def _rule_of(self, kind: str) -> tuple[str, str | None]:
         """The rule of a yardstick, or a learner; and the criterion, if it is not the study's own."""
-        rule, criterion = rule_of(kind) if self._is_rule(kind) else (kind, None)
+        rule, criterion = rule_of(kind) if self.settings.is_rule(kind) else (kind, None)
         return rule, None if criterion == self.settings.criterion else criterion
-
-    def _is_rule(self, kind: str) -> bool:
-        """Whether ratios follow from a rule, so that nothing is searched."""
-        return kind in (UNIFORM, *self.settings.yardsticks) and kind != RANDOM
 
     def check(self) -> None:
         """Refuse settings that cannot be used, or that differ from those of the folder.
@@ -130,12 +126,16 @@ class Study:
         """Take over what is known from another folder; returns the names of these pieces.
 
         Raises:
-            InputError: If it is of another original network.
+            InputError: If it is not of this network.
         """
         if self._known is None:
             return []
-        self._known.check_base(self._need(BASE), len(self.task.test.labels))
-        return self._known.take_over()
+        self._known.check_network(self.files.found(BASE) or self._original(), self.task)
+        taken = self._known.pieces()
+        if not self.settings.estimate:
+            for name, found in taken.items():
+                self.files.write(name, found)
+        return list(taken)
 
     # What every piece stands on.
 
@@ -250,7 +250,7 @@ class Study:
 
     def _ratios(self, name: str, kind: str, target: Target) -> Plan:
         """The ratios of a row, as a rule says, or as a search found them."""
-        if not self._is_rule(kind):
+        if not self.settings.is_rule(kind):
             found: Plan = self._need(f"{SEARCH}{name}")["ratios"]
             return found
         rule, criterion = self._rule_of(kind)
@@ -269,10 +269,14 @@ class Study:
     # The pieces.
 
     def _base(self) -> None:
+        write_tensors(self.files.weights(BASE), self.task.network.state_dict())
+        self.files.write(BASE, self._original())
+
+    def _original(self) -> dict[str, Any]:
+        """What is found of the original network."""
         task = self.task
-        write_tensors(self.files.weights(BASE), task.network.state_dict())
         costs, (accuracy,) = task.graph.costs(), self.measurement.accuracies(task.network, task.test)
-        self.files.write(BASE, {
+        return {
             "accuracy": accuracy,
             "pruned_accuracy": accuracy,
             "filters": costs.filters,
@@ -281,7 +285,7 @@ class Study:
             "macs": costs.macs,
             "recipe": self.settings.weights or self.settings.pretraining,
             "filters_kept": {path: layer.out_channels for path, layer in task.graph.layers.items()},
-        })  # fmt: skip
+        }
 
     def _scores(self, criterion: str | None) -> None:
         name, criterion = scored(SCORES, criterion), criterion or self.settings.criterion

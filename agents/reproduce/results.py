@@ -82,10 +82,10 @@ def heading_of(settings: Mapping[str, Any]) -> str:
     seeds = f"seed{'s' * (len(settings['seeds']) > 1)} {', '.join(map(str, settings['seeds']))}"
     data = settings["data"].partition(":")[0]
     few = settings.get("finalist_epochs")
+    epochs = f" and {few} epoch{'s' * (few > 1)} of the ten best" if few else ""
     text = (
         f"{settings['network']} on {data}: filters by {settings['criterion']}, {settings['evaluations']} "
-        f"evaluations a search{f' and {few} epochs of the ten best' if few else ''}, fine-tuning "
-        f"{settings['fine_tuning']}, {seeds}."
+        f"evaluations a search{epochs}, fine-tuning {settings['fine_tuning']}, {seeds}."
     )
     if settings["network"] not in PAPER:
         text += " The paper has no such network: these numbers stand beside none of its own."

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.reproduce.targets import Target, kinds_of, targets_of
+from agents.reproduce.targets import RANDOM, UNIFORM, Target, kinds_of, targets_of
 from dsfp_env.evaluation.executors.options import ExecutorSettings
 from dsfp_env.evaluation.options import EvaluationOptions, WidthOptions
 from dsfp_env.tasks.options import LayerOptions
@@ -94,8 +94,8 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     """Bring every joint action that an agent tries to the multiply-adds that are allowed, by one common shift, as
     those of random search are; else agents also learn how much to prune, and end below what is allowed."""
     finalist_epochs: int | None = field(default=None, kw_only=True)
-    """Fine-tune the ten best of every search for so many epochs by the recipe of --fine-tuning, and take the one
-    that validates best then; else they are evaluated again, with other seeds, as the search evaluated them."""
+    """Fine-tune the best of every search, ten at most, for so many epochs by the recipe of --fine-tuning, and take
+    the one that validates best then; else they are evaluated again, with other seeds, as the search did it."""
     quick: bool = field(default=False, kw_only=True)
     """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
     figures: bool = field(default=False, kw_only=True)
@@ -109,7 +109,8 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     """A results.json: make its table, and with --figures its figures, and nothing else."""
     known: str | None = field(default=None, kw_only=True)
     """A results.json of the same study from another folder or machine: the searches and rows in it are taken over
-    and not made anew. Their networks are not in it, so they are not timed."""
+    and not made anew. Wants --weights, the original network of that study. Networks of rows are not in it, so they
+    are not timed."""
     executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
@@ -127,6 +128,10 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     def kinds(self) -> list[str]:
         """Who says how much every layer loses, in the order of the table."""
         return kinds_of(self.yardsticks, self.agents)
+
+    def is_rule(self, kind: str) -> bool:
+        """Whether ratios follow from a rule, so that nothing is searched."""
+        return kind in (UNIFORM, *self.yardsticks) and kind != RANDOM
 
     def settled(self, said: Collection[str] = ()) -> StudySettings:
         """These settings, with what ``quick`` means in its place.

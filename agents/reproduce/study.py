@@ -84,7 +84,7 @@ def _work(study: Study) -> None:
     torch.set_num_threads(settings.threads)
     if taken := study.take_over():
         say(f"known: {listed(taken)}")
-    left = [name for name in study.pieces if not study.files.of(name).exists()]
+    left = [name for name in study.pieces if name not in taken and not study.files.of(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
         study.files.remove_trainings(name)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]

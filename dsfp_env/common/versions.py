@@ -15,13 +15,19 @@ def versions_of(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
-def check_versions(what: str, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
+def check_versions(
+    what: str,
+    before: Mapping[str, Any],
+    now: Mapping[str, str],
+    otherwise: str = "or choose another folder with --out",
+) -> None:
     """Refuse to go on with other versions: one piece of work would be made of two.
 
     Args:
         what: Is to go on, for the message.
         before: What it was begun with, as `versions_of` tells.
         now: What is here.
+        otherwise: What to do, if the former versions cannot be had.
 
     Raises:
         InputError: If one differs; it names the first.
@@ -30,5 +36,5 @@ def check_versions(what: str, before: Mapping[str, Any], now: Mapping[str, str])
         if before.get(name) != here:
             raise InputError(
                 f"{what} was begun with {name} {before.get(name)}, and this is {here}, whose numbers may differ: "
-                "go on with the former, or choose another folder with --out."
+                f"go on with the former, {otherwise}."
             )
