@@ -127,7 +127,11 @@ def searches(study: Study) -> list[str]:
         reward = [rewards[str(one["ratios"])] for one in finalists]
         epochs = [one["accuracy"] for one in finalists]
         told = ", ".join(f"{100 * accuracy:.2f}" for accuracy in epochs)
-        lines.append(f"\n{name}, finalists, the best first: {told} %; Spearman {known(reward, epochs)}")
+        left = [study.evaluator().costs(one["ratios"]).params for one in finalists]
+        lines.append(
+            f"\n{name}, finalists, the best first: {told} %; Spearman {known(reward, epochs)} with the search's "
+            f"reward, {known(left, epochs)} with the parameters left"
+        )
     return lines
 
 
