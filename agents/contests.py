@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agents.base import MultiAgent
+from agents.learners.warm_start import WarmStart
 from agents.loop import Evaluation, train
 from agents.registry import choose_agent, contestant
 from dsfp_env.environment.env import LayerPruningEnv
+from dsfp_env.evaluation.plans import Plan
 
 
 class Contest(NamedTuple):
@@ -25,6 +27,7 @@ def held_contest(
     evaluations: int,
     seed: int,
     on_evaluation: Callable[[Evaluation], None] | None = None,
+    first: Sequence[Plan] = (),
 ) -> Contest:
     """Let a learner learn.
 
@@ -34,13 +37,16 @@ def held_contest(
         evaluations: That it has.
         seed: Of all that is drawn.
         on_evaluation: Called after every evaluation; see `loop.train`.
+        first: Plans that it begins with; see `WarmStart`.
 
     Raises:
-        InputError: If the learner cannot be run in such an environment.
+        InputError: If the learner cannot be run in such an environment, or cannot begin with plans.
     """
     name, credit, batch = contestant(text)
     entry = choose_agent(name)
     env = env_of(actions=entry.actions, credit=credit)
     team = entry.make(env, seed, evaluations)
+    if first:
+        team = WarmStart(team, env, [env.actions_of(plan) for plan in first])
     history = train(env, team, evaluations, batch=batch, seed=seed, on_evaluation=on_evaluation)
     return Contest(env, team, history)

@@ -25,6 +25,7 @@ from agents.learners.sequential_q_learning import SequentialQLearning as Sequent
 from agents.learners.uniform import Uniform as Uniform
 from agents.learners.value_decomposition import QMIX as QMIX
 from agents.learners.value_decomposition import VDN as VDN
+from agents.learners.warm_start import WarmStart as WarmStart
 from agents.libraries.ask_tell import from_ask_tell as from_ask_tell
 from agents.libraries.functions import from_function as from_function
 from agents.libraries.sb3 import from_sb3 as from_sb3

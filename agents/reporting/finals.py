@@ -118,7 +118,12 @@ class Baselines:
 
 
 def choose_best(
-    plans: Sequence[Plan], found: Sequence[float], worth: Worth, start_many: StartMany, seed: int
+    plans: Sequence[Plan],
+    found: Sequence[float],
+    worth: Worth,
+    start_many: StartMany,
+    seed: int,
+    always: Sequence[Plan] = (),
 ) -> Plan:
     """The best plan of a search: of its finalists, the one worth most on average with fresh seeds.
 
@@ -128,17 +133,22 @@ def choose_best(
         worth: What an outcome is worth.
         start_many: Evaluates the finalists.
         seed: Of the run.
+        always: Plans that are finalists too, whatever was found of them.
     """
-    finalists = finalists_of(plans, found)
+    finalists = finalists_of(plans, found, always)
     again = [start_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
     worths = np.array([[worth(outcome) for outcome in outcomes] for outcomes in again])  # [seeds, finalists]
     return finalists[int(np.argmax(worths.mean(0)))]
 
 
-def finalists_of(plans: Sequence[Plan], found: Sequence[float]) -> list[Plan]:
+def finalists_of(plans: Sequence[Plan], found: Sequence[float], always: Sequence[Plan] = ()) -> list[Plan]:
     """The plans that were worth most to a search, each once, the best first; arguments as for `choose_best`."""
-    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
-    return list({tuple(plan.items()): plan for plan in ranked}.values())[:FINALISTS]
+    best = _each_once(plans[index] for index in np.argsort(-np.array(found), kind="stable"))[:FINALISTS]
+    return _each_once([*best, *always])
+
+
+def _each_once(plans: Iterable[Plan]) -> list[Plan]:
+    return list({tuple(plan.items()): plan for plan in plans}.values())
 
 
 def measuring_seeds(seed: int) -> list[int]:

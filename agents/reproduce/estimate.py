@@ -69,9 +69,15 @@ class Seconds:
         }
 
 
-def of_search(evaluations: int, finalist_epochs: int | None) -> tuple[int, int]:
-    """The evaluations of a search and its epochs of fine-tuning, those that choose of its finalists included."""
-    finalists = min(evaluations, FINALISTS)
+def of_search(evaluations: int, finalist_epochs: int | None, first: int = 0) -> tuple[int, int]:
+    """The evaluations of a search and its epochs of fine-tuning, those that choose of its finalists included.
+
+    Args:
+        evaluations: That it may make.
+        finalist_epochs: Of each finalist; None: they are evaluated again.
+        first: Plans that are finalists whatever comes of them.
+    """
+    finalists = min(evaluations, FINALISTS + first)
     if finalist_epochs is None:
         return evaluations + finalists * CHOOSING_SEEDS, 0
     return evaluations, finalists * finalist_epochs

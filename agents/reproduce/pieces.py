@@ -83,7 +83,9 @@ class Study:
         rows: dict[str, Callable[[], None]] = {}
         self._asked: dict[str, _Asked] = {}
         for kind in settings.kinds:
-            self.first |= self._what_it_needs(kind)
+            self.first |= self._what_it_needs(*self._rule_of(kind))
+        for rule in settings.warm_start:
+            self.first |= self._what_it_needs(rule, None)
         for seed in settings.seeds:
             for target in settings.targets:
                 for kind, short in names_of(settings.kinds).items():
@@ -96,9 +98,8 @@ class Study:
                     self._asked[name] = _Asked(target, seed)
         self.pieces: dict[str, Callable[[], None]] = self.first | rows
 
-    def _what_it_needs(self, kind: str) -> dict[str, Callable[[], None]]:
-        """The pieces that the rows of a kind stand on, besides the base."""
-        rule, criterion = self._rule_of(kind)
+    def _what_it_needs(self, rule: str, criterion: str | None) -> dict[str, Callable[[], None]]:
+        """The pieces that what a rule or a learner says stands on, besides the base."""
         needs: dict[str, Callable[[], None]] = {scored(SCORES, criterion): partial(self._scores, criterion)}
         if rule == "sensitivity":
             needs[scored(SWEEP, criterion)] = partial(self._sweep, criterion)
@@ -214,7 +215,7 @@ class Study:
         judged = replace(task, validation=task.validation.some(settings.validation_images))
         fidelity = settings.fidelity(task.fidelity)
         evaluator = Evaluator(settings.controlled(judged), "l1", fidelity, store=False)
-        of_search = estimate.of_search(settings.evaluations, settings.finalist_epochs)
+        of_search = estimate.of_search(settings.evaluations, settings.finalist_epochs, len(settings.warm_start))
         each = {  # evaluations and epochs, by piece
             name: of_search if name.startswith(SEARCH) else (0, tuning.epochs)
             for name in names
@@ -253,7 +254,10 @@ class Study:
         if not self.settings.is_rule(kind):
             found: Plan = self._need(f"{SEARCH}{name}")["ratios"]
             return found
-        rule, criterion = self._rule_of(kind)
+        return self._ruled(*self._rule_of(kind), target)
+
+    def _ruled(self, rule: str, criterion: str | None, target: Target) -> Plan:
+        """The ratios that a rule says."""
         evaluator = self.evaluator(criterion)
         if rule == UNIFORM:
             return self._plan_of(evaluator, target)
@@ -308,7 +312,8 @@ class Study:
         log.touch()
         with held(log, "give every process pieces of its own with --only"):
             tuned = partial(self._tuned, name, seed) if self.settings.finalist_epochs else None
-            search = Search(log, evaluator, budget, self.settings.evaluations, seed, tuned)
+            first = [self._ruled(rule, None, target) for rule in self.settings.warm_start]
+            search = Search(log, evaluator, budget, self.settings.evaluations, seed, tuned, first)
             self.files.write(
                 name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget)
             )

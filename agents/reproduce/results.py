@@ -83,9 +83,11 @@ def heading_of(settings: Mapping[str, Any]) -> str:
     data = settings["data"].partition(":")[0]
     few = settings.get("finalist_epochs")
     epochs = f" and {few} epoch{'s' * (few > 1)} of the ten best" if few else ""
+    warm = settings.get("warm_start")  # earlier releases knew of none
+    began = f", beginning with what {' and '.join(warm)} say{'s' * (len(warm) < 2)}" if warm else ""
     text = (
         f"{settings['network']} on {data}: filters by {settings['criterion']}, {settings['evaluations']} "
-        f"evaluations a search{epochs}, fine-tuning {settings['fine_tuning']}, {seeds}."
+        f"evaluations a search{epochs}{began}, fine-tuning {settings['fine_tuning']}, {seeds}."
     )
     if settings["network"] not in PAPER:
         text += " The paper has no such network: these numbers stand beside none of its own."

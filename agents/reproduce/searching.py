@@ -38,6 +38,7 @@ class Search:
         seed: Of the search.
         tuned: The validation accuracy of a finalist, which has a number, after a few epochs of fine-tuning;
             without it, finalists are evaluated again.
+        first: Plans within the budget that are tried first, and are finalists whatever comes of them.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Search:
         evaluations: int,
         seed: int,
         tuned: Tuned | None = None,
+        first: Sequence[Plan] = (),
     ) -> None:
         self._log, self._evaluator, self._budget, self._seed = log, evaluator, budget, seed
-        self._evaluations, self._tuned = evaluations, tuned
+        self._evaluations, self._tuned, self._first = evaluations, tuned, first
         self._tried: list[dict[str, Any]] = []
         self._before = lines_tried(log)
         for line in self._before:  # the search is repeatable: it will ask for the same again
@@ -70,13 +72,14 @@ class Search:
         def note(evaluation: agents.Evaluation) -> None:
             self._note(evaluation.ratios, next(iter(evaluation.infos.values())), evaluation.score)
 
-        contest = held_contest(agent, env_of, self._evaluations, self._seed, note)
+        contest = held_contest(agent, env_of, self._evaluations, self._seed, note, self._first)
         return {**self._found(contest.env.score), "filled": fill}
 
     def draw(self) -> dict[str, Any]:
         """Try plans drawn at random and brought to the budget by one common shift; what came of it."""
         rng = np.random.default_rng([self._seed, 2])
-        for plan in random_plans_of(self._evaluator, self._evaluations, self._allowed, rng):
+        drawn = random_plans_of(self._evaluator, self._evaluations - len(self._first), self._allowed, rng)
+        for plan in [*self._first, *drawn]:
             outcome = self._evaluator.evaluate(plan, self._seed)
             self._note(plan, {"accuracy": outcome.accuracy, "macs": outcome.macs}, outcome.accuracy)
         return self._found(lambda outcome: outcome.accuracy)
@@ -105,7 +108,7 @@ class Search:
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
         if self._tuned is not None:
-            plans = finalists_of(ratios, rewards)
+            plans = finalists_of(ratios, rewards, self._first)
             accuracies = [self._tuned(number, plan) for number, plan in enumerate(plans, start=1)]
             told = [{"ratios": plan, "accuracy": one} for plan, one in zip(plans, accuracies, strict=True)]
             return {"ratios": plans[int(np.argmax(accuracies))], **counts, "finalists": told}
@@ -115,7 +118,7 @@ class Search:
                 f"{self._log.stem}, the best again", self._evaluator.start_many(plans, seed, 1), len(plans)
             )
 
-        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed), **counts}
+        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed, self._first), **counts}
 
 
 def lines_tried(file: Path) -> list[dict[str, Any]]:

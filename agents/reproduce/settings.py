@@ -96,6 +96,9 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     finalist_epochs: int | None = field(default=None, kw_only=True)
     """Fine-tune the best of every search, ten at most, for so many epochs by the recipe of --fine-tuning, and take
     the one that validates best then; else they are evaluated again, with other seeds, as the search did it."""
+    warm_start: tuple[str, ...] = field(default=(), kw_only=True)
+    """Rules, such as sensitivity, whose plans every search tries first, as two of its evaluations if they are two;
+    agents learn from them as from their own. They are among those that a search ends with, whatever it saw."""
     quick: bool = field(default=False, kw_only=True)
     """Show it all on scikit-learn's digits, in minutes: other settings than these change when they are said."""
     figures: bool = field(default=False, kw_only=True)

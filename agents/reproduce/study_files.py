@@ -130,7 +130,8 @@ class StudyFiles:
 
     def remove_trainings(self, name: str) -> None:
         """Remove what only served a piece to go on, when it is done."""
-        for training in (name, *(f"{name}.{number}" for number in range(1, FINALISTS + 1))):
+        most = FINALISTS + len(self.asked.warm_start)
+        for training in (name, *(f"{name}.{number}" for number in range(1, most + 1))):
             self.training(training).unlink(missing_ok=True)
 
     # Whether a study can begin or go on with them.

@@ -80,6 +80,27 @@ def decode(actions: Mapping[str, Any], choices: Mapping[str, Choice], kind: str)
     return {agent: of_one(agent, actions[agent], choice) for agent, choice in choices.items()}
 
 
+def encode(ratios: Mapping[str, float], choices: Mapping[str, Choice], kind: str) -> dict[str, Any]:
+    """The joint action that means these ratios in percent, by agent, or the nearest to them that there are.
+
+    Args:
+        ratios: Agent -> percent.
+        choices: Agent -> what it can choose from.
+        kind: ``"box"`` or ``"levels"``.
+
+    Raises:
+        InputError: If an agent is missing or unknown, or a ratio is not a number in [0, 100].
+    """
+    check_agents(ratios, choices)
+    found = {agent: checked_ratio(agent, ratios[agent], 0.0, 100.0) for agent in choices}
+    if kind == "levels":
+        return {agent: int(np.abs(choice.levels - found[agent]).argmin()) for agent, choice in choices.items()}
+    return {
+        agent: np.array([np.clip(found[agent], choice.lowest, choice.highest)], np.float32)
+        for agent, choice in choices.items()
+    }
+
+
 def ratios_of_centred(actions: Any, lowest: Any = LOWEST, highest: Any = HIGHEST) -> np.ndarray:
     """Ratios in percent, float32, of actions in [-1, 1], where -1 is the lowest and 1 the highest.
 

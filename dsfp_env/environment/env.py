@@ -326,6 +326,14 @@ class LayerPruningEnv(ParallelEnv[str, np.ndarray, Any]):
         acting = {agent: choice for agent, choice in self._choices.items() if agent in named}
         return action_kinds.decode(actions, acting, self._rules.actions)
 
+    def actions_of(self, ratios: Mapping[str, float]) -> dict[str, Any]:
+        """The joint action that means these ratios in percent by agent, or the nearest to them that there are.
+
+        Raises:
+            InputError: If an agent is missing or unknown, or a ratio is not a number in [0, 100].
+        """
+        return action_kinds.encode(ratios, self._choices, self._rules.actions)
+
     def cost_range(self, ratios: Mapping[str, float]) -> tuple[float, float]:
         """The least and the most that the network can cost, if some agents have chosen and all others have not.
 
