@@ -18,6 +18,7 @@ from agents.reproduce.study_files import StudyFiles
 from dsfp_env import InputError, checkpoints, load_pruned
 from dsfp_env.common import files, folders, tensor_files
 from dsfp_env.evaluation import measurement
+from dsfp_env.evaluation.allocation import allocate
 from dsfp_env.networks import PlainNet
 from dsfp_env.training import epochs, fine_tuning
 from dsfp_env.training.distillation import fine_tune
@@ -149,6 +150,35 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
     assert len(counted) == 1  # of the last finalist alone
     assert stopped.files.of(name).read_bytes() == whole.files.of(name).read_bytes()
     assert not list(stopped.folder.glob("*.training"))
+
+
+def test_searches_begin_with_the_plans_of_rules(finished, tmp_path):
+    """Agents and random search try them first, and a few epochs choose of them too, whatever they were worth."""
+    rules, kinds = ("erk", "sensitivity"), ("random_search_equal_macs", "q_learning")
+    asked = changed(
+        finished, warm_start=rules, finalist_epochs=1, fill_budget=True, yardsticks=("erk", kinds[0]),
+        only=("search", "erk"), evaluations=5, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    reproduce.reproduce(asked)
+    study = Study(asked)
+    evaluator = study.evaluator()
+    for kind in kinds:
+        name = f"search-{kind}-50-seed3"
+        found = json.loads(study.files.of(name).read_text())
+        plans = [allocate(evaluator, rule, macs_budget=found["macs_budget"]) for rule in rules]
+        tried = [json.loads(line)["ratios"] for line in study.files.log(name).read_text().splitlines()]
+        finalists = [one["ratios"] for one in found["finalists"]]
+        assert len(tried) == found["tried"] == 5
+        assert all(plan in finalists for plan in plans)
+        if kind == kinds[0]:
+            assert tried[:2] == plans
+        else:  # of levels, brought to the budget
+            for told, plan in zip(tried, plans, strict=False):
+                nearest = {agent: 10 * round(ratio / 10) for agent, ratio in plan.items()}
+                shifts = {agent: round(told[agent] - nearest[agent], 6) for agent in plan if 10 < told[agent] < 90}
+                assert len(set(shifts.values())) <= 1
+    assert json.loads((study.folder / "erk-50-seed3.json").read_text())["ratios"] == plans[0]
+    assert not list(study.folder.glob("*.training"))
 
 
 def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypatch, capsys):
@@ -315,10 +345,16 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
         ("fine_tuning", "long"): "Unknown recipe 'long'",
         ("rates", (5,)): r"--rates are \(5,\): expected percentages in",
         ("finalist_epochs", 3): "--finalist-epochs is 3: expected from 1 to the 2 of --fine-tuning",
+        ("warm_start", ("sensitvity",)): "Unknown rule 'sensitvity'. Did you mean 'sensitivity'",
+        ("warm_start", ("erk", "erk")): "--warm-start is erk erk: expected each rule once, and fewer than the 4",
         ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
     }.items():
         with pytest.raises(InputError, match=sentence):
             reproduce.reproduce(changed(finished, **dict([change]), out=str(tmp_path / "out")))
+    with pytest.raises(InputError, match="--warm-start: ppo has a loop of its own"):
+        reproduce.reproduce(
+            changed(finished, warm_start=("erk",), agents=("q_learning", "ppo"), out=str(tmp_path / "out"))
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -80,6 +80,8 @@ def test_the_table_of_budgets_by_hand(results):
     assert "none of its own" not in heading_of({**results["settings"], "network": "vgg16"})
     few = heading_of({**results["settings"], "finalist_epochs": 4})
     assert "300 evaluations a search and 4 epochs of the ten best, fine-tuning paper" in few
+    warm = heading_of({**results["settings"], "warm_start": ["sensitivity"]})
+    assert "300 evaluations a search, beginning with what sensitivity says, fine-tuning paper" in warm
 
 
 def test_times_are_shown_where_they_were_measured(results):
@@ -235,6 +237,7 @@ def test_seconds_are_counted_by_hand():
     assert estimate.of_search(150, None) == (170, 0)
     assert estimate.of_search(150, finalist_epochs=5) == (150, 50)
     assert estimate.of_search(4, finalist_epochs=5) == (4, 20)
+    assert estimate.of_search(150, None, first=2) == (174, 0)
     assert [estimate.in_words(long) for long in (99, 100, 5900, 7200)] == ["99 s", "2 min", "98 min", "2 h"]
 
 
