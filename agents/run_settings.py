@@ -33,6 +33,9 @@ class BudgetOptions:
 class FinishOptions:
     """What follows a search, or goes before it; the settings of a command inherit it."""
 
+    warm_start: str | None = None
+    """With --macs-budget: rules of the literature, such as 'sensitivity' or 'erk, sensitivity', whose plans the
+    agents try first and learn from, as of their evaluations."""
     fine_tune: str | None = None
     """The long fine-tune of the best network, and of uniform pruning and random search at its cost: paper (300
     epochs), short (10), plain (30, without shifts and mirror images), or with changes: 'short(epochs=30)'."""

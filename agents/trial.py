@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agents.loop import train
 from agents.registry import AGENTS, choose_agent, contestant
 from dsfp_env.common.choices import parse_call
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.optional import check_installed
+from dsfp_env.evaluation.allocation import check_rule
 from dsfp_env.toy import ToyEnv
 
 MOST_EVALUATIONS = 10_000_000  # of a run; the plans of random search are all made at its start
 STEPS = 12  # more than there are levels: then a bandit has tried all
+
+
+def check_warm_start(rules: Sequence[str], contestants: Iterable[str], evaluations: int) -> None:
+    """Refuse rules to begin with that there are not, and learners that cannot begin with a plan.
+
+    Args:
+        rules: As for `dsfp_env.allocate`.
+        contestants: As for `check_learners`.
+        evaluations: That a learner has.
+
+    Raises:
+        InputError: If something cannot be used.
+    """
+    for rule in rules:
+        check_rule(rule)
+    if len(set(rules)) < len(rules) or len(rules) >= evaluations:
+        raise InputError(
+            f"--warm-start is {' '.join(rules)}: expected each rule once, and fewer than the {evaluations} "
+            "evaluations."
+        )
+    for one in contestants if rules else ():
+        if choose_agent(contestant(one).agent).find_made is not None:
+            raise InputError(
+                f"--warm-start: {one} has a loop of its own, in which it learns from what it chose itself: "
+                "expected learners of this package, or of your own with the verbs act and update."
+            )
 
 
 def check_learners(contestants: Iterable[str], evaluations: int) -> None:

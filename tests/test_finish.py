@@ -1,6 +1,7 @@
 """The end of a run: the long fine-tune, criteria compared within one budget, files that are checked."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from conftest import make_tiny_task
 
 import dsfp_env
 import train_agents
-from agents.reporting import exported
+from agents.reporting import exported, run_folder
 from agents.reporting.criteria_choice import choose_criterion
 from agents.reporting.journal import Journal
 from dsfp_env import Evaluator, InputError
@@ -139,6 +140,40 @@ def test_criteria_are_compared_on_the_same_joint_actions_and_noted(tiny, tmp_pat
     assert asked == []
 
 
+def test_agents_try_the_plans_of_rules_first(tiny, tmp_path):
+    """Ratios exactly, levels the nearest; and a run that is stopped afterwards goes on as if not."""
+    asked = settings(
+        warm_start="erk, sensitivity", agent="regression_bandit", criterion="l1", fill_budget=True,
+        evaluations=5, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    train_agents.train(asked)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "evaluations.jsonl").read_text().splitlines()]
+    evaluator = Evaluator(tiny, "l1", replace(tiny.fidelity, batches=1))
+    at_budget = dsfp_env.AtBudget(evaluator, 0.4)
+    for line, rule in zip(lines, ("erk", "sensitivity"), strict=False):
+        plan = at_budget.filled(dsfp_env.allocate(evaluator, rule, macs_budget=0.4))
+        assert line["ratios"] == pytest.approx(plan, abs=0.2)  # of a bisection
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["warm_start"] == "erk, sensitivity"
+
+    again = replace(asked, out=str(tmp_path / "again"))
+    done = []
+
+    def stop(*given):
+        done.append(given)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return add(*given)
+
+    add = run_folder.RunFolder.add
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_folder.RunFolder, "add", stop)
+        train_agents.train(again)
+    train_agents.train(again)
+    assert (tmp_path / "again" / "evaluations.jsonl").read_text() == (
+        tmp_path / "out" / "evaluations.jsonl"
+    ).read_text()
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -149,6 +184,10 @@ def test_criteria_are_compared_on_the_same_joint_actions_and_noted(tiny, tmp_pat
         ({"export": "onxx"}, "Unknown format 'onxx'. Did you mean 'onnx'"),
         ({"fine_tune": "long"}, "Unknown recipe 'long'"),
         ({"fine_tune": "plain(epochs=0)"}, "1 or more"),
+        ({"warm_start": "erk, ekr"}, "Unknown rule 'ekr'. Did you mean 'erk'"),
+        ({"warm_start": "erk", "macs_budget": None}, "expected --macs-budget with it"),
+        ({"warm_start": "erk, erk"}, "--warm-start is erk erk: expected each rule once"),
+        ({"warm_start": "erk", "agent": "sac"}, "--warm-start: sac has a loop of its own"),
     ],
     ids=str,
 )

@@ -9,20 +9,21 @@ from typing import Any
 import agents
 import dsfp_env
 from agents.registry import choose_agent, in_batches
-from agents.reporting.budget_options import budget_of, measured_as
+from agents.reporting.budget_options import budget_of, measured_as, measuring
 from agents.reporting.default_folder import default_folder
-from agents.reporting.finish_options import check_finish, left_of
+from agents.reporting.finish_options import check_finish, left_of, parts_of
 from agents.reporting.run_folder import check_same, goes_on_in
 from agents.reporting.seeds import parse_seeds
 from agents.reporting.trackers import check_tracker
 from agents.run_settings import RunSettings
-from agents.trial import check_learners
+from agents.trial import check_learners, check_warm_start
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import named
 from dsfp_env.common.random_numbers import check_seed
 from dsfp_env.common.ranges import MOST_THREADS
 from dsfp_env.environment.rules import Rules
+from dsfp_env.evaluation.allocation import allocate
 from dsfp_env.evaluation.executors import Executor
 from dsfp_env.evaluation.executors.processes import Processes
 from dsfp_env.evaluation.plans import LOWEST
@@ -70,6 +71,7 @@ def check(settings: RunSettings) -> tuple[list[int], Path]:
         settings.credit,
     )
     check_finish(settings)
+    rules_of(settings)
     _check_place(settings)
     seeds = [settings.seed] if settings.seeds is None else parse_seeds(settings.seeds)
     if min(seeds) < 0:
@@ -128,8 +130,29 @@ def _check_place(settings: RunSettings) -> None:
 
 
 def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
-    """The learners that the settings name."""
-    return choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
+    """The learners that the settings name; they begin with the plans of rules, if that is asked."""
+    team = choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
+    if not (rules := rules_of(settings)):
+        return team
+    assert settings.macs_budget is not None  # `rules_of` wants it
+    evaluator = measuring(env)
+    plans = [allocate(evaluator, rule, macs_budget=settings.macs_budget) for rule in rules]
+    return agents.WarmStart(team, env, [env.actions_of(plan) for plan in plans])
+
+
+def rules_of(settings: RunSettings) -> list[str]:
+    """The rules whose plans are tried first.
+
+    Raises:
+        InputError: If one is unknown, or there is no budget that they could meet, or the learner cannot do so.
+    """
+    if settings.warm_start is None:
+        return []
+    if settings.macs_budget is None:
+        raise InputError("--warm-start begins with plans that meet a budget: expected --macs-budget with it.")
+    rules = parts_of(settings.warm_start)
+    check_warm_start(rules, [settings.agent], left_of(settings))
+    return rules
 
 
 def summary_of(settings: RunSettings) -> dict[str, Any]:
@@ -158,6 +181,8 @@ def summary_of(settings: RunSettings) -> dict[str, Any]:
     shown = {name: getattr(settings, name) for name in names}
     if settings.batch > 1:
         shown["batch"] = settings.batch
+    if settings.warm_start is not None:
+        shown["warm_start"] = settings.warm_start
     return {**shown, "reward": reward_name(settings), "task_seed": settings.seed_of_task(settings.seed)}
 
 

@@ -22,7 +22,7 @@ def criteria_of(settings: Any) -> list[str]:
     """
     if settings.criteria is None:
         return []
-    names = _parts(settings.criteria)
+    names = parts_of(settings.criteria)
     for name in names:
         parse_criterion(name)
     if len(set(names)) < max(2, len(names)):
@@ -68,8 +68,8 @@ def check_finish(settings: Any) -> None:
         recipe_from(settings.fine_tune, FINE_TUNING)
 
 
-def _parts(text: str) -> list[str]:
-    """Parts between commas, other than those in brackets."""
+def parts_of(text: str) -> list[str]:
+    """What is between the commas of a text, other than those in brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")

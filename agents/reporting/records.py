@@ -147,6 +147,7 @@ class Summary(Strict, kw_only=True):
     tie: Name | None = None
     agents_per: Name = "layer"
     batch: Positive = 1
+    warm_start: Name | None = None
 
 
 class Result(Summary, kw_only=True):

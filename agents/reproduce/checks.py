@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from agents.registry import choose_agent, contestant
 from agents.reproduce.settings import StudySettings
 from agents.reproduce.targets import RANDOM, listed, rule_of
-from agents.trial import check_learners
+from agents.trial import check_learners, check_warm_start
 from dsfp_env.common.devices import choose_device
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.random_numbers import check_seed
@@ -36,7 +35,7 @@ def check_settings(settings: StudySettings) -> None:
     settings.check_widths()
     check_learners(settings.agents, settings.evaluations)
     _check_targets(settings)
-    _check_warm_start(settings)
+    check_warm_start(settings.warm_start, settings.agents, settings.evaluations)
     if settings.deployed is not None:
         parse_meter(settings.deployed)
     settings.place().check(choose_device(settings.device))
@@ -84,21 +83,3 @@ def _check_targets(settings: StudySettings) -> None:
             parse_criterion(criterion)
             if rule == RANDOM:
                 raise InputError(f"--yardsticks {yardstick}: random search has no criterion but --criterion.")
-
-
-def _check_warm_start(settings: StudySettings) -> None:
-    """Refuse rules to begin with that there are not, and learners that cannot begin with a plan."""
-    rules = settings.warm_start
-    for rule in rules:
-        check_rule(rule)
-    if len(set(rules)) < len(rules) or len(rules) >= settings.evaluations:
-        raise InputError(
-            f"--warm-start is {' '.join(rules)}: expected each rule once, and fewer than the "
-            f"{settings.evaluations} of --evaluations."
-        )
-    for agent in settings.agents if rules else ():
-        if choose_agent(contestant(agent).agent).find_made is not None:
-            raise InputError(
-                f"--warm-start: {agent} has a loop of its own, in which it learns from what it chose itself: "
-                "expected learners of this package, or of your own with the verbs act and update."
-            )
