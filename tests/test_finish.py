@@ -140,7 +140,7 @@ def test_criteria_are_compared_on_the_same_joint_actions_and_noted(tiny, tmp_pat
     assert asked == []
 
 
-def test_agents_try_the_plans_of_rules_first(tiny, tmp_path):
+def test_agents_try_the_plans_of_rules_first(tiny, tmp_path, monkeypatch):
     """Ratios exactly, levels the nearest; and a run that is stopped afterwards goes on as if not."""
     asked = settings(
         warm_start="erk, sensitivity", agent="regression_bandit", criterion="l1", fill_budget=True,
@@ -165,9 +165,10 @@ def test_agents_try_the_plans_of_rules_first(tiny, tmp_path):
         return add(*given)
 
     add = run_folder.RunFolder.add
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run_folder.RunFolder, "add", stop)
+    monkeypatch.setattr(run_folder.RunFolder, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
         train_agents.train(again)
+    monkeypatch.undo()
     train_agents.train(again)
     assert (tmp_path / "again" / "evaluations.jsonl").read_text() == (
         tmp_path / "out" / "evaluations.jsonl"

@@ -358,6 +358,18 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_study_may_be_of_rules_alone(finished, tmp_path, capsys):
+    reproduce.reproduce(
+        changed(finished, agents=(), yardsticks=("erk",), estimate=True, out=str(tmp_path / "out"))
+    )
+    assert "now: base, scores, uniform-50-seed3, erk-50-seed3\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match="evaluations are 0"):
+        reproduce.reproduce(changed(finished, evaluations=0, **alone))
+    both = {"known": str(tmp_path / "a.json"), "results": str(tmp_path / "b.json")}
+    with pytest.raises(InputError, match="--from makes the table .* --known goes on from one: expected one"):
+        reproduce.reproduce(changed(finished, **both))
+
+
 def test_what_cannot_be_begun_leaves_no_trace(settings, tmp_path):
     """So the folder can be used when the typing error is gone."""
     with pytest.raises(InputError, match="Unknown layer 'conv_9'"):

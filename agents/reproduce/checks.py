@@ -33,7 +33,7 @@ def check_settings(settings: StudySettings) -> None:
     settings.check_layers()
     settings.check_evaluation()
     settings.check_widths()
-    check_learners(settings.agents, settings.evaluations)
+    check_learners(settings.agents or ["random_search"], settings.evaluations)  # a study may be of rules alone
     _check_targets(settings)
     check_warm_start(settings.warm_start, settings.agents, settings.evaluations)
     if settings.deployed is not None:

@@ -59,7 +59,7 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     seeds: tuple[int, ...] = (0,)
     """Of the agents and of the fine-tuning. The original network is one for all."""
     agents: tuple[str, ...] = ("q_learning",)
-    """Who learns ratios."""
+    """Who learns ratios; nobody, if none is named: then rules and random search are compared."""
     evaluations: int = 300
     """Joint actions that each agent may try for each rate or budget; random search too."""
     pretraining: str = "paper"
