@@ -359,9 +359,8 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
 
 
 def test_a_study_may_be_of_rules_alone(finished, tmp_path, capsys):
-    reproduce.reproduce(
-        changed(finished, agents=(), yardsticks=("erk",), estimate=True, out=str(tmp_path / "out"))
-    )
+    alone = {"agents": (), "out": str(tmp_path / "out")}
+    reproduce.reproduce(changed(finished, yardsticks=("erk",), estimate=True, **alone))
     assert "now: base, scores, uniform-50-seed3, erk-50-seed3\n" in capsys.readouterr().out
     with pytest.raises(InputError, match="evaluations are 0"):
         reproduce.reproduce(changed(finished, evaluations=0, **alone))
