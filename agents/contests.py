@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from agents.base import MultiAgent
 from agents.learners.warm_start import WarmStart
-from agents.loop import Evaluation, train
+from agents.loop import Evaluation, evaluations_per_step, train
 from agents.registry import choose_agent, contestant
+from dsfp_env.common.errors import InputError
 from dsfp_env.environment.env import LayerPruningEnv
 from dsfp_env.evaluation.plans import Plan
 
@@ -45,8 +46,28 @@ def held_contest(
     name, credit, batch = contestant(text)
     entry = choose_agent(name)
     env = env_of(actions=entry.actions, credit=credit)
-    team = entry.make(env, seed, evaluations)
-    if first:
-        team = WarmStart(team, env, [env.actions_of(plan) for plan in first])
+    team = begun(entry.make(env, seed, evaluations), env, first, evaluations)
     history = train(env, team, evaluations, batch=batch, seed=seed, on_evaluation=on_evaluation)
     return Contest(env, team, history)
+
+
+def begun(team: MultiAgent, env: LayerPruningEnv, first: Sequence[Plan], evaluations: int) -> MultiAgent:
+    """A team that begins with plans; itself, if there are none.
+
+    Args:
+        team: The learners.
+        env: In which they learn.
+        first: Ratios in percent by agent.
+        evaluations: That they have.
+
+    Raises:
+        InputError: If they cannot begin with plans, or that takes all evaluations.
+    """
+    if not first:
+        return team
+    if len(first) * (each := evaluations_per_step(env)) >= evaluations:
+        raise InputError(
+            f"There are {evaluations} evaluations, a step takes {each}, and {len(first)} joint action(s) are "
+            "given to begin with: expected evaluations for more steps than these."
+        )
+    return WarmStart(team, env, [env.actions_of(plan) for plan in first])

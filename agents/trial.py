@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -36,7 +37,8 @@ def check_warm_start(rules: Sequence[str], contestants: Iterable[str], evaluatio
             "evaluations."
         )
     for one in contestants if rules else ():
-        if choose_agent(contestant(one).agent).find_made is not None:
+        entry = choose_agent(contestant(one).agent)
+        if entry.find_made is not None or hasattr(inspect.unwrap(entry.made or object), "learn"):
             raise InputError(
                 f"--warm-start: {one} has a loop of its own, in which it learns from what it chose itself: "
                 "expected learners of this package, or of your own with the verbs act and update."

@@ -124,7 +124,7 @@ def test_what_cannot_be_is_said(evaluator):
     for rule, budget, sentence in (
         ("lamp", 0.5, "Unknown rule 'lamp'"),
         ("erk(power=2)", 0.5, "takes no options"),
-        ("global_ranking(normalisation=max)", 0.5, "Unknown normalisation 'max'"),
+        ("global_ranking(normalisation=max)", 0.5, "'normalisation': 'max'. Did you mean 'minmax'"),
         ("uniform", 1.5, r"macs_budget is 1\.5: expected a share"),
         ("uniform", 0.01, r"macs_budget is 0\.01: pruned by the rule 'uniform' as far as bounds allow"),
     ):

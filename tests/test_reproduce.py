@@ -29,6 +29,21 @@ def make_small(num_classes):
     return PlainNet((8, "M", 16), grid=1, hidden=(), norm=True, num_classes=num_classes)
 
 
+class OwnLoop:
+    """A team that cannot begin with what it is given."""
+
+    team = True
+
+    def __init__(self, env, seed):
+        pass
+
+    def act(self, observations, infos, *, deterministic=False):
+        return dict.fromkeys(observations, 0)
+
+    def learn(self, env, evaluations, *, seed=None, on_evaluation=None):
+        return []
+
+
 @pytest.fixture(scope="module")
 def settings(image_files, tmp_path_factory):
     return StudySettings(
@@ -179,6 +194,22 @@ def test_searches_begin_with_the_plans_of_rules(finished, tmp_path):
                 assert len(set(shifts.values())) <= 1
     assert json.loads((study.folder / "erk-50-seed3.json").read_text())["ratios"] == plans[0]
     assert not list(study.folder.glob("*.training"))
+
+
+def test_plans_that_just_meet_a_target_are_within_it(finished, tmp_path):
+    """A share of the multiply-adds, times all of them, may round to less: the uniform plan itself is within."""
+    for rate in (28, 42, 45, 50, 60, 65):
+        asked = changed(
+            finished, rates=(rate,), warm_start=("uniform",), only=(f"search-q_learning-{rate}",),
+            out=str(tmp_path / str(rate)), weights=str(Study(finished).folder / "base.safetensors"),
+        )  # fmt: skip
+        reproduce.reproduce(asked)
+        found = json.loads((tmp_path / str(rate) / f"search-q_learning-{rate}-seed3.json").read_text())
+        log = (tmp_path / str(rate) / f"search-q_learning-{rate}-seed3.jsonl").read_text().splitlines()
+        tried = [json.loads(line)["macs"] for line in log]
+        task = Study(asked).task
+        uniform = task.graph.costs(Study(asked).evaluator().keep(dict.fromkeys(task.agents, float(rate)))).macs
+        assert found["within_budget"] == sum(macs <= uniform for macs in tried)
 
 
 def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypatch, capsys):
@@ -346,15 +377,16 @@ def test_bad_settings_get_a_sentence(finished, tmp_path):
         ("rates", (5,)): r"--rates are \(5,\): expected percentages in",
         ("finalist_epochs", 3): "--finalist-epochs is 3: expected from 1 to the 2 of --fine-tuning",
         ("warm_start", ("sensitvity",)): "Unknown rule 'sensitvity'. Did you mean 'sensitivity'",
+        ("warm_start", ("global_ranking(normalisation=l3)",)): "normalisation",
         ("warm_start", ("erk", "erk")): "--warm-start is erk erk: expected each rule once, and fewer than the 4",
         ("only", ("unifrom",)): "--only unifrom: there is no such piece; there are: base, scores, uniform-50",
     }.items():
         with pytest.raises(InputError, match=sentence):
             reproduce.reproduce(changed(finished, **dict([change]), out=str(tmp_path / "out")))
-    with pytest.raises(InputError, match="--warm-start: ppo has a loop of its own"):
-        reproduce.reproduce(
-            changed(finished, warm_start=("erk",), agents=("q_learning", "ppo"), out=str(tmp_path / "out"))
-        )
+    for agent in ("ppo", "test_reproduce:OwnLoop"):
+        asked = changed(finished, warm_start=("erk",), agents=("q_learning", agent), out=str(tmp_path / "out"))
+        with pytest.raises(InputError, match=f"--warm-start: {agent} has a loop of its own"):
+            reproduce.reproduce(asked)
     assert not (tmp_path / "out").exists()
 
 

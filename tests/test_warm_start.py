@@ -5,6 +5,7 @@ import pytest
 
 import agents
 import dsfp_env
+from agents.contests import held_contest
 from agents.learners.warm_start import WarmStart
 from agents.registry import AGENTS, choose_agent
 from dsfp_env import InputError
@@ -76,17 +77,71 @@ def test_masks_hold():
 
 def test_what_cannot_be_begun_with_gets_a_sentence():
     env = ToyEnv()
-    with pytest.raises(InputError, match=r"is of \['conv_0'\]: expected one action for each of .*'conv_2'"):
-        WarmStart(Recorder(), env, [{"conv_0": 1}])
-    with pytest.raises(InputError, match=r"has 9 for conv_1: expected one of Discrete\(9\)"):
-        WarmStart(Recorder(), env, [{**BEST, "conv_1": 9}])
+    for first, sentence in (
+        ([{"conv_0": 1}], r"is \{'conv_0': 1\}: expected a dict with one action for each of .*conv_2"),
+        ([{**BEST, "conv_1": 9}], r"has 9 for conv_1: expected one of Discrete\(9\)"),
+        ([{**BEST, "conv_1": True}], r"has True for conv_1"),
+        ([None], "is None: expected a dict"),
+        (BEST, "are .*conv_0.*: expected a list of them"),
+        (None, "are None: expected a list of them"),
+        ("abc", "are 'abc': expected a list of them"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            WarmStart(Recorder(), env, first)
 
     class OwnLoop(Recorder):
         def learn(self, env, evaluations, *, seed=None, on_evaluation=None):
             return []
 
-    with pytest.raises(InputError, match="OwnLoop has a loop of its own"):
-        WarmStart(OwnLoop(), env, [BEST])
+    class NoUpdate:
+        act = Recorder.act
+
+    for team, sentence in (
+        (OwnLoop(), "OwnLoop has a loop of its own"),
+        (NoUpdate(), "NoUpdate.* update"),
+        (None, "The team is None"),
+        (Recorder, "The team is the class Recorder"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            WarmStart(team, env, [BEST])
+    with pytest.raises(InputError, match="The environment is None"):
+        WarmStart(Recorder(), None, [BEST])
+
+
+def test_it_must_leave_steps_for_the_learner(digits):
+    """Where a step takes five evaluations, two plans are more than nine of them."""
+
+    def env_of(**asked):
+        return dsfp_env.parallel_env(digits, **asked)
+
+    plans = [dict.fromkeys(digits.agents, ratio) for ratio in (40.0, 60.0)]
+    with pytest.raises(InputError, match=r"9 evaluations, a step takes 5, and 2 joint action\(s\)"):
+        held_contest("q_learning@difference", env_of, 9, 0, first=plans)
+
+
+def test_what_was_given_is_not_taken_for_a_plan_of_one_level():
+    """The policy gradient starts from the scores of such plans, which it played itself."""
+    env = ToyEnv()
+    team = warm("policy_gradient", env, [BEST, BEST])
+    agents.train(env, team, 11, seed=0)
+    scores = [one.score for one in agents.train(env, warm("policy_gradient", env, []), 9, seed=0)]
+    assert team.learners._uniform == scores
+
+
+@pytest.mark.parametrize("name", ["cma_es", "tpe", "nsga2"])
+def test_what_was_given_is_not_taken_for_what_an_optimiser_asked_for(name):
+    """In a batch both come: it is told of each of its own as of its own, and asks for others next."""
+    entry = choose_agent(name)
+    pytest.importorskip(entry.needs)
+    env = ToyEnv(entry.actions)
+    first = dict.fromkeys(BEST, 0 if entry.actions == "levels" else np.array([15], np.float32))
+    team = warm(name, env, [first], evaluations=24)
+    played = [str(one.actions) for one in agents.train(env, team, 24, batch=4, seed=0)]
+    assert played[1:4] != played[4:7]
+    cold = [str(one.actions) for one in agents.train(env, entry.make(env, 0, 24), 3, batch=3, seed=0)]
+    assert played[1:4] == cold
+    if name == "cma_es":  # learns from a generation, so it was told of seven of its own
+        assert team.learners.optimiser._strategy.countiter >= 1
 
 
 @pytest.mark.parametrize("actions", ["levels", "box"])

@@ -67,8 +67,8 @@ class PolicyGradient:
         self.shared: np.ndarray | None = None  # [inputs, cosines], from the first observations
         self._inputs = np.empty((0, 0))  # [agents, inputs]
         self._recent: deque[float] = deque(maxlen=recent)
-        self._uniform: list[float] = []  # scores of all plans of one level
-        self._begun = 0
+        self._begun: list[np.ndarray] = []  # joint actions that were played as plans of one level
+        self._uniform: list[float] = []  # their scores
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
@@ -82,10 +82,10 @@ class PolicyGradient:
 
             rng = np.random.default_rng(0)
             return self._turns.as_actions(self._turns.climb(infos, logits.argmax(1), worth, rng, tries=TRIES))
-        if self._begun < self._turns.num_levels:
-            wished = np.full(len(logits), self._begun)
-            self._begun += 1
-            return self._turns.as_actions(self._turns.raised(infos, wished, self._rng))
+        if len(self._begun) < self._turns.num_levels:
+            wished = np.full(len(logits), len(self._begun))
+            self._begun.append(self._turns.raised(infos, wished, self._rng))
+            return self._turns.as_actions(self._begun[-1])
 
         def choose(number: int, levels: np.ndarray) -> int:
             return int(self._rng.choice(levels, p=softmax(logits[number, levels])))
@@ -97,6 +97,9 @@ class PolicyGradient:
         joint, score = self._turns.as_joint(transition.actions), transition.score
         self._recent.append(score)
         if len(self._uniform) < self._turns.num_levels:
+            told = len(self._uniform)
+            if told == len(self._begun) or not np.array_equal(joint, self._begun[told]):
+                return {"advantage": 0.0}  # what somebody else chose says nothing of plans of one level
             self._uniform.append(score)
             if len(self._uniform) == self._turns.num_levels:
                 self._start(transition.observations)

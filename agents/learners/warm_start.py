@@ -13,6 +13,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from agents.masking import under_masks
+from agents.verbs import check_env, check_team
 from dsfp_env.common.errors import InputError, shortened
 
 
@@ -33,6 +34,8 @@ class WarmStart:
     def __init__(
         self, team: MultiAgent, env: ParallelEnv[str, Any, Any], first: Iterable[Mapping[str, Any]]
     ) -> None:
+        check_env(env)
+        check_team(team, learns=True)
         if hasattr(team, "learn"):
             raise InputError(
                 f"{type(team).__name__} has a loop of its own, in which it learns from what it chose itself: "
@@ -40,10 +43,7 @@ class WarmStart:
             )
         self.learners, self._env = team, env
         self.alternates = bool(getattr(team, "alternates", False))
-        first = [dict(joint) for joint in first]
-        for joint in first:
-            _check_joint(joint, env)
-        self._left = iter(first)
+        self._left = iter(_checked(first, env))
 
     def act(
         self, observations: Mapping[str, Any], infos: Mapping[str, dict[str, Any]], *, deterministic: bool = False
@@ -60,25 +60,39 @@ class WarmStart:
         """Several: those given that are left, then what learners choose."""
         begun = [under_masks(self._env, own, wished) for own, wished in zip(infos, self._left, strict=False)]
         seen, told = observations[len(begun) :], infos[len(begun) :]
-        if seen and hasattr(self.learners, "act_many"):
-            return begun + list(self.learners.act_many(seen, told))
-        return begun + [self.learners.act(*pair) for pair in zip(seen, told, strict=True)]
+        if not seen or not hasattr(self.learners, "act_many"):
+            return begun + [self.learners.act(*pair) for pair in zip(seen, told, strict=True)]
+        chosen = list(self.learners.act_many(seen, told))
+        if len(chosen) != len(seen):
+            raise InputError(
+                f"act_many of {type(self.learners).__name__} chose {len(chosen)} joint action(s) where "
+                f"{len(seen)} were asked for: expected one for each of the observations."
+            )
+        return begun + chosen
 
     def update(self, transition: JointTransition) -> Mapping[str, float] | None:
         """Let the learners learn."""
         return self.learners.update(transition)
 
 
-def _check_joint(joint: Mapping[str, Any], env: ParallelEnv[str, Any, Any]) -> None:
-    """Refuse what is no joint action."""
-    if set(joint) != set(env.possible_agents):
+def _checked(first: Any, env: ParallelEnv[str, Any, Any]) -> list[dict[str, Any]]:
+    """Joint actions as they came; what is none is refused."""
+    if isinstance(first, (Mapping, str)) or not isinstance(first, Iterable):
         raise InputError(
-            f"A joint action to begin with is of {shortened(sorted(joint))}: expected one action for each of "
-            f"{shortened(env.possible_agents)}."
+            f"The joint actions to begin with are {shortened(first)}: expected a list of them, each a dict of an "
+            "action for each agent, such as [env.actions_of(plan)]."
         )
-    for agent, action in joint.items():
-        if not env.action_space(agent).contains(action):
+    joints = list(first)
+    for joint in joints:
+        if not isinstance(joint, Mapping) or set(joint) != set(env.possible_agents):
             raise InputError(
-                f"A joint action to begin with has {shortened(action)} for {agent}: expected one of "
-                f"{env.action_space(agent)}."
+                f"A joint action to begin with is {shortened(joint)}: expected a dict with one action for each of "
+                f"the agents {', '.join(env.possible_agents)}."
             )
+        for agent, action in joint.items():
+            if isinstance(action, bool) or not env.action_space(agent).contains(action):
+                raise InputError(
+                    f"A joint action to begin with has {shortened(action)} for {agent}: expected one of "
+                    f"{env.action_space(agent)}."
+                )
+    return [dict(joint) for joint in joints]

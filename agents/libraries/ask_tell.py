@@ -19,7 +19,7 @@ Where a budget of MACs masks levels, the nearest joint action under the masks is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
@@ -53,6 +53,14 @@ def from_ask_tell(optimiser: AskTell, env: ParallelEnv[str, Any, Any]) -> AskTel
     return AskTellTeam(optimiser, env)
 
 
+class _Asked(NamedTuple):
+    """A joint action that an optimiser has asked for."""
+
+    asked: Any  # as the optimiser gave it
+    actions: dict[str, Any]  # the same, by agent
+    played: dict[str, Any]  # what masks left of it
+
+
 class AskTellTeam:
     """A `MultiAgent` that plays what an optimiser asks for, and, if deterministic, the best that was evaluated.
 
@@ -71,8 +79,8 @@ class AskTellTeam:
         self._spaces = {agent: _checked_space(agent, env.action_space(agent)) for agent in env.possible_agents}
         self._middle = {agent: _middle(space) for agent, space in self._spaces.items()}
         self.alternates = bool(getattr(optimiser, "alternates", False))
-        # As the optimiser gave it, and as actions by agent: what it will be told of, or the last that it was.
-        self._asked: list[tuple[Any, dict[str, Any]]] = [(None, {})]
+        # What the optimiser will be told of, or the last that it was.
+        self._asked = [_Asked(None, {}, {})]
         self._best: JointTransition | None = None
 
     def act(
@@ -105,17 +113,22 @@ class AskTellTeam:
         """What is played of what the optimiser asked for; it is told of it in this order."""
         if len(asked) != len(infos):
             raise InputError(f"The optimiser asked for {len(asked)} joint action(s): expected {len(infos)}.")
-        self._asked = [(one, _as_actions(one, self._spaces)) for one in asked]
-        return [under_masks(self._env, own, wished) for own, (_, wished) in zip(infos, self._asked, strict=True)]
+        wished = [_as_actions(one, self._spaces) for one in asked]
+        played = [under_masks(self._env, own, one) for own, one in zip(infos, wished, strict=True)]
+        self._asked = [
+            _Asked(one, _numbers(actions), _numbers(there))
+            for one, actions, there in zip(asked, wished, played, strict=True)
+        ]
+        return played
 
     def _told(self, played: dict[str, float]) -> Any:
         """What was played, in the optimiser's own words if it is what it asked for, else in its form."""
-        asked, proposed = self._asked[0]
-        if len(self._asked) > 1:
+        first = self._asked[0]
+        if played == first.played and len(self._asked) > 1:  # else somebody else chose it
             self._asked = self._asked[1:]
-        if played == _numbers(proposed):
-            return asked
-        if asked is None or isinstance(asked, Mapping):
+        if played == first.actions:
+            return first.asked
+        if first.asked is None or isinstance(first.asked, Mapping):
             return played
         return np.array([played[agent] for agent in self._spaces])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import agents
 import dsfp_env
+from agents.contests import begun
 from agents.registry import choose_agent, in_batches
 from agents.reporting.budget_options import budget_of, measured_as, measuring
 from agents.reporting.default_folder import default_folder
@@ -132,12 +133,11 @@ def _check_place(settings: RunSettings) -> None:
 def make_team(settings: RunSettings, env: dsfp_env.LayerPruningEnv) -> agents.MultiAgent:
     """The learners that the settings name; they begin with the plans of rules, if that is asked."""
     team = choose_agent(settings.agent).make(env, settings.seed, settings.evaluations)
-    if not (rules := rules_of(settings)):
-        return team
-    assert settings.macs_budget is not None  # `rules_of` wants it
-    evaluator = measuring(env)
-    plans = [allocate(evaluator, rule, macs_budget=settings.macs_budget) for rule in rules]
-    return agents.WarmStart(team, env, [env.actions_of(plan) for plan in plans])
+    share = settings.macs_budget
+    plans = (
+        [] if share is None else [allocate(measuring(env), rule, macs_budget=share) for rule in rules_of(settings)]
+    )
+    return begun(team, env, plans, left_of(settings))
 
 
 def rules_of(settings: RunSettings) -> list[str]:

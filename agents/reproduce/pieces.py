@@ -30,6 +30,7 @@ from agents.reproduce.targets import (
     SWEEP,
     UNIFORM,
     Target,
+    is_sensitivity,
     names_of,
     piece_of,
     rule_of,
@@ -101,7 +102,7 @@ class Study:
     def _what_it_needs(self, rule: str, criterion: str | None) -> dict[str, Callable[[], None]]:
         """The pieces that what a rule or a learner says stands on, besides the base."""
         needs: dict[str, Callable[[], None]] = {scored(SCORES, criterion): partial(self._scores, criterion)}
-        if rule == "sensitivity":
+        if is_sensitivity(rule):
             needs[scored(SWEEP, criterion)] = partial(self._sweep, criterion)
         return needs
 
@@ -261,7 +262,7 @@ class Study:
         evaluator = self.evaluator(criterion)
         if rule == UNIFORM:
             return self._plan_of(evaluator, target)
-        sweep = self._need(scored(SWEEP, criterion))["accuracies"] if rule == "sensitivity" else None
+        sweep = self._need(scored(SWEEP, criterion))["accuracies"] if is_sensitivity(rule) else None
         return allocate(evaluator, rule, macs_budget=self._budget(evaluator, target), sweep=sweep)
 
     def _need(self, name: str) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class Asked(Struct):
     yardsticks: list[Name]
     agents: list[Name]
     seeds: list[Natural]
-    finalist_epochs: Positive | None = None  # earlier releases had none
+    finalist_epochs: Positive | None = None  # earlier releases had none, and no
+    warm_start: list[Name] = []
 
 
 class Results(Strict):

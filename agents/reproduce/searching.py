@@ -78,15 +78,18 @@ class Search:
     def draw(self) -> dict[str, Any]:
         """Try plans drawn at random and brought to the budget by one common shift; what came of it."""
         rng = np.random.default_rng([self._seed, 2])
-        drawn = random_plans_of(self._evaluator, self._evaluations - len(self._first), self._allowed, rng)
+        drawn = random_plans_of(
+            self._evaluator, self._evaluations - len(self._first), self._budget * self._whole, rng
+        )
         for plan in [*self._first, *drawn]:
             outcome = self._evaluator.evaluate(plan, self._seed)
             self._note(plan, {"accuracy": outcome.accuracy, "macs": outcome.macs}, outcome.accuracy)
         return self._found(lambda outcome: outcome.accuracy)
 
     @property
-    def _allowed(self) -> float:
-        return self._budget * self._evaluator.task.graph.costs().macs
+    def _whole(self) -> int:
+        """Multiply-adds of the original network."""
+        return self._evaluator.task.graph.costs().macs
 
     def _note(self, ratios: Plan, found: Mapping[str, Any], reward: float) -> None:
         number = len(self._tried)
@@ -104,7 +107,8 @@ class Search:
     def _found(self, worth: Worth) -> dict[str, Any]:
         """The best of what is within the budget, as several seeds say, or a few epochs."""
         self._progress.close()
-        within = [line for line in self._tried if line["macs"] <= self._allowed] or self._tried
+        whole = self._whole  # a share times this may round to less than the plan that the share is of
+        within = [line for line in self._tried if line["macs"] / whole <= self._budget] or self._tried
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
         if self._tuned is not None:

@@ -75,6 +75,11 @@ def rule_of(yardstick: str) -> tuple[str, str | None]:
     return rule, criterion if at else None
 
 
+def is_sensitivity(rule: str) -> bool:
+    """Whether a rule, said with options or without, stands on a sweep of single layers."""
+    return rule.partition("(")[0].strip() == "sensitivity"
+
+
 def listed(names: Collection[str]) -> str:
     """Names of pieces for a sentence: the first ones, if there are many."""
     first, more = list(names)[:_MOST_LISTED], len(names) - _MOST_LISTED

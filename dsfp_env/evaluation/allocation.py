@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import Literal
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def erk(evaluator: Evaluator) -> Path:
     return lambda place: {agent: 100 * (1 - min(1.0, (1 - place) * one / lowest)) for agent, one in shares.items()}
 
 
-def global_ranking(evaluator: Evaluator, normalisation: str = "minmax") -> Path:
+def global_ranking(evaluator: Evaluator, normalisation: Literal["minmax", "zscore", "l2"] = "minmax") -> Path:
     """The lowest filters of all layers, by scores that are normalised within each layer."""
     normalised = choose("normalisation", normalisation, NORMALISATIONS)
     scores = {
