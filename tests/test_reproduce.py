@@ -169,10 +169,10 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
 
 def test_searches_begin_with_the_plans_of_rules(finished, tmp_path):
     """Agents and random search try them first, and a few epochs choose of them too, whatever they were worth."""
-    rules, kinds = ("erk", "sensitivity"), ("random_search_equal_macs", "q_learning")
+    rules, kinds = ("erk", "sensitivity"), ("random_search_equal_macs", "q_learning", "regression_bandit")
     asked = changed(
         finished, warm_start=rules, finalist_epochs=1, fill_budget=True, yardsticks=("erk", kinds[0]),
-        only=("search", "erk"), evaluations=5, out=str(tmp_path / "out"),
+        agents=kinds[1:], only=("search", "erk"), evaluations=5, out=str(tmp_path / "out"),
     )  # fmt: skip
     reproduce.reproduce(asked)
     study = Study(asked)
@@ -184,9 +184,15 @@ def test_searches_begin_with_the_plans_of_rules(finished, tmp_path):
         tried = [json.loads(line)["ratios"] for line in study.files.log(name).read_text().splitlines()]
         finalists = [one["ratios"] for one in found["finalists"]]
         assert len(tried) == found["tried"] == 5
-        assert all(plan in finalists for plan in plans)
+        filters = [[len(kept) for kept in evaluator.keep(plan).values()] for plan in finalists]
+        assert all([len(kept) for kept in evaluator.keep(plan).values()] in filters for plan in plans)
         if kind == kinds[0]:
             assert tried[:2] == plans
+        elif kind == kinds[2]:  # the same, but for what float32 and the bisection to the budget change
+            assert [list(plan.values()) for plan in tried[:2]] == [
+                pytest.approx([*plan.values()], abs=0.2) for plan in plans
+            ]
+            assert len(filters) == len({tuple(one) for one in filters})
         else:  # of levels, brought to the budget
             for told, plan in zip(tried, plans, strict=False):
                 nearest = {agent: 10 * round(ratio / 10) for agent, ratio in plan.items()}

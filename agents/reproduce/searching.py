@@ -111,8 +111,9 @@ class Search:
         within = [line for line in self._tried if line["macs"] / whole <= self._budget] or self._tried
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
+        always = self._first_besides(finalists_of(ratios, rewards))
         if self._tuned is not None:
-            plans = finalists_of(ratios, rewards, self._first)
+            plans = finalists_of(ratios, rewards, always)
             accuracies = [self._tuned(number, plan) for number, plan in enumerate(plans, start=1)]
             told = [{"ratios": plan, "accuracy": one} for plan, one in zip(plans, accuracies, strict=True)]
             return {"ratios": plans[int(np.argmax(accuracies))], **counts, "finalists": told}
@@ -122,7 +123,19 @@ class Search:
                 f"{self._log.stem}, the best again", self._evaluator.start_many(plans, seed, 1), len(plans)
             )
 
-        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed, self._first), **counts}
+        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed, always), **counts}
+
+    def _first_besides(self, plans: Sequence[Plan]) -> list[Plan]:
+        """The plans that were begun with, but for those that leave the same filters as one of these.
+
+        An action is a float32, so what an agent plays may be a plan that differs in a digit and in nothing else.
+        """
+
+        def left(plan: Plan) -> tuple[int, ...]:
+            return tuple(len(filters) for filters in self._evaluator.keep(plan).values())
+
+        known = {left(plan) for plan in plans}
+        return [plan for plan in self._first if left(plan) not in known]
 
 
 def lines_tried(file: Path) -> list[dict[str, Any]]:
