@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from agents.callbacks import Follower
-from agents.verbs import check_env, check_team
+from agents.verbs import check_env, check_team, joint_actions_of
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.environment.lanes import Lane, start_lanes
 from dsfp_env.environment.transitions import score_of
@@ -125,7 +125,7 @@ def _learn(
                 seen[number] = lane.reset(seed=None if seen else seed)
             elif not lane.agents:
                 seen[number] = lane.reset()
-        chosen = _chosen(team, [seen[number] for number in range(count)])
+        chosen = joint_actions_of(team, [seen[number] for number in range(count)])
         known = iter([None]) if batch == 1 else start_lanes(lanes[:count], chosen, workers)
         for number, (actions, _) in enumerate(zip(chosen, known, strict=True)):
             observations, _ = seen[number]
@@ -140,19 +140,6 @@ def _learn(
             history.append(Evaluation(spent, actions, rewards, infos))
             tell(history[-1], report)
     return history
-
-
-def _chosen(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
-    """A joint action for each pair of observations and infos, all before the team learns from any of them."""
-    if len(seen) == 1 or not hasattr(team, "act_many"):
-        return [team.act(observations, infos) for observations, infos in seen]
-    chosen = list(team.act_many(*map(list, zip(*seen, strict=True))))
-    if len(chosen) != len(seen):
-        raise InputError(
-            f"act_many of {type(team).__name__} chose {len(chosen)} joint action(s) where {len(seen)} were asked "
-            "for: expected one for each of the observations."
-        )
-    return chosen
 
 
 def play(env: ParallelEnv[str, Any, Any], team: MultiAgent) -> Evaluation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsfp_env.common.errors import InputError, shortened
@@ -55,6 +55,19 @@ def check_env(env: Any) -> None:
         raise InputError(
             f"The environment is {shortened(env)}: expected one, such as dsfp_env.parallel_env(task='digits')."
         )
+
+
+def joint_actions_of(team: Any, seen: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """A joint action for each pair of observations and infos, all before the team learns from any of them."""
+    if len(seen) < 2 or not hasattr(team, "act_many"):
+        return [team.act(observations, infos) for observations, infos in seen]
+    chosen = list(team.act_many(*map(list, zip(*seen, strict=True))))
+    if len(chosen) != len(seen):
+        raise InputError(
+            f"act_many of {type(team).__name__} chose {len(chosen)} joint action(s) where {len(seen)} were asked "
+            "for: expected one for each of the observations."
+        )
+    return chosen
 
 
 def reported(agent: str, report: Any) -> Mapping[str, float]:

@@ -13,7 +13,7 @@ from pettingzoo import ParallelEnv
 
 from agents.base import JointTransition, MultiAgent
 from agents.masking import under_masks
-from agents.verbs import check_env, check_team
+from agents.verbs import check_env, check_team, joint_actions_of
 from dsfp_env.common.errors import InputError, shortened
 
 
@@ -59,16 +59,8 @@ class WarmStart:
     ) -> list[dict[str, Any]]:
         """Several: those given that are left, then what learners choose."""
         begun = [under_masks(self._env, own, wished) for own, wished in zip(infos, self._left, strict=False)]
-        seen, told = observations[len(begun) :], infos[len(begun) :]
-        if not seen or not hasattr(self.learners, "act_many"):
-            return begun + [self.learners.act(*pair) for pair in zip(seen, told, strict=True)]
-        chosen = list(self.learners.act_many(seen, told))
-        if len(chosen) != len(seen):
-            raise InputError(
-                f"act_many of {type(self.learners).__name__} chose {len(chosen)} joint action(s) where "
-                f"{len(seen)} were asked for: expected one for each of the observations."
-            )
-        return begun + chosen
+        left = zip(observations[len(begun) :], infos[len(begun) :], strict=True)
+        return begun + joint_actions_of(self.learners, list(left))
 
     def update(self, transition: JointTransition) -> Mapping[str, float] | None:
         """Let the learners learn."""

@@ -48,12 +48,12 @@ def reproduce(settings: StudySettings, said: Collection[str] = ()) -> None:
         InputError: If a setting cannot be used, or the folder is of other settings. If nothing was done before, no
             trace is left.
     """
-    if settings.results is not None and settings.known is not None:
-        raise InputError(
-            "--from makes the table of a results.json and nothing else, --known goes on from one: expected one of "
-            "them."
-        )
     if settings.results is not None:
+        if settings.known is not None:
+            raise InputError(
+                "--from makes the table of a results.json and nothing else, --known goes on from one: expected "
+                "one of them."
+            )
         _remake(Path(settings.results), settings)
         return
     study = Study(settings.settled(said))
