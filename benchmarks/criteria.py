@@ -2,11 +2,13 @@
 
     python benchmarks/criteria.py --task digits
     python benchmarks/criteria.py --task imagefolder:PATH --network resnet20 --weights FILE
+    python benchmarks/criteria.py --task imagefolder:PATH --network alexnet --weights FILE --criteria dsfp l1
 
 All layers lose the same share of their filters; then accuracy on the test split is measured at once, after
 recalibration of the normalisation, after a short distillation, and after a longer one. A seed chooses the images
 that the scores are computed from, the batches of both distillations, and what ``random`` takes. Results are
-appended to a file, line by line; started again it goes on.
+appended to a file, line by line; started again it goes on. Criteria that look at batch normalisation are left out
+where there is none.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 
 import dsfp_env
+from dsfp_env.common import command_line
+from dsfp_env.common.choices import choose
 from dsfp_env.criteria.dsfp import SIGNS, fuse, rank, unchanged
 from dsfp_env.criteria.scoring import Scores
 from dsfp_env.datasets.labelled_images import LabelledImages
@@ -35,7 +38,7 @@ ALONE = (
     *("taylor", "taylor_activation", "taylor_bn", "fisher", "output_kl"),
     *("l1", "bn_scale", "fpgm", "dcff", "random"),
 )
-TERMS = ("grad", "taylor", "output_kl", "fisher_kl", "activation_kl")  # of dsfp
+OF_NORMS = ("taylor_bn", "bn_scale")
 FUSED = {  # criterion -> divergence, normalisation, end
     "dsfp": ("output_kl", unchanged, "lowest"),
     "dsfp(end=highest)": ("output_kl", unchanged, "highest"),
@@ -55,6 +58,8 @@ class Settings:
     """Of an image folder."""
     weights: str | None = None
     """Of the original network."""
+    criteria: tuple[str, ...] = (*FUSED, *ALONE)
+    """Which are compared."""
     ratios: tuple[int, ...] = (30, 50, 70)
     """Percent of the filters of every layer."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -73,12 +78,14 @@ class Settings:
     """CPU threads."""
 
 
-def main() -> None:
+def compare(settings: Settings) -> None:
     """Measure what is missing, then print the table."""
-    settings = tyro.cli(Settings, description=__doc__)
+    for name in settings.criteria:
+        choose("criterion", name, dict.fromkeys((*FUSED, *ALONE)))
     torch.set_num_threads(settings.threads)
     options = {name: value for name in ("network", "weights") if (value := getattr(settings, name))}
     task = dsfp_env.load_task(settings.task, **options)
+    names = [name for name in settings.criteria if task.graph.norms or name not in OF_NORMS]
     rng = torch.Generator().manual_seed(1)  # the files of an image tree are sorted by class
     some = torch.randperm(len(task.test.labels), generator=rng)[: settings.test_images]
     test = LabelledImages(task.test.images[some], task.test.labels[some])
@@ -86,13 +93,8 @@ def main() -> None:
     lines = [json.loads(line) for line in settings.out.read_text().splitlines()] if settings.out.exists() else []
     done = {(line["criterion"], line["ratio"], line["seed"]) for line in lines}
     for seed in settings.seeds:
-        missing = [
-            (name, ratio)
-            for ratio in settings.ratios
-            for name in (*FUSED, *ALONE)
-            if (name, ratio, seed) not in done
-        ]
-        scores = all_scores(task, seed) if missing else {}
+        missing = [(name, ratio) for ratio in settings.ratios for name in names if (name, ratio, seed) not in done]
+        scores = all_scores(task, names, seed) if missing else {}
         for name, ratio in missing:
             line = measure(task, test, scores[name], ratio, seed, settings)
             lines.append({"criterion": name, "ratio": ratio, "seed": seed, **line})
@@ -100,16 +102,20 @@ def main() -> None:
             with open(settings.out, "a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
     print(f"original: {100 * measure_accuracy(task.network, test):.1f} % of {len(test.labels)} test images\n")
-    print(table(lines, settings))
+    print(table(lines, names, settings))
 
 
-def all_scores(task: dsfp_env.Task, seed: int) -> dict[str, Scores]:
+def all_scores(task: dsfp_env.Task, names: list[str], seed: int) -> dict[str, Scores]:
     """Scores by criterion; the readings of DSFP share their terms."""
     start = time.monotonic()
-    known = {name: dsfp_env.score_filters(task, name, seed=seed) for name in dict.fromkeys((*TERMS, *ALONE))}
-    for name, (divergence, normalise, end) in FUSED.items():
+    fused = [name for name in names if name in FUSED]
+    terms = {name: ("grad", "taylor", FUSED[name][0]) for name in fused}
+    alone = (*(name for name in names if name in ALONE), *(term for name in fused for term in terms[name]))
+    known = {name: dsfp_env.score_filters(task, name, seed=seed) for name in dict.fromkeys(alone)}
+    for name in fused:
+        _, normalise, end = FUSED[name]
         known[name] = {
-            path: SIGNS[end] * fuse(*(normalise(known[term][path]) for term in ("grad", "taylor", divergence)))
+            path: SIGNS[end] * fuse(*(normalise(known[term][path]) for term in terms[name]))
             for path in task.graph.layers
         }
     print(f"scores with seed {seed}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
@@ -148,11 +154,11 @@ def after(
     return measured(tuned)
 
 
-def table(lines: list[dict], settings: Settings) -> str:
+def table(lines: list[dict], names: list[str], settings: Settings) -> str:
     """Markdown: the mean over seeds by stage, and the standard deviation of the last."""
     header = [f"{ratio} %: {' / '.join(STAGES)}" for ratio in settings.ratios]
     rows = [["criterion", *header], ["---"] * (1 + len(header))]
-    for name in (*FUSED, *ALONE):
+    for name in names:
         cells = []
         for ratio in settings.ratios:
             found = [line for line in lines if line["criterion"] == name and line["ratio"] == ratio]
@@ -164,4 +170,4 @@ def table(lines: list[dict], settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(Settings, compare, __doc__))

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.apart
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def run(name, *arguments, folder):
-    command = [sys.executable, str(BENCHMARKS / name), "--quick", *arguments]
+def run(name, *arguments, folder, quick=("--quick",)):
+    command = [sys.executable, str(BENCHMARKS / name), *quick, *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,6 +51,27 @@ def test_growth(tmp_path, own_cache):
 )
 def test_others(name, word, tmp_path, own_cache):
     assert word in run(name, folder=tmp_path)
+
+
+def test_criteria(tmp_path, own_cache):
+    asked = (
+        "criteria.py",
+        "--criteria",
+        "dsfp",
+        "l1",
+        "--ratios",
+        "50",
+        "--seeds",
+        "0",
+        "--short",
+        "2",
+        "--longer",
+        "4",
+    )
+    table = run(*asked, folder=tmp_path, quick=())
+    assert [row.split("`")[1] for row in table.splitlines() if row.startswith("| `")] == ["dsfp", "l1"]
+    assert run(*asked, folder=tmp_path, quick=()) == table  # and nothing is measured again
+    assert len((tmp_path / "runs" / "criteria.jsonl").read_text().splitlines()) == 2
 
 
 def test_regret_by_agents(tmp_path):
