@@ -8,6 +8,7 @@ import pytest
 
 from agents.reproduce import estimate
 from agents.reproduce import study as reproduce
+from agents.reproduce.differences import differences_of
 from agents.reproduce.figures import FIGURES, write_figures
 from agents.reproduce.results import heading_of, read_results, rows_of, table_of
 from agents.reproduce.settings import QUICK, StudySettings
@@ -52,6 +53,24 @@ def results():
         **{"macs": 1000, "recipe": "fast", "filters_kept": {"conv1": 8, "conv2": 4}},
     }
     return {"settings": settings, "versions": {}, "base": base, "searches": {}, "rows": rows}
+
+
+def test_differences_by_hand(results):
+    rows = results["rows"]
+    assert differences_of(results) == ""  # of one seed the table tells all
+    rows[piece_of("ucb1", HALF, 1)] = row(0.91, 480)
+    *_, last = differences_of(results).splitlines()
+    assert last == "| ucb1 50 % of the MACs | +10.00, +7.00 |"
+    results["settings"] |= {"seeds": [0, 1, 2], "yardsticks": ["erk", "sensitivity"]}
+    rows |= {piece_of(kind, HALF, 2): row(accuracy, 500) for kind, accuracy in (("uniform", 0.8), ("ucb1", 0.89))}
+    rows[piece_of("erk", HALF, 1)] = row(0.85, 500)
+    _, table = differences_of(results).split("\n\n")
+    assert table.splitlines() == [
+        "|  | uniform | erk |",
+        "| --- | --- | --- |",
+        "| erk 50 % of the MACs | +1.00 |  |",
+        "| ucb1 50 % of the MACs | +8.67 [4.87, 12.46] | +6.00 |",  # 10, 7, 9: 4.3027 times 1.5275 / sqrt(3)
+    ]
 
 
 def test_of_a_network_that_was_never_right_nothing_is_retained(results):
@@ -135,11 +154,12 @@ def test_the_numbers_in_a_figure(results):
 
 
 def test_a_file_of_results_is_enough(results, tmp_path, capsys):
+    results["rows"][piece_of("ucb1", HALF, 1)] = row(0.91, 480)
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
     reproduce.reproduce(StudySettings(results=str(file), figures=True, out=str(tmp_path / "pictures")))
     said = capsys.readouterr().out
-    assert said.startswith(table_of(results))
+    assert said.startswith(f"{table_of(results)}\n\n{differences_of(results)}")
     assert "figure-filters, figure-accuracy, figure-finetuning, figure-epochs" in said
     assert len(list((tmp_path / "pictures").iterdir())) == 8
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["results.json"]
@@ -159,6 +179,7 @@ def test_the_table_on_the_page_is_that_of_its_results():
     for file in files:
         results = read_results(file)
         assert table_of(results).split("\n\n", 1)[1] in page
+        assert differences_of(results).rpartition("\n\n")[2] in page
         assert f"--from docs/{file.name}" in page
 
 

@@ -42,12 +42,12 @@ def read_results(file: Path) -> Results:
 def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
     """What was found by each kind, by its name, for each target, with the seeds there are; in the table's order.
 
-    A row has the ``seconds`` of a forward pass, too, if they were measured.
+    A row has its ``seed``, too, and the ``seconds`` of a forward pass, if they were measured.
     """
     settings, rows = results["settings"], results["rows"]
     return {
         (name, target): [
-            rows[piece] | _time_of(results, piece)
+            {"seed": seed} | rows[piece] | _time_of(results, piece)
             for seed in settings["seeds"]
             for piece in dict.fromkeys(piece_of(one, target, seed) for one in (name, kind))  # once its name
             if piece in rows

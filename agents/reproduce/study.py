@@ -15,6 +15,7 @@ import torch
 
 from agents.reporting.run_folder import missing, withdraw
 from agents.reproduce import estimate
+from agents.reproduce.differences import differences_of
 from agents.reproduce.figures import write_figures
 from agents.reproduce.pieces import Study
 from agents.reproduce.results import Results, read_results, table_of
@@ -74,9 +75,16 @@ def _remake(file: Path, settings: StudySettings) -> None:
     results, folder = read_results(file), file.parent if settings.out is None else named(settings.out)
     if settings.figures:
         check_writable(folder)
-    say(table_of(results))
+    _tell(results)
     if settings.figures:
         _draw(results, folder)
+
+
+def _tell(results: Results) -> None:
+    """Print the tables."""
+    say(table_of(results))
+    if differences := differences_of(results):
+        say(f"\n{differences}")
 
 
 def _draw(results: Results, folder: Path) -> None:
@@ -110,7 +118,8 @@ def _work(study: Study) -> None:
     if settings.deployed is not None:
         study.measure_latencies(settings.deployed)
     results = study.write_results()
-    say(f"\n{table_of(results)}")
+    say("")
+    _tell(results)
     if settings.figures:
         _draw(results, study.folder)
     if left := [name for name in study.pieces if not study.files.of(name).exists()]:
