@@ -242,6 +242,29 @@ def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypa
     }
 
 
+def test_what_several_people_found_is_put_together(finished, tmp_path, monkeypatch):
+    """A row that is in two files is that of the first; and a row stands on its own search."""
+    whole = json.loads((Study(finished).folder / "results.json").read_text())
+    uniform, learned = "uniform-50-seed3", "q_learning-50-seed3"
+    one = {**whole, "searches": {}, "rows": {uniform: whole["rows"][uniform]}}
+    other = {**whole, "rows": {**whole["rows"], uniform: {**whole["rows"][uniform], "accuracy": 0.125}}}
+    files = [tmp_path / "one.json", tmp_path / "other.json"]
+    for file, content in zip(files, (one, other), strict=True):
+        file.write_text(json.dumps(content))
+    asked = changed(
+        finished, known=tuple(map(str, files)), weights=str(Study(finished).folder / "base.safetensors"),
+        out=str(tmp_path / "out"),
+    )  # fmt: skip
+    monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
+    reproduce.reproduce(asked)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert rows == {name: whole["rows"][name] for name in (uniform, learned)}
+    files[1].write_text("{")
+    with pytest.raises(InputError, match=r"other\.json cannot be read"):
+        reproduce.reproduce(changed(asked, out=str(tmp_path / "refused")))
+    assert not (tmp_path / "refused").exists()
+
+
 def test_what_is_known_of_another_study_is_refused(finished, tmp_path):
     whole = json.loads((Study(finished).folder / "results.json").read_text())
     known, out = tmp_path / "known.json", tmp_path / "out"

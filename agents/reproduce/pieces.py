@@ -76,7 +76,7 @@ class Study:
         self.files = StudyFiles(settings)
         self.folder = self.files.folder
         self._begun: BegunTask | None = None
-        self._known: Known | None = None
+        self._known: list[Known] = []
         self._evaluators: dict[str, Evaluator] = {}  # by the piece whose scores they have
         if task is not None:
             self.task = task
@@ -120,22 +120,23 @@ class Study:
         check_task(self._task_name, self._task_options())
         check_settings(self.settings)
         check_only(self.settings, self.pieces)
-        if self.settings.known is not None:
-            self._known = Known(Path(self.settings.known), self.files)
+        self._known = [Known(Path(file), self.files) for file in self.settings.known]
         self.files.check(self.pieces, self.first)
 
     def take_over(self) -> list[str]:
-        """Take over what is known from another folder; returns the names of these pieces.
+        """Take over what is known from other folders; returns the names of these pieces.
 
         Raises:
-            InputError: If it is not of this network.
+            InputError: If it is not of this network; nothing is taken over then.
         """
-        if self._known is None:
-            return []
-        self._known.check_network(self.files.found(BASE) or self._original(), self.task)
-        taken = self._known.pieces()
-        if not self.settings.estimate:
-            for name, found in taken.items():
+        base = (self.files.found(BASE) or self._original()) if self._known else {}
+        for known in self._known:
+            known.check_network(base, self.task)
+        taken: dict[str, None] = {}
+        for known in self._known:
+            pieces = known.pieces()
+            taken |= dict.fromkeys(pieces)
+            for name, found in pieces.items() if not self.settings.estimate else ():
                 self.files.write(name, found)
         return list(taken)
 

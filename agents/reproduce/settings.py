@@ -110,15 +110,17 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     those of all rows are timed in the end, in turn; with 'statistic=minimum' where others use the machine."""
     results: Annotated[str | None, tyro.conf.arg(name="from")] = field(default=None, kw_only=True)
     """A results.json: make its table, and with --figures its figures, and nothing else."""
-    known: str | None = field(default=None, kw_only=True)
-    """A results.json of the same study from another folder or machine: the searches and rows in it are taken over
-    and not made anew. Wants --weights, the original network of that study. Networks of rows are not in it, so they
-    are not timed."""
+    known: tuple[str, ...] = field(default=(), kw_only=True)
+    """One results.json or several, of the same study from other folders or machines: the searches and rows in them
+    are taken over and not made anew; of one that is in two, the first. Wants --weights, the original network of
+    that study. Networks of rows are not in them, so they are not timed."""
     executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.known, str):  # one alone
+            object.__setattr__(self, "known", (self.known,))
         if self.rates is None:
             object.__setattr__(self, "rates", () if self.macs_budgets else RATES)
 

@@ -50,7 +50,7 @@ def reproduce(settings: StudySettings, said: Collection[str] = ()) -> None:
             trace is left.
     """
     if settings.results is not None:
-        if settings.known is not None:
+        if settings.known:
             raise InputError(
                 "--from makes the table of a results.json and nothing else, --known goes on from one: expected "
                 "one of them."
