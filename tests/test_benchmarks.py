@@ -71,7 +71,14 @@ def test_criteria(tmp_path, own_cache):
     table = run(*asked, folder=tmp_path, quick=())
     assert [row.split("`")[1] for row in table.splitlines() if row.startswith("| `")] == ["dsfp", "l1"]
     assert run(*asked, folder=tmp_path, quick=()) == table  # and nothing is measured again
-    assert len((tmp_path / "runs" / "criteria.jsonl").read_text().splitlines()) == 2
+    file = tmp_path / "runs" / "criteria.jsonl"
+    whole = file.read_bytes()
+    assert whole.count(b"\n") == 2
+    file.write_bytes(whole[:-20])  # killed while it wrote
+    assert run(*asked, folder=tmp_path, quick=()) == table
+    assert file.read_bytes() == whole
+    with pytest.raises(AssertionError, match="was measured as .*name another file with --out"):
+        run(*asked, "--test-images", "50", folder=tmp_path, quick=())
 
 
 def test_regret_by_agents(tmp_path):
