@@ -227,7 +227,7 @@ def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypa
     asked = changed(finished, known=str(known), weights=weights, **more, out=str(tmp_path / "out"))
     reproduce.reproduce(asked)
     said = capsys.readouterr().out
-    assert "known: uniform-50-seed3, search-q_learning-50-seed3, q_learning-50-seed3\n3 of 10 pieces are" in said
+    assert "known: uniform-50-seed3, search-q_learning-50-seed3, q_learning-50-seed3\n4 of 10 pieces are" in said
     assert Study(asked).files.of("uniform-50-seed3").read_bytes() == (done / "uniform-50-seed3.json").read_bytes()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     made = {f"{rule}-{rate}-seed3" for rule in ("erk", "uniform") for rate in (50, 70)}
@@ -243,24 +243,24 @@ def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypa
 
 
 def test_what_several_people_found_is_put_together(finished, tmp_path, monkeypatch):
-    """A row that is in two files is that of the first; and a row stands on its own search."""
+    """A row that is in two files is that of the first; its search may be in another file."""
     whole = json.loads((Study(finished).folder / "results.json").read_text())
     uniform, learned = "uniform-50-seed3", "q_learning-50-seed3"
-    one = {**whole, "searches": {}, "rows": {uniform: whole["rows"][uniform]}}
-    other = {**whole, "rows": {**whole["rows"], uniform: {**whole["rows"][uniform], "accuracy": 0.125}}}
-    files = [tmp_path / "one.json", tmp_path / "other.json"]
-    for file, content in zip(files, (one, other), strict=True):
-        file.write_text(json.dumps(content))
+    wrong = {**whole["rows"][uniform], "accuracy": 0.125}
+    files = [tmp_path / "rows.json", tmp_path / "search.json"]
+    files[0].write_text(json.dumps({**whole, "searches": {}}))
+    files[1].write_text(json.dumps({**whole, "rows": {uniform: wrong}}))
     asked = changed(
         finished, known=tuple(map(str, files)), weights=str(Study(finished).folder / "base.safetensors"),
         out=str(tmp_path / "out"),
     )  # fmt: skip
     monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
-    reproduce.reproduce(asked)
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    assert rows == {name: whole["rows"][name] for name in (uniform, learned)}
+    reproduce.reproduce(changed(asked, only=("scores",)))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["rows"] == {name: whole["rows"][name] for name in (uniform, learned)}
+    assert results["base"]  # without which the rows might be of any network
     files[1].write_text("{")
-    with pytest.raises(InputError, match=r"other\.json cannot be read"):
+    with pytest.raises(InputError, match=r"search\.json cannot be read"):
         reproduce.reproduce(changed(asked, out=str(tmp_path / "refused")))
     assert not (tmp_path / "refused").exists()
 
@@ -300,6 +300,30 @@ def test_what_is_known_of_another_study_is_refused(finished, tmp_path):
     # One image of 100 may be told otherwise by another machine.
     known.write_text(json.dumps({**whole, "base": {**base, "accuracy": base["accuracy"] - 0.01}}))
     reproduce.reproduce(changed(asked, only=("base",)))
+
+
+def test_a_search_that_ended_is_in_the_results_before_its_row(finished, tmp_path, monkeypatch):
+    """So a machine that keeps nothing else has lost no search."""
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pieces, "finish", stopped)
+    weights = str(Study(finished).folder / "base.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.reproduce(
+            changed(finished, weights=weights, only=("search-q", "q_learning"), out=str(tmp_path / "out"))
+        )
+    there, whole = (
+        json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "out", Study(finished).folder)
+    )
+    assert (there["searches"], there["rows"]) == (whole["searches"], {})
+
+
+def test_what_is_known_may_be_one_file_or_several():
+    assert StudySettings(known="a.json").known == ("a.json",)
+    assert StudySettings(known=Path("a.json")).known == (Path("a.json"),)
+    assert StudySettings(known=("a.json", "b.json")).known == ("a.json", "b.json")
 
 
 def test_a_known_row_of_another_search_is_made_anew(finished, tmp_path):

@@ -226,9 +226,13 @@ def test_quick_is_the_digits_unless_something_else_is_said():
 
 
 def test_what_is_said_beside_quick_holds_though_it_is_usual(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["reproduce", "--quick", "--network=vgg16", "--out", str(tmp_path / "out")])
+    asked = ["reproduce", "--quick", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [*asked, "--network=vgg16"])
     assert reproduce.main() == 2
     assert "--data digits has a network of its own" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*asked, "--known", "network"])  # the name of a file
+    assert reproduce.main() == 2
+    assert "network cannot be read" in capsys.readouterr().err
     assert StudySettings(quick=True).settled(["evaluations"]).evaluations == 300
 
 

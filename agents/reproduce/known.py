@@ -6,7 +6,7 @@ that are made here, so they must be of the same network, of the same settings an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from agents.reporting.run_folder import different_settings, versions
 from agents.reproduce.results import read_results
 from agents.reproduce.study_files import StudyFiles
-from agents.reproduce.targets import BASE, SEARCH, kinds_of, names_of, piece_of
+from agents.reproduce.targets import BASE, SEARCH, Target, kinds_of, names_of, piece_of
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.versions import check_versions
 from dsfp_env.evaluation.plans import Plan, check_agents
@@ -103,30 +103,34 @@ class Known:
                     f"[{one.lowest:g}, {one.highest:g}]."
                 )
 
-    def pieces(self) -> dict[str, dict[str, Any]]:
-        """What is asked, known and not there yet, by piece; of rows those alone that are of the search there."""
-        taken = dict[str, dict[str, Any]]()
-        for kind, theirs, ours in self._names():
-            row, search = self._results["rows"].get(theirs), self._results["searches"].get(f"{SEARCH}{theirs}")
-            if not self._files.asked.is_rule(kind):
-                found = self._files.found(f"{SEARCH}{ours}")
-                if found is None and search and self._files.is_as_asked(f"{SEARCH}{ours}", search):
-                    taken[f"{SEARCH}{ours}"] = found = search
-                if row and (found is None or found["ratios"] != row["ratios"]):
-                    row = None
-            if row and not self._files.of(ours).exists():
-                taken[ours] = row
-        return taken
+    def of(self, kind: str, target: Target, seed: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The search and the row of a learner, a rule or random search, as far as they are there."""
+        kinds = kinds_of(self._results["settings"]["yardsticks"], self._results["settings"]["agents"])
+        if kind not in kinds:
+            return None, None
+        name = piece_of(names_of(kinds)[kind], target, seed)
+        return self._results["searches"].get(f"{SEARCH}{name}"), self._results["rows"].get(name)
 
-    def _names(self) -> Iterator[tuple[str, str, str]]:
-        """The kinds that are asked and known, with the names that a row has there and here."""
-        asked, settings = self._files.asked, self._results["settings"]
-        there, here = (
-            names_of(kinds) for kinds in (kinds_of(settings["yardsticks"], settings["agents"]), asked.kinds)
-        )
-        both = [kind for kind in here if kind in there]
-        for kind, target, seed in product(both, asked.targets, asked.seeds):
-            yield kind, piece_of(there[kind], target, seed), piece_of(here[kind], target, seed)
+
+def known_pieces(known: Sequence[Known], files: StudyFiles) -> dict[str, dict[str, Any]]:
+    """What is asked, known and not there yet, by piece: of what several know, that of the first.
+
+    A row that stands on a search is taken with that search alone, or where that very search is there.
+    """
+    asked, taken = files.asked, dict[str, dict[str, Any]]()
+    for (kind, name), target, seed in product(names_of(asked.kinds).items(), asked.targets, asked.seeds):
+        there = [one.of(kind, target, seed) for one in known]
+        rows, piece = [row for _, row in there if row], piece_of(name, target, seed)
+        if not asked.is_rule(kind):
+            search = f"{SEARCH}{piece}"
+            found = files.found(search)
+            if found is None:
+                found = next((one for one, _ in there if one and files.is_as_asked(search, one)), None)
+                taken |= {search: found} if found else {}
+            rows = [row for row in rows if found and found["ratios"] == row["ratios"]]
+        if rows and not files.of(piece).exists():
+            taken[piece] = rows[0]
+    return taken
 
 
 def _told(base: Mapping[str, Any]) -> str:

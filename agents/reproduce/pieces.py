@@ -16,7 +16,7 @@ from agents.reporting.long_fine_tune import finish
 from agents.reporting.run_folder import write_json
 from agents.reproduce import estimate
 from agents.reproduce.checks import DIGITS, check_only, check_settings
-from agents.reproduce.known import Known
+from agents.reproduce.known import Known, known_pieces
 from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search
@@ -129,14 +129,15 @@ class Study:
         Raises:
             InputError: If it is not of this network; nothing is taken over then.
         """
-        base = (self.files.found(BASE) or self._original()) if self._known else {}
+        if not self._known:
+            return []
+        base = self.files.found(BASE) or self._original()
         for known in self._known:
             known.check_network(base, self.task)
-        taken: dict[str, None] = {}
-        for known in self._known:
-            pieces = known.pieces()
-            taken |= dict.fromkeys(pieces)
-            for name, found in pieces.items() if not self.settings.estimate else ():
+        taken = known_pieces(self._known, self.files)
+        if not self.settings.estimate:
+            self._need(BASE)  # the first that is written: rows without it might be of any network
+            for name, found in taken.items():
                 self.files.write(name, found)
         return list(taken)
 

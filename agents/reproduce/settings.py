@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
+from os import PathLike
 from typing import Annotated, Any
 
 import tyro
@@ -113,13 +114,13 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     known: tuple[str, ...] = field(default=(), kw_only=True)
     """One results.json or several, of the same study from other folders or machines: the searches and rows in them
     are taken over and not made anew; of one that is in two, the first. Wants --weights, the original network of
-    that study. Networks of rows are not in them, so they are not timed."""
+    that study, unless it is in the folder. Networks of rows are not in them, so they are not timed."""
     executor: str = field(default="serial", kw_only=True)
     """Where pieces are worked on: serial (in this process), processes (of this machine), or ray (a Ray cluster).
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.known, str):  # one alone
+        if isinstance(self.known, str | PathLike):  # one alone
             object.__setattr__(self, "known", (self.known,))
         if self.rates is None:
             object.__setattr__(self, "rates", () if self.macs_budgets else RATES)

@@ -33,7 +33,8 @@ from dsfp_env.tasks.task import Task
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
-    words = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in sys.argv[1:]}
+    options = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
+    words = {option.removeprefix("--").replace("-", "_") for option in options}
     said = words & QUICK.keys()
     return command_line.run(StudySettings, partial(reproduce, said=said), DESCRIPTION)
 
@@ -97,6 +98,8 @@ def _work(study: Study) -> None:
     torch.set_num_threads(settings.threads)
     if taken := study.take_over():
         say(f"known: {listed(taken)}")
+        if not settings.estimate:
+            study.write_results()
     left = [name for name in study.pieces if name not in taken and not study.files.of(name).exists()]
     for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
         study.files.remove_trainings(name)
@@ -114,7 +117,7 @@ def _work(study: Study) -> None:
     if groups and settings.executor != "serial":
         work.do(tuple(name for name in study.first if not study.files.of(name).exists()))
     for _ in as_done(work.do, {group: group for group in groups}, settings.place()):
-        study.write_results()
+        study.write_results()  # once more: of two workers the slower may have seen less
     if settings.deployed is not None:
         study.measure_latencies(settings.deployed)
     results = study.write_results()
@@ -181,4 +184,5 @@ class Pieces:
             say(f"\n{name}")
             start = time.monotonic()
             self._study.pieces[name]()
+            self._study.write_results()
             say(f"{name}: done in {time.monotonic() - start:.0f} s")
