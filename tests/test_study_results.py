@@ -218,6 +218,18 @@ def test_results_whose_rows_are_of_another_network_are_refused(results, tmp_path
         read_results(tmp_path / "results.json")
 
 
+def test_rows_that_cannot_be_are_refused(results, tmp_path):
+    file, name = tmp_path / "results.json", piece_of("uniform", HALF, 0)
+    for change, sentence in (
+        ({"macs": 1001}, "has 1001 macs: expected no more than the original network, 1000"),
+        ({"best_epoch": 3}, "was best after epoch 3: expected one of its 2"),
+    ):
+        rows = {**results["rows"], name: {**results["rows"][name], **change}}
+        file.write_text(json.dumps({**results, "rows": rows}))
+        with pytest.raises(InputError, match=f"row '{name}' {sentence}"):
+            read_results(file)
+
+
 def test_quick_is_the_digits_unless_something_else_is_said():
     settled = StudySettings(quick=True, evaluations=5).settled()
     assert {name: getattr(settled, name) for name in QUICK} == {**QUICK, "evaluations": 5}

@@ -24,19 +24,26 @@ def read_results(file: Path) -> Results:
         InputError: If it cannot be read, or is not what a study wrote.
     """
     found: Results = read_file(file, records.Results, f"expected a {RESULTS} that a study has written")
-    layers = (found["base"] or {}).get("filters_kept")
     for name, row in found["rows"].items():
-        if len(row.get("epoch_accuracies") or [0] * row["epochs"]) != row["epochs"]:
-            raise InputError(
-                f"In {file} the row {name!r} has {row['epochs']} epochs and {len(row['epoch_accuracies'])} "
-                "accuracies of epochs: expected as many."
-            )
-        if layers and row["filters_kept"].keys() != layers.keys():
-            raise InputError(
-                f"In {file} the row {name!r} has the layers {shortened([*row['filters_kept']])}: expected those "
-                f"of the original network, {shortened([*layers])}."
-            )
+        if why := _why_not(row, found["base"] or {}):
+            raise InputError(f"In {file} the row {name!r} {why}.")
     return found
+
+
+def _why_not(row: Mapping[str, Any], base: Mapping[str, Any]) -> str | None:
+    """Why a row cannot be of this original network, if so."""
+    epochs, seen = row["epochs"], row.get("epoch_accuracies")
+    if seen and len(seen) != epochs:
+        return f"has {epochs} epochs and {len(seen)} accuracies of epochs: expected as many"
+    if row["best_epoch"] > epochs:
+        return f"was best after epoch {row['best_epoch']}: expected one of its {epochs}"
+    for count in ("filters", "params", "macs"):
+        if row[count] > base.get(count, row[count]):
+            return f"has {row[count]} {count}: expected no more than the original network, {base[count]}"
+    layers, whole = [*row["filters_kept"]], [*(base.get("filters_kept") or row["filters_kept"])]
+    if {*layers} != {*whole}:
+        return f"has the layers {shortened(layers)}: expected those of the original network, {shortened(whole)}"
+    return None
 
 
 def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
