@@ -321,6 +321,7 @@ def test_a_search_that_ended_is_in_the_results_before_its_row(finished, tmp_path
 
 
 def test_what_is_known_may_be_one_file_or_several():
+    assert StudySettings(known=None).known == ()
     assert StudySettings(known="a.json").known == ("a.json",)
     assert StudySettings(known=Path("a.json")).known == (Path("a.json"),)
     assert StudySettings(known=("a.json", "b.json")).known == ("a.json", "b.json")

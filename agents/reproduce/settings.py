@@ -120,8 +120,8 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     They leave files, and go on from them, so all nodes of a cluster must see the folder."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.known, str | PathLike):  # one alone
-            object.__setattr__(self, "known", (self.known,))
+        if self.known is None or isinstance(self.known, str | PathLike):  # none, or one alone
+            object.__setattr__(self, "known", () if self.known is None else (self.known,))
         if self.rates is None:
             object.__setattr__(self, "rates", () if self.macs_budgets else RATES)
 
