@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.reproduce.paper_table import markdown
 from agents.reproduce.results import rows_of
-from agents.reproduce.targets import UNIFORM, Target, names_of
+from agents.reproduce.targets import UNIFORM, Target, kinds_of, names_of
 
 HEADING = (
     "Test accuracy in points, less that of the yardstick with the same seed: of one seed or two as it is, of more "
@@ -28,7 +29,9 @@ def differences_of(results: Mapping[str, Any]) -> str:
     Returns:
         Nothing, if no two that are compared have two seeds in common.
     """
-    yardsticks = names_of((UNIFORM, *results["settings"]["yardsticks"])).values()
+    settings = results["settings"]
+    names = names_of(kinds_of(settings["yardsticks"], settings["agents"]))
+    yardsticks = dict.fromkeys(names[kind] for kind in (UNIFORM, *settings["yardsticks"]))
     found: dict[tuple[str, Target], dict[int, float]] = {  # seed -> accuracy
         key: {row["seed"]: row["accuracy"] for row in rows} for key, rows in rows_of(results).items() if rows
     }
@@ -40,8 +43,7 @@ def differences_of(results: Mapping[str, Any]) -> str:
         if name != UNIFORM and any(differences):
             lines.append((f"{name} {target.label}", *map(told, differences)))
             most = max(most, *map(len, differences))
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{HEADING}\n\n{table}" if most > 1 else ""
+    return f"{HEADING}\n\n{markdown(lines)}" if most > 1 else ""
 
 
 def told(differences: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ def paper_table(
     for label, (rate, found) in rows.items():
         if there := [row for row in found if row is not None]:
             lines.append(_cells(label, there, base) + _theirs(network, rate))
+    return markdown(lines)
+
+
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells, as they are: the first line is the heading, the second its dashes."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

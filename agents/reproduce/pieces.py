@@ -131,7 +131,7 @@ class Study:
         """
         if not self._known:
             return []
-        base = self.files.found(BASE) or self._original()
+        base = self.files.found(BASE) or self._original
         for known in self._known:
             known.check_network(base, self.task)
         taken = known_pieces(self._known, self.files)
@@ -277,8 +277,9 @@ class Study:
 
     def _base(self) -> None:
         write_tensors(self.files.weights(BASE), self.task.network.state_dict())
-        self.files.write(BASE, self._original())
+        self.files.write(BASE, self._original)
 
+    @cached_property
     def _original(self) -> dict[str, Any]:
         """What is found of the original network."""
         task = self.task
