@@ -28,6 +28,7 @@ from agents.leaderboard.boards import TableBoard
 from agents.leaderboard.forms import parse_form
 from agents.leaderboard.regret import after_each, bands
 from agents.registry import AGENTS, in_batches
+from agents.reporting.markdown_tables import markdown_table
 from agents.reporting.seeds import parse_seeds
 from dsfp_env.common import command_line
 from dsfp_env.common.saying import say
@@ -95,9 +96,9 @@ def table_of(
         curves = [curves_of(asked, reward, in_batches(learner, batch)) for batch in settings.batches]
         if all(curve is not None for curve in curves):
             rows[learner] = row_of([curve for curve in curves if curve is not None], settings)
-    head = ["", *names, *(f"rounds, {name}" for name in names)]
-    lines = [head, ["---"] * len(head), *([learner, *cells] for learner, cells in rows.items())]
-    return f"### {asked.table}, {reward}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    heading = ["", *names, *(f"rounds, {name}" for name in names)]
+    lines = [[learner, *cells] for learner, cells in rows.items()]
+    return f"### {asked.table}, {reward}\n\n{markdown_table(heading, lines)}"
 
 
 def row_of(curves: Sequence[np.ndarray], settings: Settings) -> list[str]:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 import dsfp_env
+from agents.reporting.markdown_tables import markdown_table
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose
 from dsfp_env.common.errors import InputError
@@ -230,7 +231,7 @@ def table(known: dict[tuple[str, int, int], dict[str, Any]], names: list[str], s
     """Markdown: the mean over seeds by stage, and the standard deviation of the last."""
     stages = " / ".join(STAGES).replace("_", "-")
     ratios, seeds = dict.fromkeys(settings.ratios), dict.fromkeys(settings.seeds)
-    rows = [["criterion", *(f"{ratio} %: {stages}" for ratio in ratios)], ["---"] * (1 + len(ratios))]
+    rows = []
     for name in names:
         cells = []
         for ratio in ratios:
@@ -239,7 +240,7 @@ def table(known: dict[tuple[str, int, int], dict[str, Any]], names: list[str], s
             spread = f" ± {100 * np.std([line['longer'] for line in found], ddof=1):.1f}" if len(found) > 1 else ""
             cells.append(" / ".join(f"{mean:.1f}" for mean in means) + spread)
         rows.append([f"`{name}`", *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(["criterion", *(f"{ratio} %: {stages}" for ratio in ratios)], rows)
 
 
 if __name__ == "__main__":

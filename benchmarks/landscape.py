@@ -20,7 +20,7 @@ Scores are means over the seeds of the table, on the validation split unless it 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import dsfp_env
+from agents.reporting.markdown_tables import markdown_table
 from dsfp_env.common import command_line
 
 
@@ -62,7 +63,7 @@ def describe(settings: Settings) -> None:
         ("The game", game(table, rewards)),
         ("Ranking", ranking(table, settings)),
     ):
-        print(f"## {title}\n\n{markdown(rows)}\n")
+        print(f"## {title}\n\n{markdown_table(list(rows[0]), [list(row.values()) for row in rows])}\n")
 
 
 def optima(table: dsfp_env.Table, rewards: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -199,12 +200,6 @@ def written(reward: Mapping[str, Any]) -> str:
     """A reward's name, with its budget."""
     budget = reward.get("macs_budget")
     return reward["reward"] if budget is None else f"{reward['reward']}, {budget:.0%}"
-
-
-def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table of rows with the same columns."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

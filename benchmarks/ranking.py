@@ -45,6 +45,7 @@ import torch
 from scipy.stats import rankdata
 
 import dsfp_env
+from agents.reporting.markdown_tables import markdown_table
 from agents.reporting.statistics import Interval
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
@@ -413,9 +414,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def table(groups: Sequence[Group], columns: Sequence[Mapping[str, str]]) -> str:
     """Markdown: a column for each group."""
     header = [f"{group.name}: {len(group.members)} of {group.available}" for group in groups]
-    rows = [["", *header], ["---"] * (1 + len(header))]
-    rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(["", *header], [[name, *(column[name] for column in columns)] for name in columns[0]])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 import tyro
 from ranking import correlation
 
+from agents.reporting.markdown_tables import markdown_table
 from agents.reproduce import records
 from agents.reproduce.pieces import Study
 from agents.reproduce.results import rows_of
@@ -89,14 +90,13 @@ def table_of(settings: Settings, study: Study, rows: dict[str, dict[str, Any]]) 
             measures[f"after epoch {number}"] = [100 * of_epochs[number - 1] for of_epochs in accuracies]
     measures["thousands of parameters left"] = [row["params"] / 1e3 for row in rows.values()]
     measures["thousands of multiply-adds left"] = [row["macs"] / 1e3 for row in rows.values()]
-    lines = [["", *rows, "with test", "with validation"], ["---"] * (len(rows) + 3)]
-    lines += [
+    lines = [
         [name, *(f"{value:.1f}" for value in values), *(known(values, accuracies) for accuracies in long)]
         for name, values in measures.items()
     ]
     lines += [[f"long, {split}", *(f"{100 * value:.2f}" for value in accuracies), "", ""]
               for split, accuracies in zip(("test", "validation"), long, strict=True)]  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(["", *rows, "with test", "with validation"], lines)
 
 
 def brief(settings: Settings, study: Study, rows: Any, batches: int) -> list[float]:

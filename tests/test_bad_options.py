@@ -14,8 +14,10 @@ from agents.loop import best, play, train
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.run_folder import check_claim, write_json
 from agents.reporting.seeds import parse_seeds
+from agents.reproduce.settings import StudySettings
 from agents.trial import check_learners
 from dsfp_env import Fidelity, InputError
+from dsfp_env.common import command_line
 from dsfp_env.common.ranges import Count, Range, Share, check_numbers
 from dsfp_env.evaluation.executors.ray_cluster import Ray
 from dsfp_env.evaluation.rewards import reward_function
@@ -227,6 +229,15 @@ def test_a_reward_of_ones_own_may_be_a_number_of_numpy(own):
 def test_seeds_have_a_range(seed):
     with pytest.raises(InputError, match="The seed of the task is .*expected a whole number from 0 to 4294967295"):
         load_task("digits", seed=seed)
+
+
+@pytest.mark.parametrize("again", [["--known", "b"], ["--known=b"]])
+def test_a_list_is_said_once(again, capsys):
+    done = []
+    assert command_line.run(StudySettings, done.append, None, ["--known", "a", *again]) == 2
+    assert "--known is said 2 times: expected all its values after one" in capsys.readouterr().err
+    assert command_line.run(StudySettings, done.append, None, ["--known", "a", "b"]) == 0
+    assert [settings.known for settings in done] == [("a", "b")]
 
 
 def test_seeds_on_the_command_line_have_a_range():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.reporting.baselines import YARDSTICKS
+from agents.reporting.markdown_tables import markdown_table
 from agents.reporting.statistics import Interval, interval, mean, warning_of_few
 
 Run = Mapping[str, Any]  # as `agents.compare.runs.make_run` gives
@@ -23,49 +24,41 @@ def table(runs: Sequence[Run]) -> str:
     """
     budgets = sorted({run["budget"] for run in runs})
     names = _ranked(runs, budgets[-1])
-    lines = [_row("", [f"best, {b}" for b in budgets] + [f"greedy, {b}" for b in budgets])]
-    lines.append("|---|" + "---|" * (2 * len(budgets)))
-    for name in names:
-        cells = [_cell(_rewards(runs, name, budget, which)) for which in ("best", "greedy") for budget in budgets]
-        lines.append(_row(name, cells))
-    lines += ["", *_details(runs, names, budgets[-1])]
-    if warning := warning_of_few(len(of) for name in names for b in budgets if (of := _of(runs, name, b))):
-        lines += ["", warning]
-    return "\n".join(lines) + "\n"
-
-
-def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> list[str]:
-    """What else came of the largest budget."""
-    lines = [
-        f"With {budget} evaluations:",
-        "",
-        _row(
-            "",
-            [
-                f"best, less that of {PAIRED_WITH}",
-                "its test accuracy",
-                "its relative MACs",
-                "hypervolume of all tried",
-                "seeds",
-            ],
+    whiches = [(which, budget) for which in ("best", "greedy") for budget in budgets]
+    parts = [
+        markdown_table(
+            ["", *(f"{which}, {budget}" for which, budget in whiches)],
+            [[name, *(_cell(_rewards(runs, name, budget, which)) for which, budget in whiches)] for name in names],
         ),
-        "|---|---|---|---|---|---|",
+        f"With {budgets[-1]} evaluations:",
+        _details(runs, names, budgets[-1]),
+        warning_of_few(len(of) for name in names for b in budgets if (of := _of(runs, name, b))),
     ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _details(runs: Sequence[Run], names: Sequence[str], budget: int) -> str:
+    """What else came of the largest budget."""
+    heading = (
+        "",
+        f"best, less that of {PAIRED_WITH}",
+        "its test accuracy",
+        "its relative MACs",
+        "hypervolume of all tried",
+        "seeds",
+    )
+    rows = []
     for name in names:
         mine = _of(runs, name, budget)
-        lines.append(
-            _row(
-                name,
-                [
-                    _difference(runs, name, budget),
-                    f"{np.mean([run['best']['test_accuracy'] for run in mine]):.1%}",
-                    f"{np.mean([run['best']['relative_macs'] for run in mine]):.1%}",
-                    _cell([run["hypervolume"] for run in mine]),
-                    str(len(mine)),
-                ],
-            )
+        cells = (
+            _difference(runs, name, budget),
+            f"{np.mean([run['best']['test_accuracy'] for run in mine]):.1%}",
+            f"{np.mean([run['best']['relative_macs'] for run in mine]):.1%}",
+            _cell([run["hypervolume"] for run in mine]),
+            str(len(mine)),
         )
-    return lines
+        rows.append((name, *cells))
+    return markdown_table(heading, rows)
 
 
 def _difference(runs: Sequence[Run], name: str, budget: int) -> str:
@@ -195,7 +188,3 @@ def _interval(scores: Sequence[float]) -> Interval | None:
 def _cell(scores: Sequence[float]) -> str:
     found = _interval(scores)
     return "" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def _row(name: str, cells: Iterable[str]) -> str:
-    return "| " + " | ".join([name, *cells]) + " |"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.reporting.baselines import YARDSTICKS
+from agents.reporting.markdown_tables import markdown_table
 from agents.reporting.statistics import warning_of_few
 
 COLOURED = 8  # learners with a colour in each panel
@@ -73,14 +74,14 @@ def _table(form: Mapping[str, Any], at: Iterable[int]) -> str:
         return "\n".join([*heading, "No learner could be run with this reward."])
     after = _columns(len(form["learners"][0]["best"]["mean"]), at)
     names = [f"best, {k}" for k in after] + ["optimum found", "greedy", "best, test", "seeds"]
-    lines = [*heading, _row("", names), "|---|" + "---|" * len(names)]
+    lines = []
     for learner in form["learners"]:
         best = learner["best"]
         cells = [_cell(*(best[name][k - 1] for name in ("mean", "low", "high"))) for k in after]
         cells.append(f"{learner['found']:.0%}")
         cells += [_cell(**learner[name]) for name in ("greedy", "test")]
-        lines.append(_row(learner["agent"], [*cells, str(learner["seeds"])]))
-    return "\n".join(lines)
+        lines.append([learner["agent"], *cells, str(learner["seeds"])])
+    return "\n".join([*heading, markdown_table(["", *names], lines)])
 
 
 def _warnings(forms: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -177,7 +178,3 @@ def _cell(mean: float | None, low: float | None, high: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.4f}" if low == high else f"{mean:.4f} [{low:.4f}, {high:.4f}]"
-
-
-def _row(name: str, cells: Iterable[str]) -> str:
-    return "| " + " | ".join([name, *cells]) + " |"

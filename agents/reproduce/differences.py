@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.reproduce.paper_table import markdown
+from agents.reporting.markdown_tables import markdown_table
 from agents.reproduce.results import rows_of
 from agents.reproduce.targets import UNIFORM, Target, kinds_of, names_of
 
@@ -36,14 +36,15 @@ def differences_of(results: Mapping[str, Any]) -> str:
         key: {row["seed"]: row["accuracy"] for row in rows} for key, rows in rows_of(results).items() if rows
     }
     columns = [one for one in yardsticks if any(one == name for name, _ in found)]
-    lines, most = [("", *columns), ("---",) * (1 + len(columns))], 0
+    lines: list[tuple[str, ...]] = []
+    most = 0
     for (name, target), ours in found.items():
         others = [{} if one == name else found.get((one, target), {}) for one in columns]
         differences = [[100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs] for theirs in others]
         if name != UNIFORM and any(differences):
             lines.append((f"{name} {target.label}", *map(told, differences)))
             most = max(most, *map(len, differences))
-    return f"{HEADING}\n\n{markdown(lines)}" if most > 1 else ""
+    return f"{HEADING}\n\n{markdown_table(('', *columns), lines)}" if most > 1 else ""
 
 
 def told(differences: Sequence[float]) -> str:

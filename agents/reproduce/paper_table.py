@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from agents.reporting.markdown_tables import markdown_table
 
 # Network -> rate (0: base) -> accuracy when pruned, accuracy in the end, filters, parameters in millions.
 PAPER: dict[str, dict[int, tuple[float, float, int, float]]] = {
@@ -52,17 +54,12 @@ def paper_table(
     """
     if base is None:
         return "no table yet: the base network is not trained"
-    header = (*HEADER, *(TIME,) * ("seconds" in base), *(BESIDE,) * (network in PAPER))
-    lines = [header, ("---",) * len(header), _cells("base", [base], base) + _theirs(network, 0)]
+    heading = (*HEADER, *(TIME,) * ("seconds" in base), *(BESIDE,) * (network in PAPER))
+    lines = [_cells("base", [base], base) + _theirs(network, 0)]
     for label, (rate, found) in rows.items():
         if there := [row for row in found if row is not None]:
             lines.append(_cells(label, there, base) + _theirs(network, rate))
-    return markdown(lines)
-
-
-def markdown(lines: Iterable[Sequence[str]]) -> str:
-    """A table of cells, as they are: the first line is the heading, the second its dashes."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(heading, lines)
 
 
 def _cells(label: str, rows: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.reporting.markdown_tables import markdown_table
 from agents.reporting.seeds import parse_seeds
 from agents.reporting.statistics import warning_of_few
 from agents.transfer.settings import CARRIED
@@ -65,9 +66,7 @@ def _means(learners: Mapping[str, Any], split: str) -> str:
 
 
 def _table(columns: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
-    columns = list(columns)
-    lines = [["", *columns], ["---"] * (len(columns) + 1), *([name, *cells] for name, cells in rows.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(["", *columns], [[name, *cells] for name, cells in rows.items()])
 
 
 def _cell(one: Mapping[str, float]) -> str:

@@ -109,14 +109,25 @@ def given(name: str, arguments: Sequence[str]) -> str | None:
 
 def _parsed(settings: type[Settings], description: str | None, arguments: Sequence[str] | None) -> Settings:
     has_file = "config" in settings.__dataclass_fields__  # type: ignore[attr-defined]
-    file = given("config", sys.argv[1:] if arguments is None else arguments) if has_file else None
+    words = sys.argv[1:] if arguments is None else arguments
+    file = given("config", words) if has_file else None
     default = None if file is None else read_config(file, settings)
     try:
         found: Any = parse(settings, default, prog=_program(), description=description, args=arguments)
     except OSError as error:  # it could not print its help
         saying.lose(error, quietly=isinstance(error, BrokenPipeError))  # of `--help | head`
         raise SystemExit(UNSAID) from error
+    _check_lists(found, words)
     return found if file is None else dataclasses.replace(found, config=None)
+
+
+def _check_lists(found: Any, arguments: Sequence[str]) -> None:
+    """Of an option with several values that is said twice, the values said first would be lost in silence."""
+    options = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    for field in dataclasses.fields(found):
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(getattr(found, field.name), tuple) and options.count(option) > 1:
+            raise InputError(f"{option} is said {options.count(option)} times: expected all its values after one")
 
 
 def _status() -> int:
