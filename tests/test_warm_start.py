@@ -157,6 +157,7 @@ def test_actions_of_a_plan(digits, actions):
         ({"conv_0": 10.0}, "expected one action for each of the agents"),
         ({**plan, env.possible_agents[0]: float("nan")}, "nan"),
         ({**plan, env.possible_agents[0]: "many"}, "many"),
+        ({**plan, env.possible_agents[0]: True}, "is True"),  # between 0 and 100, and no number
     ):
         with pytest.raises(InputError, match=sentence):
             env.actions_of(wrong)

@@ -23,8 +23,8 @@ def checked_ratio(agent: str, ratio: Any, lowest: float = LOWEST, highest: float
     """
     if type(ratio) is float and lowest <= ratio <= highest:  # as nearly all are
         return ratio
-    fits = isinstance(ratio, (int, float, np.integer, np.floating)) and is_finite(ratio)
-    number = float(ratio) if fits else math.nan
+    is_number = isinstance(ratio, (int, float, np.integer, np.floating)) and not isinstance(ratio, bool)
+    number = float(ratio) if is_number and is_finite(ratio) else math.nan
     if not lowest <= number <= highest:
         advice = "fraction? Multiply by 100" if 0 < number < 1 else "clip it"
         raise InputError(
