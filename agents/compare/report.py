@@ -24,11 +24,11 @@ def table(runs: Sequence[Run]) -> str:
     """
     budgets = sorted({run["budget"] for run in runs})
     names = _ranked(runs, budgets[-1])
-    whiches = [(which, budget) for which in ("best", "greedy") for budget in budgets]
+    columns = [(which, budget) for which in ("best", "greedy") for budget in budgets]
     parts = [
         markdown_table(
-            ["", *(f"{which}, {budget}" for which, budget in whiches)],
-            [[name, *(_cell(_rewards(runs, name, budget, which)) for which, budget in whiches)] for name in names],
+            ["", *(f"{which}, {budget}" for which, budget in columns)],
+            [[name, *(_cell(_rewards(runs, name, budget, which)) for which, budget in columns)] for name in names],
         ),
         f"With {budgets[-1]} evaluations:",
         _details(runs, names, budgets[-1]),

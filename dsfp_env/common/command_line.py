@@ -127,7 +127,7 @@ def _check_lists(found: Any, arguments: Sequence[str]) -> None:
     for field in dataclasses.fields(found):
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(getattr(found, field.name), tuple) and options.count(option) > 1:
-            raise InputError(f"{option} is said {options.count(option)} times: expected all its values after one")
+            raise InputError(f"{option} is said {options.count(option)} times: expected all its values after one.")
 
 
 def _status() -> int:
