@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 import dsfp_env
+from agents.reporting.markdown_tables import markdown_table
 from dsfp_env.criteria.criterion import Evidence, Scores
 from dsfp_env.criteria.divergences import fisher_kl, output_kl
 from dsfp_env.criteria.gradients import mean_gradient, of_gradients, summed_effect
@@ -138,10 +139,8 @@ def agreement(scores: dict[str, Scores]) -> str:
     columns = list(zip(*by_layer.values(), strict=True))
     by_layer["**mean**"] = [statistics.fmean(column) for column in columns]
     by_layer["**least**"] = [min(column) for column in columns]
-    rows = [f"| Spearman with {EXACT} | {' | '.join(others)} |", "|---" * (1 + len(others)) + "|"]
-    for path, row in by_layer.items():
-        rows.append(f"| {path} | {' | '.join(f'{value:.3f}' for value in row)} |")
-    return "\n".join(rows)
+    rows = [[path, *(f"{value:.3f}" for value in row)] for path, row in by_layer.items()]
+    return markdown_table([f"Spearman with {EXACT}", *others], rows)
 
 
 if __name__ == "__main__":
