@@ -242,6 +242,33 @@ def test_what_another_folder_found_is_not_made_anew(finished, tmp_path, monkeypa
     }
 
 
+def test_more_or_less_may_be_asked_of_a_folder(finished, tmp_path, monkeypatch, capsys):
+    """Other targets, seeds, yardsticks and learners, as long as every name of a piece means what it meant."""
+    folder = tmp_path / "out"
+    shutil.copytree(Study(finished).folder, folder)
+    asked = changed(finished, out=str(folder))
+    before = {file.name: file.read_bytes() for file in folder.glob("*-50-seed3.*")}
+    more = changed(asked, seeds=(3, 4), macs_budgets=(0.5,), yardsticks=("erk",), agents=("linucb(alpha=2)",))
+    reproduce.reproduce(changed(more, estimate=True))
+    assert json.loads((folder / "settings.json").read_text())["agents"] == ["q_learning"]
+    reproduce.reproduce(changed(more, only=("uniform-50", "erk-50-seed3")))
+    assert "3 of 18 pieces are done; now: erk-50-seed3, uniform-50-seed4\n" in capsys.readouterr().out
+    there = json.loads((folder / "settings.json").read_text())
+    assert [there[name] for name in ("rates", "macs_budgets", "seeds")] == [[50], [0.5], [3, 4]]
+    assert (there["agents"], there["yardsticks"]) == (["q_learning", "linucb(alpha=2)"], ["erk"])
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    assert rows.keys() == {"uniform-50-seed3", "uniform-50-seed4", "erk-50-seed3"}
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+    with pytest.raises(InputError, match=r"--agents is q_learning linucb.* there, and linucb\(alpha=3\) came"):
+        reproduce.reproduce(changed(asked, agents=("linucb(alpha=3)",)))
+    monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
+    reproduce.reproduce(asked)  # what was asked at first is there as it was
+    assert "5 of 5 pieces are done" in capsys.readouterr().out
+    whole = json.loads((Study(finished).folder / "results.json").read_text())
+    assert json.loads((folder / "results.json").read_text()) == whole
+
+
 def test_what_several_people_found_is_put_together(finished, tmp_path, monkeypatch):
     """A row that is in two files is that of the first; its search may be in another file."""
     whole = json.loads((Study(finished).folder / "results.json").read_text())
@@ -419,8 +446,6 @@ def test_a_search_that_another_process_is_at_is_left_to_it(finished, tmp_path):
 
 
 def test_bad_settings_get_a_sentence(finished, tmp_path):
-    with pytest.raises(InputError, match="--rates is 50 there, and nothing came; --macs-budgets is nothing there"):
-        reproduce.reproduce(changed(finished, rates=(), macs_budgets=(0.5,)))
     with pytest.raises(InputError, match="a study with other settings: --evaluations is 4 there, and 5 came"):
         reproduce.reproduce(changed(finished, evaluations=5))
     for change, sentence in {

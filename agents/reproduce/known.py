@@ -13,7 +13,7 @@ from typing import Any
 
 from agents.reporting.run_folder import different_settings, versions
 from agents.reproduce.results import read_results
-from agents.reproduce.study_files import StudyFiles
+from agents.reproduce.study_files import ASKED, StudyFiles
 from agents.reproduce.targets import BASE, SEARCH, Target, kinds_of, names_of, piece_of
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.versions import check_versions
@@ -21,8 +21,6 @@ from dsfp_env.evaluation.plans import Plan, check_agents
 from dsfp_env.tasks.task import Task
 from dsfp_env.training.recipes import FINE_TUNING, recipe_from
 
-# What is asked of a study may be more or less than what is known of it.
-ASKED = ("data", "rates", "macs_budgets", "seeds", "agents", "yardsticks")
 _NEAR = 0.001  # accuracies of one network on two machines, or with few images by one image
 _OTHERWISE = "or leave --known away, and all is made anew"
 
@@ -43,7 +41,7 @@ class Known:
         self._results = read_results(file)
         there, here = {**files.usual(), **self._results["settings"]}, files.settings()
         images = all(one["data"].startswith("imagefolder:") for one in (there, here))  # which may lie elsewhere
-        compared = [name for name in {**here, **there} if name not in ASKED] + ["data"] * (not images)
+        compared = [name for name in {**here, **there} if name not in (*ASKED, "data")] + ["data"] * (not images)
         theirs, ours = ({name: one.get(name) for name in compared} for one in (there, here))
         if told := different_settings(theirs, ours, here):
             raise InputError(

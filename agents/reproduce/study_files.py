@@ -2,7 +2,7 @@
 
 | file                 | content                                                                       |
 |----------------------|-------------------------------------------------------------------------------|
-| `settings.json`      | the settings that results depend on, and the versions of what was used        |
+| `settings.json`      | the settings that results depend on, all that was asked, and the versions     |
 | `NAME.json`          | what the piece of that name found, see `records`                              |
 | `NAME.safetensors`   | the original network, scores of filters, or the network of a row              |
 | `NAME.jsonl`         | what a search has tried, a line each                                          |
@@ -29,7 +29,7 @@ from agents.reporting.run_folder import SETTINGS, check_free, other_settings, ve
 from agents.reproduce import records
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, names_of, piece_of
+from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, kinds_of, names_of, piece_of
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named
 from dsfp_env.common.json_files import read_file
@@ -42,6 +42,9 @@ HOW = (
     *("only", "data_root", "download", "device", "threads", "out", "weights"),
     *("quick", "figures", "estimate", "deployed", "results", "known", *WHERE),
 )
+
+# Settings of which more or less may be asked, in another start or of another folder: each piece is of one of them.
+ASKED = ("rates", "macs_budgets", "seeds", "agents", "yardsticks")
 
 
 class StudyFiles:
@@ -139,6 +142,8 @@ class StudyFiles:
     def check(self, pieces: Collection[str], first: Collection[str]) -> None:
         """Refuse a folder of other settings, or with files that cannot be used; a free one is begun.
 
+        What is asked may be more or less than before, if every name of a piece still means what it meant.
+
         Args:
             pieces: All names.
             first: Of those that rows stand on.
@@ -152,10 +157,8 @@ class StudyFiles:
         if not file.exists():
             check_free(self.folder)
             write_json(file, {**wanted, "versions": versions()})
-        there = {**usual, **read_file(file, records.Settings, ANOTHER)}  # an earlier release had fewer
-        there.pop("versions", None)
-        if sentence := other_settings(self.folder, "a study", there, wanted, usual):
-            raise InputError(sentence)
+        written = read_file(file, records.Settings, ANOTHER)
+        both = self._with_what_was_asked(written, wanted, usual)
         self._rename()
         begun_with = self.versions()
         if begun_with is not None and any(not self.of(name).exists() for name in pieces):
@@ -165,6 +168,24 @@ class StudyFiles:
         for name in first:
             if self.of(name).exists() and not name.startswith(SWEEP):
                 self.tensors(name)
+        if both != written and not self.asked.estimate:
+            write_json(file, both)
+
+    def _with_what_was_asked(
+        self, written: Mapping[str, Any], wanted: Mapping[str, Any], usual: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The settings of the folder, and what is asked now besides.
+
+        Raises:
+            InputError: If the folder is of other settings, or a name would mean two things.
+        """
+        there = {**usual, **{name: value for name, value in written.items() if name != "versions"}}
+        more = {name: list(dict.fromkeys([*there[name], *wanted[name]])) for name in ASKED}
+        same = _names(there).items() | _names(wanted).items() <= _names(more).items()
+        before = {name: wanted[name] if same and name in ASKED else value for name, value in there.items()}
+        if sentence := other_settings(self.folder, "a study", before, wanted, usual):
+            raise InputError(sentence)
+        return {**written, **more}
 
     def _check_piece(self, name: str) -> None:
         """Refuse files of a piece that cannot be used."""
@@ -193,6 +214,11 @@ class StudyFiles:
                         old, new = self.folder / f"{first}{was}{suffix}", self.folder / f"{first}{now}{suffix}"
                         if old != new and old.exists() and not new.exists():
                             old.rename(new)
+
+
+def _names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What is asked -> the name in those of its pieces."""
+    return names_of(kinds_of(settings["yardsticks"], settings["agents"]))
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
