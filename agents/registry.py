@@ -38,6 +38,7 @@ from agents.libraries.cma_es import CMAES
 from agents.libraries.optuna_search import NSGA2, TPE
 from agents.option_help import as_text, first_sentence, options_of
 from agents.told import Told
+from agents.verbs import ALL, ONE
 from dsfp_env.common import command_line
 from dsfp_env.common.choices import choose, parse_call
 from dsfp_env.common.errors import InputError
@@ -265,7 +266,7 @@ def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., An
     def called(*args: Any, **kwargs: Any) -> Any:
         try:
             with torch_left_alone():
-                return chosen(*args, **kwargs)
+                made = chosen(*args, **kwargs)
         except InputError:
             raise
         except Exception as error:  # whatever the class raises
@@ -277,6 +278,10 @@ def _told(name: str, chosen: Callable[..., Any], team: bool) -> Callable[..., An
                 f"The agent {name!r} could not be made ({type(error).__name__}: {error}). It is called as "
                 f"{name}({how}){who}{more}."
             ) from error
+        if made is None:
+            verbs = " and ".join(ALL if team else ONE)
+            raise InputError(f"The agent {name!r} gave None when it was called: expected an object with {verbs}.")
+        return made
 
     return called
 

@@ -128,6 +128,7 @@ def test_an_agent_of_ones_own_that_is_none(own, agent, sentence):
             "could not be made .ZeroDivisionError: .*called as own_things:raising.agent",
         ),
         ("own_things:team_denied", "a class for all agents at once says team = True"),
+        ("own_things:gives_none", r"'own_things:gives_none' gave None .*: expected an object with act"),
     ],
 )
 def test_an_agent_of_ones_own_that_cannot_be_made(own, tiny, agent, sentence):
