@@ -262,6 +262,12 @@ def test_more_or_less_may_be_asked_of_a_folder(finished, tmp_path, monkeypatch, 
 
     with pytest.raises(InputError, match=r"--agents is q_learning linucb.* there, and linucb\(alpha=3\) came"):
         reproduce.reproduce(changed(asked, agents=("linucb(alpha=3)",)))
+    for name, value in {"agents": "q_learning", "seeds": 3, "macs_budgets": ["x"]}.items():
+        damaged = tmp_path / name
+        damaged.mkdir()
+        (damaged / "settings.json").write_text(json.dumps({**there, name: value}))
+        with pytest.raises(InputError, match=rf"{name}/settings\.json cannot be used: Expected .* at .\$\.{name}"):
+            reproduce.reproduce(changed(more, out=str(damaged)))
     monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
     reproduce.reproduce(asked)  # what was asked at first is there as it was
     assert "5 of 5 pieces are done" in capsys.readouterr().out

@@ -98,7 +98,17 @@ class Latencies(Strict):
     of: dict[Name, Time]  # by the name of the piece
 
 
-class Asked(Struct):
+class Listed(Struct, kw_only=True):
+    """The settings that say which pieces there are."""
+
+    rates: list[Positive]
+    macs_budgets: list[Share]
+    yardsticks: list[Name]
+    agents: list[Name]
+    seeds: list[Natural]
+
+
+class Asked(Listed, kw_only=True):
     """The settings of a study, as far as its table needs them; there are others."""
 
     network: Name
@@ -106,11 +116,6 @@ class Asked(Struct):
     criterion: Name
     fine_tuning: Name
     evaluations: Positive
-    rates: list[Positive]
-    macs_budgets: list[Share]
-    yardsticks: list[Name]
-    agents: list[Name]
-    seeds: list[Natural]
     finalist_epochs: Positive | None = None  # earlier releases had none, and no
     warm_start: list[Name] = []
 

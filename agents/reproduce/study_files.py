@@ -33,6 +33,7 @@ from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, kinds_of, names_of, 
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named
 from dsfp_env.common.json_files import read_file
+from dsfp_env.common.schemas import check_value
 from dsfp_env.common.tensor_files import read_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.evaluation.executors.options import WHERE
@@ -44,7 +45,7 @@ HOW = (
 )
 
 # Settings of which more or less may be asked, in another start or of another folder: each piece is of one of them.
-ASKED = ("rates", "macs_budgets", "seeds", "agents", "yardsticks")
+ASKED = records.Listed.__struct_fields__
 
 
 class StudyFiles:
@@ -177,9 +178,10 @@ class StudyFiles:
         """The settings of the folder, and what is asked now besides.
 
         Raises:
-            InputError: If the folder is of other settings, or a name would mean two things.
+            InputError: If the folder is of other settings, they cannot be read, or a name would mean two things.
         """
         there = {**usual, **{name: value for name, value in written.items() if name != "versions"}}
+        check_value(there, records.Listed, f"{self.folder / SETTINGS}")
         more = {name: list(dict.fromkeys([*there[name], *wanted[name]])) for name in ASKED}
         same = _names(there).items() | _names(wanted).items() <= _names(more).items()
         before = {name: wanted[name] if same and name in ASKED else value for name, value in there.items()}
