@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_task
@@ -39,6 +40,15 @@ def test_a_budget_is_met_to_within_one_filter(evaluator, rule, budget):
     allowed = budget * macs(4, 6)
     assert evaluator.costs(plan).macs == macs(first, second) <= allowed
     assert max(macs(first + 1, second), macs(first, second + 1)) > allowed
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_action_says_the_plan_of_a_rule_exactly(evaluator, rule):
+    """Actions are float32, and the plan lies where a layer of 4 or 6 filters just loses one."""
+    for budget in np.linspace(0.1, 0.8, 29):
+        plan = allocate(evaluator, rule, macs_budget=float(budget))
+        assert plan == {agent: float(np.float32(ratio)) for agent, ratio in plan.items()}
+        assert evaluator.costs(plan).macs <= budget * macs(4, 6)
 
 
 def test_uniform_is_one_ratio(evaluator):

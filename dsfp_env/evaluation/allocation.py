@@ -47,8 +47,8 @@ def allocate(evaluator: Evaluator, rule: str, *, macs_budget: float, sweep: Swee
         sweep: What `sweep_of` told of the evaluator, for ``"sensitivity"``; measured unless given.
 
     Returns:
-        Agent -> ratio in percent, within the bounds of each. Where even the least that can be removed is enough,
-        that.
+        Agent -> ratio in percent, within the bounds of each, and one that an action can say. Where even the least
+        that can be removed is enough, that.
 
     Raises:
         InputError: If there is no such rule, or its plans cannot get down to the budget.
@@ -211,6 +211,22 @@ def _bisected(evaluator: Evaluator, path: Path, allowed: float) -> Plan:
     for agent, ratio in too_much.items():
         if macs(fuller := {**plan, agent: ratio}) <= allowed:
             plan = fuller
+    return _as_actions(evaluator, plan)
+
+
+def _as_actions(evaluator: Evaluator, plan: Plan) -> Plan:
+    """A plan in ratios that actions can say, which are float32: of each the nearest that takes the same filters.
+
+    Bisection ends where a layer loses its next filter, so that one of rounding might take it, or leave it.
+    """
+    same = evaluator.costs(plan).macs
+    for agent, one in evaluator.task.control.agents.items():
+        near = np.float32(plan[agent])
+        for ratio in (near, np.nextafter(near, np.float32(one.lowest)), np.nextafter(near, np.float32(one.highest))):
+            said = {**plan, agent: float(ratio)}
+            if one.lowest <= ratio <= one.highest and evaluator.costs(said).macs == same:
+                plan = said
+                break
     return plan
 
 
