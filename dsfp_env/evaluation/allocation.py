@@ -222,7 +222,8 @@ def _as_actions(evaluator: Evaluator, plan: Plan) -> Plan:
     same = evaluator.costs(plan).macs
     for agent, one in evaluator.task.control.agents.items():
         near = np.float32(plan[agent])
-        for ratio in (near, np.nextafter(near, np.float32(one.lowest)), np.nextafter(near, np.float32(one.highest))):
+        beside = (np.nextafter(near, np.float32(bound)) for bound in (one.lowest, one.highest))
+        for ratio in (near, *beside):
             said = {**plan, agent: float(ratio)}
             if one.lowest <= ratio <= one.highest and evaluator.costs(said).macs == same:
                 plan = said
