@@ -182,11 +182,17 @@ class StudyFiles:
         """
         there = {**usual, **{name: value for name, value in written.items() if name != "versions"}}
         check_value(there, records.Listed, f"{self.folder / SETTINGS}")
-        more = {name: list(dict.fromkeys([*there[name], *wanted[name]])) for name in ASKED}
-        same = _names(there).items() | _names(wanted).items() <= _names(more).items()
-        before = {name: wanted[name] if same and name in ASKED else value for name, value in there.items()}
-        if sentence := other_settings(self.folder, "a study", before, wanted, usual):
+        but_for_lists = there | {name: wanted[name] for name in ASKED}
+        if sentence := other_settings(self.folder, "a study", but_for_lists, wanted, usual):
             raise InputError(sentence)
+        called = {name: kind for kind, name in _names(there).items()}
+        for kind, name in _names(wanted).items():
+            if called.get(name, kind) != kind:
+                raise InputError(
+                    f"The folder {self.folder} has pieces of {called[name]} that are called {name}, as those of "
+                    f"{kind} would be: choose another with --out."
+                )
+        more = {name: list(dict.fromkeys([*there[name], *wanted[name]])) for name in ASKED}
         return {**written, **more}
 
     def _check_piece(self, name: str) -> None:
