@@ -12,7 +12,7 @@ import numpy as np
 
 from agents.reporting.markdown_tables import markdown_table
 from agents.reproduce.results import rows_of
-from agents.reproduce.targets import UNIFORM, Target, kinds_of, names_of
+from agents.reproduce.targets import UNIFORM, Target, names_in
 
 HEADING = (
     "Test accuracy in points, less that of the yardstick with the same seed: of one seed or two as it is, of more "
@@ -30,7 +30,7 @@ def differences_of(results: Mapping[str, Any]) -> str:
         Nothing, if no two that are compared have two seeds in common.
     """
     settings = results["settings"]
-    names = names_of(kinds_of(settings["yardsticks"], settings["agents"]))
+    names = names_in(settings)
     yardsticks = dict.fromkeys(names[kind] for kind in (UNIFORM, *settings["yardsticks"]))
     found: dict[tuple[str, Target], dict[int, float]] = {  # seed -> accuracy
         key: {row["seed"]: row["accuracy"] for row in rows} for key, rows in rows_of(results).items() if rows

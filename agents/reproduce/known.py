@@ -14,7 +14,7 @@ from typing import Any
 from agents.reporting.run_folder import different_settings, versions
 from agents.reproduce.results import read_results
 from agents.reproduce.study_files import ASKED, StudyFiles
-from agents.reproduce.targets import BASE, SEARCH, Target, kinds_of, names_of, piece_of
+from agents.reproduce.targets import BASE, SEARCH, Target, names_in, names_of, piece_of
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.versions import check_versions
 from dsfp_env.evaluation.plans import Plan, check_agents
@@ -103,10 +103,10 @@ class Known:
 
     def of(self, kind: str, target: Target, seed: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The search and the row of a learner, a rule or random search, as far as they are there."""
-        kinds = kinds_of(self._results["settings"]["yardsticks"], self._results["settings"]["agents"])
-        if kind not in kinds:
+        names = names_in(self._results["settings"])
+        if kind not in names:
             return None, None
-        name = piece_of(names_of(kinds)[kind], target, seed)
+        name = piece_of(names[kind], target, seed)
         return self._results["searches"].get(f"{SEARCH}{name}"), self._results["rows"].get(name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.reproduce import records
 from agents.reproduce.paper_table import PAPER, paper_table
-from agents.reproduce.targets import Target, kinds_of, names_of, piece_of, targets_of
+from agents.reproduce.targets import Target, names_in, piece_of, targets_of
 from dsfp_env.common.errors import InputError, shortened
 from dsfp_env.common.json_files import read_file
 
@@ -60,7 +60,7 @@ def rows_of(results: Results) -> dict[tuple[str, Target], list[dict[str, Any]]]:
             if piece in rows
         ]
         for target in targets_of(settings["rates"], settings["macs_budgets"])
-        for kind, name in _names(settings).items()
+        for kind, name in names_in(settings).items()
     }
 
 
@@ -73,10 +73,6 @@ def table_of(results: Results) -> str:
     }
     timed = None if base is None else base | _time_of(results, "base")
     return f"{heading_of(settings)}\n\n{paper_table(settings['network'], timed, rows)}"
-
-
-def _names(settings: Mapping[str, Any]) -> dict[str, str]:
-    return names_of(kinds_of(settings["yardsticks"], settings["agents"]))
 
 
 def _time_of(results: Results, name: str) -> dict[str, float]:
@@ -98,4 +94,4 @@ def heading_of(settings: Mapping[str, Any]) -> str:
     )
     if settings["network"] not in PAPER:
         text += " The paper has no such network: these numbers stand beside none of its own."
-    return text + "".join(f" {name} is {kind}." for kind, name in _names(settings).items() if name != kind)
+    return text + "".join(f" {name} is {kind}." for kind, name in names_in(settings).items() if name != kind)

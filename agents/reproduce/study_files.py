@@ -29,7 +29,7 @@ from agents.reporting.run_folder import SETTINGS, check_free, other_settings, ve
 from agents.reproduce import records
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, kinds_of, names_of, piece_of
+from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, names_in, names_of, piece_of
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named
 from dsfp_env.common.json_files import read_file
@@ -185,8 +185,8 @@ class StudyFiles:
         but_for_lists = there | {name: wanted[name] for name in ASKED}
         if sentence := other_settings(self.folder, "a study", but_for_lists, wanted, usual):
             raise InputError(sentence)
-        called = {name: kind for kind, name in _names(there).items()}
-        for kind, name in _names(wanted).items():
+        called = {name: kind for kind, name in names_in(there).items()}
+        for kind, name in names_in(wanted).items():
             if called.get(name, kind) != kind:
                 raise InputError(
                     f"The folder {self.folder} has pieces of {called[name]} that are called {name}, as those of "
@@ -222,11 +222,6 @@ class StudyFiles:
                         old, new = self.folder / f"{first}{was}{suffix}", self.folder / f"{first}{now}{suffix}"
                         if old != new and old.exists() and not new.exists():
                             old.rename(new)
-
-
-def _names(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What is asked -> the name in those of its pieces."""
-    return names_of(kinds_of(settings["yardsticks"], settings["agents"]))
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:

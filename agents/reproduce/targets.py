@@ -12,9 +12,9 @@ A kind may have options, such as `linucb(alpha=0.5)`; names do without them, see
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 UNIFORM, RANDOM = "uniform", "random_search_equal_macs"
 BASE, SCORES, SWEEP, SEARCH = "base", "scores", "sweep", "search-"  # names of pieces, and how they begin
@@ -57,6 +57,11 @@ def names_of(kinds: Collection[str]) -> dict[str, str]:
             numbered = (short if number == 1 else f"{short}-{number}" for number in count(1))
             names[kind] = next(name for name in numbered if name not in names.values())
     return {kind: names[kind] for kind in kinds}
+
+
+def names_in(settings: Mapping[str, Any]) -> dict[str, str]:
+    """`names_of` the kinds that settings ask for, as JSON has them."""
+    return names_of(kinds_of(settings["yardsticks"], settings["agents"]))
 
 
 def piece_of(name: str, target: Target, seed: int) -> str:
