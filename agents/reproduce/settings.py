@@ -82,7 +82,8 @@ class StudySettings(LayerOptions, EvaluationOptions, WidthOptions, ExecutorSetti
     threads: int = 1
     """CPU threads."""
     out: str | None = None
-    """The folder; runs/reproduce-NETWORK unless given."""
+    """The folder; runs/reproduce-NETWORK unless given. Other rates, budgets, seeds, agents and yardsticks may be
+    asked of it than before, and what it has is not made anew."""
     macs_budgets: tuple[float, ...] = field(default=(), kw_only=True)
     """Shares of the original network's multiply-adds that may be left, such as 0.5 0.25 0.15."""
     yardsticks: tuple[str, ...] = field(default=(), kw_only=True)
