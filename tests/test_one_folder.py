@@ -122,7 +122,7 @@ def test_a_study_of_the_paper_does_not_go_on_with_other_versions(tmp_path, image
     asked = study.StudySettings(
         "test_reproduce:make_small", f"imagefolder:{image_files}", device="cpu", out=str(out)
     )
-    study.Study(asked).check()
+    study.Study(asked).files.begin()
     written = json.loads((out / "settings.json").read_text())
     study.Study(asked).check()
     written["versions"]["torch"] = "0.1"

@@ -248,34 +248,83 @@ def test_more_or_less_may_be_asked_of_a_folder(finished, tmp_path, monkeypatch, 
     folder = tmp_path / "out"
     shutil.copytree(Study(finished).folder, folder)
     asked = changed(finished, out=str(folder))
-    before = {file.name: file.read_bytes() for file in folder.glob("*-50-seed3.*")}
+    before = {file.name: file.read_bytes() for file in [*folder.glob("*-50-seed3.*"), folder / "settings.json"]}
     more = changed(asked, seeds=(3, 4), macs_budgets=(0.5,), yardsticks=("erk",), agents=("linucb(alpha=2)",))
     reproduce.reproduce(changed(more, estimate=True))
-    assert json.loads((folder / "settings.json").read_text())["agents"] == ["q_learning"]
-    reproduce.reproduce(changed(more, only=("uniform-50", "erk-50-seed3")))
-    assert "3 of 18 pieces are done; now: erk-50-seed3, uniform-50-seed4\n" in capsys.readouterr().out
-    there = json.loads((folder / "settings.json").read_text())
-    assert [there[name] for name in ("rates", "macs_budgets", "seeds")] == [[50], [0.5], [3, 4]]
-    assert (there["agents"], there["yardsticks"]) == (["q_learning", "linucb(alpha=2)"], ["erk"])
-    rows = json.loads((folder / "results.json").read_text())["rows"]
-    assert rows.keys() == {"uniform-50-seed3", "uniform-50-seed4", "erk-50-seed3"}
+    reproduce.reproduce(changed(more, only=("uniform-50", "erk-50-seed3", "search-linucb-50-seed3")))
+    made = "search-linucb-50-seed3"
+    assert f"3 of 18 pieces are done; now: erk-50-seed3, {made}, uniform-50-seed4\n" in capsys.readouterr().out
+    results = json.loads((folder / "results.json").read_text())
+    assert results["rows"].keys() == {"uniform-50-seed3", "uniform-50-seed4", "erk-50-seed3"}
+    assert results["searches"].keys() == {made}
     assert {name: (folder / name).read_bytes() for name in before} == before
 
     for other in ("linucb(alpha=3)", "linucb"):
-        sentence = f"has pieces of linucb(alpha=2) that are called linucb, as those of {other} would be: choose"
+        sentence = f"{made}.json is of linucb(alpha=2), and {other} would have that name, too: choose another"
         with pytest.raises(InputError, match=re.escape(sentence)):
             reproduce.reproduce(changed(asked, agents=(other,)))
-    for name, value in {"agents": "q_learning", "seeds": 3, "macs_budgets": ["x"]}.items():
-        damaged = tmp_path / name
-        damaged.mkdir()
-        (damaged / "settings.json").write_text(json.dumps({**there, name: value}))
-        with pytest.raises(InputError, match=rf"{name}/settings\.json cannot be used: Expected .* at .\$\.{name}"):
-            reproduce.reproduce(changed(more, out=str(damaged)))
     monkeypatch.setattr(pieces, "finish", None)  # nothing is trained
+    reproduce.reproduce(changed(asked, rates=(60,), agents=("linucb",), only=("base",)))  # none is called so there
     reproduce.reproduce(asked)  # what was asked at first is there as it was
     assert "5 of 5 pieces are done" in capsys.readouterr().out
     whole = json.loads((Study(finished).folder / "results.json").read_text())
     assert json.loads((folder / "results.json").read_text()) == whole
+
+
+def test_names_of_an_earlier_release_stand_for_what_they_stood_for(finished, tmp_path):
+    """Its pieces do not say what they are of, but settings.json does."""
+    folder = tmp_path / "out"
+    shutil.copytree(Study(finished).folder, folder)
+    for file in folder.glob("*q_learning*.json"):
+        content = json.loads(file.read_text())
+        assert content.pop("kind") == "q_learning"
+        file.write_text(json.dumps(content))
+    asked = changed(finished, out=str(folder))
+    study = Study(asked)
+    study.check()
+    assert study.results()["rows"].keys() == {"uniform-50-seed3", "q_learning-50-seed3"}
+    with pytest.raises(InputError, match=r"q_learning-50-seed3.json is of q_learning, and q_learning\(step_size"):
+        Study(changed(asked, agents=("q_learning(step_size=0.5)",))).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("agents", "x"), ("seeds", 3), ("macs_budgets", [2]), ("versions", 5)]
+)
+def test_settings_that_were_damaged_are_refused(finished, tmp_path, name, value):
+    there = json.loads((Study(finished).folder / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps({**there, name: value}))
+    with pytest.raises(
+        InputError, match=rf"settings\.json cannot be read \(.*\$\.{name}.*; choose another folder"
+    ):
+        Study(changed(finished, out=str(tmp_path))).check()
+
+
+def test_who_is_refused_leaves_the_settings_of_another(settings, tmp_path):
+    """While the other trains the original network nothing but its settings.json is in the folder."""
+    folder, weights = tmp_path / "out", tmp_path / "damaged.safetensors"
+    asked = changed(settings, out=str(folder))
+    weights.write_bytes(b"none")
+    folder.mkdir()
+    with folders.shared(folder, Study(asked).files.begin):
+        reproduce.reproduce(changed(asked, estimate=True))
+        with pytest.raises(InputError, match="damaged.safetensors"):
+            reproduce.reproduce(changed(asked, weights=str(weights)))
+        assert [file.name for file in folder.iterdir()] == ["settings.json"]
+    with pytest.raises(InputError, match="damaged.safetensors"):
+        reproduce.reproduce(changed(asked, weights=str(weights)))
+    assert not any(folder.iterdir())
+
+
+def test_of_two_that_begin_at_once_the_second_goes_by_the_first(settings, tmp_path, monkeypatch):
+    """It is let in when settings.json is there, and compared with it."""
+    first, second = (changed(settings, out=str(tmp_path), evaluations=count) for count in (4, 5))
+    study = Study(second)
+    study.check()  # nothing is there yet
+    begins, comes = (folders.shared(tmp_path, Study(one).files.begin) for one in (first, second))
+    with begins, comes as alone:
+        assert not alone()
+        with pytest.raises(InputError, match="--evaluations is 4 there, and 5 came"):
+            study.check()
 
 
 def test_what_several_people_found_is_put_together(finished, tmp_path, monkeypatch):

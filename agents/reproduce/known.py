@@ -124,10 +124,10 @@ def known_pieces(known: Sequence[Known], files: StudyFiles) -> dict[str, dict[st
             found = files.found(search)
             if found is None:
                 found = next((one for one, _ in there if one and files.is_as_asked(search, one)), None)
-                taken |= {search: found} if found else {}
+                taken |= {search: {"kind": kind, **found}} if found else {}
             rows = [row for row in rows if found and found["ratios"] == row["ratios"]]
         if rows and not files.of(piece).exists():
-            taken[piece] = rows[0]
+            taken[piece] = {"kind": kind, **rows[0]}
     return taken
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.study_files import StudyFiles
+from agents.reproduce.study_files import Asked, StudyFiles
 from agents.reproduce.targets import (
     BASE,
     RANDOM,
@@ -51,13 +51,6 @@ from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.recipes import FINE_TUNING, Recipe, recipe_from
 
 
-class _Asked(NamedTuple):
-    """What a piece is of."""
-
-    target: Target
-    seed: int
-
-
 class Study:
     """One network, pruned in several ways; everything that is found lies in a folder.
 
@@ -82,7 +75,7 @@ class Study:
             self.task = task
         self.first: dict[str, Callable[[], None]] = {BASE: self._base}
         rows: dict[str, Callable[[], None]] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, Asked] = {}
         for kind in settings.kinds:
             self.first |= self._what_it_needs(*self._rule_of(kind))
         for rule in settings.warm_start:
@@ -94,9 +87,9 @@ class Study:
                     if not self.settings.is_rule(kind):
                         search = f"{SEARCH}{name}"
                         rows[search] = partial(self._search, search, kind, target, seed)
-                        self._asked[search] = _Asked(target, seed)
+                        self._asked[search] = Asked(kind, target, seed)
                     rows[name] = partial(self._row, name, kind, target, seed)
-                    self._asked[name] = _Asked(target, seed)
+                    self._asked[name] = Asked(kind, target, seed)
         self.pieces: dict[str, Callable[[], None]] = self.first | rows
 
     def _what_it_needs(self, rule: str, criterion: str | None) -> dict[str, Callable[[], None]]:
@@ -121,7 +114,7 @@ class Study:
         check_settings(self.settings)
         check_only(self.settings, self.pieces)
         self._known = [Known(Path(file), self.files) for file in self.settings.known]
-        self.files.check(self.pieces, self.first)
+        self.files.check({name: self._asked.get(name) for name in self.pieces})
 
     def take_over(self) -> list[str]:
         """Take over what is known from other folders; returns the names of these pieces.
@@ -318,9 +311,8 @@ class Study:
             tuned = partial(self._tuned, name, seed) if self.settings.finalist_epochs else None
             first = [self._ruled(rule, None, target) for rule in self.settings.warm_start]
             search = Search(log, evaluator, budget, self.settings.evaluations, seed, tuned, first)
-            self.files.write(
-                name, search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget)
-            )
+            found = search.draw() if kind == RANDOM else search.learn(kind, self.settings.fill_budget)
+            self.files.write(name, {"kind": kind, **found})
             self.files.remove_trainings(name)
 
     def _tuned(self, name: str, seed: int, number: int, plan: Plan) -> float:
@@ -341,6 +333,7 @@ class Study:
         costs, best = task.graph.costs(keep), max(history, key=lambda epoch: epoch.accuracy or 0)
         kept = {path: len(filters) for path, filters in keep.items()}
         self.files.write(name, {
+            "kind": kind,
             "ratios": plan,
             "pruned_accuracy": pruned_accuracy,
             "accuracy": accuracy,

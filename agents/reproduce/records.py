@@ -6,9 +6,25 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from dsfp_env.common.schemas import Counts, Name, Natural, Positive, Ratios, Share, Strict, Value
+from dsfp_env.common.schemas import Counts, Name, Natural, Positive, Ratios, Share, Strict
 
-Settings = dict[Name, Value | list[Value] | dict[Name, Name]]  # `settings.json`: settings by name, and versions
+
+class Listed(Struct, kw_only=True):
+    """The settings that say which pieces there are."""
+
+    rates: list[Positive]
+    macs_budgets: list[Share]
+    yardsticks: list[Name]
+    agents: list[Name]
+    seeds: list[Natural]
+
+
+class Settings(Listed, kw_only=True):
+    """`settings.json`: what was asked in the first start, and versions; the other settings are not told here."""
+
+    macs_budgets: list[Share] = []  # earlier releases had none of these
+    yardsticks: list[Name] = []
+    versions: dict[Name, Name] | None = None
 
 
 class Base(Strict):
@@ -44,9 +60,10 @@ class Finalist(Strict):
     accuracy: Share
 
 
-class Found(Strict):
+class Found(Strict, kw_only=True):
     """The ratios that a search came to."""
 
+    kind: Name | None = None  # who says how much every layer loses; earlier releases did not write it
     ratios: Ratios
     macs_budget: Share
     within_budget: Positive
@@ -55,9 +72,10 @@ class Found(Strict):
     finalists: list[Finalist] | None = None  # the best to the search first, if they were fine-tuned
 
 
-class Row(Strict):
+class Row(Strict, kw_only=True):
     """What was found of a pruned network."""
 
+    kind: Name | None = None  # as of `Found`
     ratios: Ratios
     pruned_accuracy: Share
     accuracy: Share
@@ -96,16 +114,6 @@ class Latencies(Strict):
     deployed: str
     device: Name
     of: dict[Name, Time]  # by the name of the piece
-
-
-class Listed(Struct, kw_only=True):
-    """The settings that say which pieces there are."""
-
-    rates: list[Positive]
-    macs_budgets: list[Share]
-    yardsticks: list[Name]
-    agents: list[Name]
-    seeds: list[Natural]
 
 
 class Asked(Listed, kw_only=True):

@@ -59,16 +59,20 @@ def reproduce(settings: StudySettings, said: Collection[str] = ()) -> None:
         _remake(Path(settings.results), settings)
         return
     study = Study(settings.settled(said))
-    made = missing(study.folder)
     study.check()
-    with shared(study.folder):
+    if settings.estimate:
+        _left(study)
+        return
+    made = missing(study.folder)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with shared(study.folder, study.files.begin) as alone:
         try:
+            study.check()  # another process may have been faster
             _work(study)
         except InputError:
-            withdraw(study.folder, made)
+            if alone():
+                withdraw(study.folder, made)
             raise
-        if settings.estimate:
-            withdraw(study.folder, made)
 
 
 def _remake(file: Path, settings: StudySettings) -> None:
@@ -92,8 +96,8 @@ def _draw(results: Results, folder: Path) -> None:
     say(f"figures in {folder}: {', '.join(write_figures(results, folder)) or 'none yet'}")
 
 
-def _work(study: Study) -> None:
-    """Work on the pieces that are left, printing what is left and the table."""
+def _left(study: Study) -> list[str]:
+    """Take over what is known; the pieces that are left of those to be worked on, told with how long they take."""
     settings = study.settings
     torch.set_num_threads(settings.threads)
     if taken := study.take_over():
@@ -101,15 +105,20 @@ def _work(study: Study) -> None:
         if not settings.estimate:
             study.write_results()
     left = [name for name in study.pieces if name not in taken and not study.files.of(name).exists()]
-    for name in study.pieces.keys() - left:  # of a process that was killed just before it removed it
-        study.files.remove_trainings(name)
     chosen = [name for name in left if not settings.only or name.startswith(settings.only)]
     done = f"{len(study.pieces) - len(left)} of {len(study.pieces)} pieces are done"
     say(f"{done}; now: {listed(chosen) or 'nothing'}")
     if chosen:
         say(estimate.told(study.estimate(chosen), _at_once(settings, len(chosen))))
-    if settings.estimate:
-        return
+    return chosen
+
+
+def _work(study: Study) -> None:
+    """Work on the pieces that are left, printing what is left and the table."""
+    settings, chosen = study.settings, _left(study)
+    for name in study.pieces:
+        if study.files.of(name).exists():  # of a process that was killed just before it removed it
+            study.files.remove_trainings(name)
     work, groups = Pieces(settings, study), grouped(chosen)
     for group in [group for group in groups if group[0] in study.first]:  # what others stand on
         groups.remove(group)

@@ -2,7 +2,7 @@
 
 | file                 | content                                                                       |
 |----------------------|-------------------------------------------------------------------------------|
-| `settings.json`      | the settings that results depend on, all that was asked, and the versions     |
+| `settings.json`      | the settings that results depend on, and the versions of what was used        |
 | `NAME.json`          | what the piece of that name found, see `records`                              |
 | `NAME.safetensors`   | the original network, scores of filters, or the network of a row              |
 | `NAME.jsonl`         | what a search has tried, a line each                                          |
@@ -15,11 +15,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,11 +29,10 @@ from agents.reporting.run_folder import SETTINGS, check_free, other_settings, ve
 from agents.reproduce import records
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, names_in, names_of, piece_of
+from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, Target, names_in, names_of, piece_of
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named
 from dsfp_env.common.json_files import read_file
-from dsfp_env.common.schemas import check_value
 from dsfp_env.common.tensor_files import read_tensors
 from dsfp_env.common.versions import check_versions
 from dsfp_env.evaluation.executors.options import WHERE
@@ -46,6 +45,14 @@ HOW = (
 
 # Settings of which more or less may be asked, in another start or of another folder: each piece is of one of them.
 ASKED = records.Listed.__struct_fields__
+
+
+class Asked(NamedTuple):
+    """What a search or a row is of."""
+
+    kind: str
+    target: Target
+    seed: int
 
 
 class StudyFiles:
@@ -129,8 +136,12 @@ class StudyFiles:
 
     def versions(self) -> dict[str, str] | None:
         """The versions that the study was begun with; an earlier release did not note them."""
+        versions: dict[str, str] | None = self._begun_with().get("versions")
+        return versions
+
+    def _begun_with(self) -> dict[str, Any]:
         found: dict[str, Any] = read_file(self.folder / SETTINGS, records.Settings, ANOTHER)
-        return found.get("versions")
+        return found
 
     def remove_trainings(self, name: str) -> None:
         """Remove what only served a piece to go on, when it is done."""
@@ -140,64 +151,65 @@ class StudyFiles:
 
     # Whether a study can begin or go on with them.
 
-    def check(self, pieces: Collection[str], first: Collection[str]) -> None:
-        """Refuse a folder of other settings, or with files that cannot be used; a free one is begun.
+    def begin(self) -> None:
+        """Write what the study is of, unless that is there.
+
+        Raises:
+            InputError: If the folder is neither free nor that of a study.
+        """
+        file = self.folder / SETTINGS
+        if not file.exists():
+            check_free(self.folder)
+            write_json(file, {**self.settings(), "versions": versions()})
+
+    def check(self, pieces: Mapping[str, Asked | None]) -> None:
+        """Refuse a folder of other settings, or with files that cannot be used.
 
         What is asked may be more or less than before, if every name of a piece still means what it meant.
 
         Args:
-            pieces: All names.
-            first: Of those that rows stand on.
+            pieces: All names, and what searches and rows are of.
 
         Raises:
             InputError: If the folder is refused.
         """
-        wanted, usual = self.settings(), self.usual()
         check_writable(self.folder)
-        file = self.folder / SETTINGS
-        if not file.exists():
+        if not (self.folder / SETTINGS).exists():
             check_free(self.folder)
-            write_json(file, {**wanted, "versions": versions()})
-        written = read_file(file, records.Settings, ANOTHER)
-        both = self._with_what_was_asked(written, wanted, usual)
+            return
+        wanted, usual = self.settings(), self.usual()
+        there = {**usual, **self._begun_with()}  # an earlier release had fewer
+        begun_with = there.pop("versions", None)
+        if sentence := other_settings(
+            self.folder, "a study", there | {name: wanted[name] for name in ASKED}, wanted, usual
+        ):
+            raise InputError(sentence)
         self._rename()
-        begun_with = self.versions()
         if begun_with is not None and any(not self.of(name).exists() for name in pieces):
             check_versions(f"The study in {self.folder}", begun_with, versions())
-        for name in pieces:
-            self._check_piece(name)
-        for name in first:
-            if self.of(name).exists() and not name.startswith(SWEEP):
-                self.tensors(name)
-        if both != written and not self.asked.estimate:
-            write_json(file, both)
-
-    def _with_what_was_asked(
-        self, written: Mapping[str, Any], wanted: Mapping[str, Any], usual: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The settings of the folder, and what is asked now besides.
-
-        Raises:
-            InputError: If the folder is of other settings, they cannot be read, or a name would mean two things.
-        """
-        there = {**usual, **{name: value for name, value in written.items() if name != "versions"}}
-        check_value(there, records.Listed, f"{self.folder / SETTINGS}")
-        but_for_lists = there | {name: wanted[name] for name in ASKED}
-        if sentence := other_settings(self.folder, "a study", but_for_lists, wanted, usual):
-            raise InputError(sentence)
         called = {name: kind for kind, name in names_in(there).items()}
-        for kind, name in names_in(wanted).items():
-            if called.get(name, kind) != kind:
-                raise InputError(
-                    f"The folder {self.folder} has pieces of {called[name]} that are called {name}, as those of "
-                    f"{kind} would be: choose another with --out."
-                )
-        more = {name: list(dict.fromkeys([*there[name], *wanted[name]])) for name in ASKED}
-        return {**written, **more}
+        for name, asked in pieces.items():
+            self._check_piece(name, asked, called)
 
-    def _check_piece(self, name: str) -> None:
-        """Refuse files of a piece that cannot be used."""
+    def _check_piece(self, name: str, asked: Asked | None, called: Mapping[str, str]) -> None:
+        """Refuse files of a piece that cannot be used.
+
+        Args:
+            name: Of the piece.
+            asked: What it is to be of, if it is a search or a row.
+            called: What names stood for when the study was begun.
+        """
         found = self.found(name)
+        if asked is None:
+            if found and not name.startswith(SWEEP):
+                self.tensors(name)
+            return
+        short = names_of(self.asked.kinds)[asked.kind]
+        if found and (of := found.get("kind") or called.get(short, asked.kind)) != asked.kind:
+            raise InputError(
+                f"{self.of(name)} is of {of}, and {asked.kind} would have that name, too: choose another folder "
+                "with --out."
+            )
         if found and not self.is_as_asked(name, found):
             raise InputError(
                 f"{self.of(name)} is of an earlier release, which brought to the budget what a search ended "

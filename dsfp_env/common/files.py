@@ -7,6 +7,7 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -67,7 +68,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.chmod(part, 0o666 & ~mask)  # as an ordinary file; temporary ones are private
         os.replace(part, path)
     except BaseException:
-        os.unlink(part)
+        with suppress(FileNotFoundError):
+            os.unlink(part)
         raise
 
 

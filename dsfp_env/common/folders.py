@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -126,23 +126,43 @@ def held(place: Path, otherwise: str = "choose another with --out") -> Iterator[
 
 
 @contextmanager
-def shared(folder: Path) -> Iterator[None]:
+def shared(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
     """Work in a folder that exists beside others who share it, each at something else.
 
     Who is alone removes what killed processes were just writing there, and below.
+
+    Args:
+        folder: It.
+        begin: Done by who is alone; others wait for its end.
+
+    Yields:
+        Whether nobody else is there by now; nobody comes after that.
     """
     if fcntl is None:
-        yield
+        begin()
+        yield lambda: True
         return
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # others are there, or it is a file system without locks
+
+    def alone() -> bool | None:
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return None
+        return True
+
+    try:
+        at_first = alone()
+        if at_first:
             for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
                 remove_parts(place)
+        if at_first is not False:
+            begin()
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
+        yield lambda: alone() is not False
     finally:
         os.close(descriptor)
 
