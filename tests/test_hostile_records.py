@@ -164,7 +164,7 @@ TRIED = [{"ratios": {"conv_0": ratio}, "accuracy": 0.5, "macs": 1000, "reward": 
 def test_studies(tmp_path, image_files, count):
     whole, out = tmp_path / "whole", tmp_path / "out"
     asked = {"network": "digits_net", "data": f"imagefolder:{image_files}", "rates": (50,), "agents": ("ucb1",)}
-    Study(StudySettings(**asked, criterion="l1", evaluations=4, device="cpu", out=str(whole))).check()
+    Study(StudySettings(**asked, criterion="l1", evaluations=4, device="cpu", out=str(whole))).files.begin()
     for name, content in FOUND.items():
         (whole / f"{name}.json").write_text(json.dumps(content))
     (whole / "search-ucb1-50-seed0.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in TRIED))

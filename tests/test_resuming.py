@@ -635,7 +635,7 @@ def test_what_an_earlier_release_began_goes_on(tmp_path, image_files):
     begun = study.StudySettings(
         "digits_net", f"imagefolder:{image_files}", device="cpu", out=str(tmp_path / "study")
     )
-    study.Study(begun).check()
+    study.Study(begun).files.begin()
     file = tmp_path / "study" / "settings.json"
     written = json.loads(file.read_text())
     for name in ("layers", "tie", "agents_per", "kd_batches", "precision", "kernels", "min_filters", "round_to"):
