@@ -168,6 +168,22 @@ def test_a_few_epochs_choose_of_the_best_of_a_search(finished, tmp_path, monkeyp
     assert not list(stopped.folder.glob("*.training"))
 
 
+def test_no_network_is_a_finalist_twice(finished, tmp_path):
+    """Of 8 and 16 filters 4 and 8 go at 50 % and at 50.5 %."""
+    agents = [*Study(finished).task.agents]
+    plans = [dict.fromkeys(agents, ratio) for ratio in (50.0, 50.5, 60.0)]
+    trained = []
+
+    def tuned(number, plan):
+        trained.append(plan)
+        return plan[agents[0]] / 100
+
+    search = searching.Search(tmp_path / "log", Study(finished).evaluator(), 0.9, 3, 0, tuned, plans)
+    found = search.draw()
+    assert sorted(trained, key=lambda plan: plan[agents[0]]) == [plans[0], plans[2]]
+    assert (found["tried"], found["ratios"]) == (3, plans[2])
+
+
 def test_searches_begin_with_the_plans_of_rules(finished, tmp_path):
     """Agents and random search try them first, and a few epochs choose of them too, whatever they were worth."""
     rules, kinds = ("erk", "sensitivity"), ("random_search_equal_macs", "q_learning", "regression_bandit")

@@ -109,8 +109,10 @@ class Search:
         self._progress.close()
         whole = self._whole  # a share times this may round to less than the plan that the share is of
         within = [line for line in self._tried if line["macs"] / whole <= self._budget] or self._tried
-        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
+        if self._tuned is not None:  # for epochs, so no network twice
+            within = self._each_network_once(within)
+        ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
         always = self._first_besides(finalists_of(ratios, rewards))
         if self._tuned is not None:
             plans = finalists_of(ratios, rewards, always)
@@ -130,12 +132,22 @@ class Search:
 
         An action is a float32, so what an agent plays may be a plan that differs in a digit and in nothing else.
         """
+        known = {self._left(plan) for plan in plans}
+        return [plan for plan in self._first if self._left(plan) not in known]
 
-        def left(plan: Plan) -> tuple[int, ...]:
-            return tuple(len(filters) for filters in self._evaluator.keep(plan).values())
+    def _each_network_once(self, tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Of lines whose plans leave the same filters, the first.
 
-        known = {left(plan) for plan in plans}
-        return [plan for plan in self._first if left(plan) not in known]
+        There are many where layers are coupled, as they lose the mean of what is said of each.
+        """
+        first = dict[tuple[int, ...], dict[str, Any]]()
+        for line in tried:
+            first.setdefault(self._left(line["ratios"]), line)
+        return list(first.values())
+
+    def _left(self, plan: Plan) -> tuple[int, ...]:
+        """Filters that stay, by layer: plans that leave as many leave the same, as their scores are one."""
+        return tuple(len(filters) for filters in self._evaluator.keep(plan).values())
 
 
 def lines_tried(file: Path) -> list[dict[str, Any]]:
