@@ -24,14 +24,12 @@ import tyro
 from ranking import correlation
 
 from agents.reporting.markdown_tables import markdown_table
-from agents.reproduce import records
 from agents.reproduce.pieces import Study
-from agents.reproduce.results import rows_of
+from agents.reproduce.results import RESULTS, read_results, rows_of
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
 from dsfp_env.common import command_line
 from dsfp_env.common.errors import InputError
-from dsfp_env.common.json_files import read_file
 from dsfp_env.evaluation.evaluator import Evaluator
 
 RESAMPLES = 2000
@@ -70,9 +68,8 @@ def compare(settings: Settings) -> None:
 
 
 def study_in(folder: Path) -> Study:
-    """The study of a folder, by its settings."""
-    said = read_file(folder / "settings.json", records.Settings, "expected the folder of a study")
-    said.pop("versions", None)
+    """The study of a folder, by what was asked last."""
+    said = read_results(folder / RESULTS)["settings"]
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
     return Study(StudySettings(**lists, out=str(folder)))
 
