@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from agents.reproduce.latencies import measure_latencies, read_latencies
 from agents.reproduce.results import RESULTS, table_of
 from agents.reproduce.searching import Search
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.study_files import Asked, StudyFiles
+from agents.reproduce.study_files import StudyFiles
 from agents.reproduce.targets import (
     BASE,
     RANDOM,
@@ -51,6 +51,14 @@ from dsfp_env.training.epochs import Epoch
 from dsfp_env.training.recipes import FINE_TUNING, Recipe, recipe_from
 
 
+class _Asked(NamedTuple):
+    """What a search or a row is of."""
+
+    kind: str
+    target: Target
+    seed: int
+
+
 class Study:
     """One network, pruned in several ways; everything that is found lies in a folder.
 
@@ -75,7 +83,7 @@ class Study:
             self.task = task
         self.first: dict[str, Callable[[], None]] = {BASE: self._base}
         rows: dict[str, Callable[[], None]] = {}
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, _Asked] = {}
         for kind in settings.kinds:
             self.first |= self._what_it_needs(*self._rule_of(kind))
         for rule in settings.warm_start:
@@ -87,9 +95,9 @@ class Study:
                     if not self.settings.is_rule(kind):
                         search = f"{SEARCH}{name}"
                         rows[search] = partial(self._search, search, kind, target, seed)
-                        self._asked[search] = Asked(kind, target, seed)
+                        self._asked[search] = _Asked(kind, target, seed)
                     rows[name] = partial(self._row, name, kind, target, seed)
-                    self._asked[name] = Asked(kind, target, seed)
+                    self._asked[name] = _Asked(kind, target, seed)
         self.pieces: dict[str, Callable[[], None]] = self.first | rows
 
     def _what_it_needs(self, rule: str, criterion: str | None) -> dict[str, Callable[[], None]]:
@@ -114,7 +122,7 @@ class Study:
         check_settings(self.settings)
         check_only(self.settings, self.pieces)
         self._known = [Known(Path(file), self.files) for file in self.settings.known]
-        self.files.check({name: self._asked.get(name) for name in self.pieces})
+        self.files.check(dict.fromkeys(self.first) | {name: asked.kind for name, asked in self._asked.items()})
 
     def take_over(self) -> list[str]:
         """Take over what is known from other folders; returns the names of these pieces.

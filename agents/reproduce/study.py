@@ -67,7 +67,7 @@ def reproduce(settings: StudySettings, said: Collection[str] = ()) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     with shared(study.folder, study.files.begin) as alone:
         try:
-            study.check()  # another process may have been faster
+            study.files.check_settings()  # another process may have been faster
             _work(study)
         except InputError:
             if alone():

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -29,7 +29,7 @@ from agents.reporting.run_folder import SETTINGS, check_free, other_settings, ve
 from agents.reproduce import records
 from agents.reproduce.searching import lines_tried
 from agents.reproduce.settings import StudySettings
-from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, Target, names_in, names_of, piece_of
+from agents.reproduce.targets import RANDOM, SEARCH, SWEEP, names_in, names_of, piece_of
 from dsfp_env.common.errors import InputError
 from dsfp_env.common.folders import check_writable, named
 from dsfp_env.common.json_files import read_file
@@ -45,14 +45,6 @@ HOW = (
 
 # Settings of which more or less may be asked, in another start or of another folder: each piece is of one of them.
 ASKED = records.Listed.__struct_fields__
-
-
-class Asked(NamedTuple):
-    """What a search or a row is of."""
-
-    kind: str
-    target: Target
-    seed: int
 
 
 class StudyFiles:
@@ -162,13 +154,31 @@ class StudyFiles:
             check_free(self.folder)
             write_json(file, {**self.settings(), "versions": versions()})
 
-    def check(self, pieces: Mapping[str, Asked | None]) -> None:
+    def check(self, pieces: Mapping[str, str | None]) -> None:
         """Refuse a folder of other settings, or with files that cannot be used.
 
         What is asked may be more or less than before, if every name of a piece still means what it meant.
 
         Args:
-            pieces: All names, and what searches and rows are of.
+            pieces: All names, and the kind that searches and rows are of.
+
+        Raises:
+            InputError: If the folder is refused.
+        """
+        there = self.check_settings()
+        if there is None:
+            return
+        self._rename()
+        begun_with = there["versions"]
+        if begun_with is not None and any(not self.of(name).exists() for name in pieces):
+            check_versions(f"The study in {self.folder}", begun_with, versions())
+        called = {name: kind for kind, name in names_in(there).items()}
+        meant = {kind: called.get(name, kind) for kind, name in names_of(self.asked.kinds).items()}
+        for name, kind in pieces.items():
+            self._check_piece(name, kind, meant)
+
+    def check_settings(self) -> dict[str, Any] | None:
+        """Refuse a folder of other settings; what it was begun with, or None if it is free.
 
         Raises:
             InputError: If the folder is refused.
@@ -176,39 +186,32 @@ class StudyFiles:
         check_writable(self.folder)
         if not (self.folder / SETTINGS).exists():
             check_free(self.folder)
-            return
+            return None
         wanted, usual = self.settings(), self.usual()
         there = {**usual, **self._begun_with()}  # an earlier release had fewer
         begun_with = there.pop("versions", None)
-        if sentence := other_settings(
-            self.folder, "a study", there | {name: wanted[name] for name in ASKED}, wanted, usual
-        ):
+        but_for_lists = there | {name: wanted[name] for name in ASKED}
+        if sentence := other_settings(self.folder, "a study", but_for_lists, wanted, usual):
             raise InputError(sentence)
-        self._rename()
-        if begun_with is not None and any(not self.of(name).exists() for name in pieces):
-            check_versions(f"The study in {self.folder}", begun_with, versions())
-        called = {name: kind for kind, name in names_in(there).items()}
-        for name, asked in pieces.items():
-            self._check_piece(name, asked, called)
+        return {**there, "versions": begun_with}
 
-    def _check_piece(self, name: str, asked: Asked | None, called: Mapping[str, str]) -> None:
+    def _check_piece(self, name: str, kind: str | None, meant: Mapping[str, str]) -> None:
         """Refuse files of a piece that cannot be used.
 
         Args:
             name: Of the piece.
-            asked: What it is to be of, if it is a search or a row.
-            called: What names stood for when the study was begun.
+            kind: That it is to be of, if it is a search or a row.
+            meant: What the names of kinds stood for when the study was begun, by kind.
         """
         found = self.found(name)
-        if asked is None:
+        if kind is None:
             if found and not name.startswith(SWEEP):
                 self.tensors(name)
             return
-        short = names_of(self.asked.kinds)[asked.kind]
-        if found and (of := found.get("kind") or called.get(short, asked.kind)) != asked.kind:
+        if found and (of := found.get("kind") or meant[kind]) != kind:
             raise InputError(
-                f"{self.of(name)} is of {of}, and {asked.kind} would have that name, too: choose another folder "
-                "with --out."
+                f"{self.of(name)} is of {of}, and {kind} would have that name, too: choose another folder with "
+                "--out."
             )
         if found and not self.is_as_asked(name, found):
             raise InputError(
