@@ -129,9 +129,22 @@ def test_a_study_of_the_paper_does_not_go_on_with_other_versions(tmp_path, image
     (out / "settings.json").write_text(json.dumps(written))
     with pytest.raises(InputError, match=r"The study in .* was begun with torch 0\.1, and this is"):
         study.Study(asked).check()
+    del written["versions"]["torch"]
+    (out / "settings.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match="was begun with torch of a version that is not told, and this is"):
+        study.Study(asked).check()
     del written["versions"]  # as an earlier release has begun it
     (out / "settings.json").write_text(json.dumps(written))
     study.Study(asked).check()
+
+
+def test_settings_that_differ_are_told_as_they_are_typed():
+    told = run_folder.different_settings({"seeds": [0, 1], "out": None}, {"seeds": [0], "out": "a"}, {"seeds"})
+    assert told == "--seeds is 0 1 there, and 0 came; out is not given there, and a came"
+    assert run_folder.different_settings({"kd_batches": "4"}, {"kd_batches": 4}, ()) == (
+        "kd_batches is '4' there, and 4 came"
+    )
+    assert not run_folder.different_settings({"seeds": [0]}, {"seeds": [0]}, ())
 
 
 def test_what_a_worker_was_writing_when_it_was_killed_is_removed_at_the_end(tmp_path):

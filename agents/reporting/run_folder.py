@@ -190,11 +190,18 @@ def other_settings(
 def different_settings(there: Mapping[str, Any], here: Mapping[str, Any], options: Container[str]) -> str:
     """What differs, for a sentence; nothing if nothing does. Arguments as for `other_settings`."""
     return "; ".join(
-        f"{'--' + name.replace('_', '-') if name in options else name} is {_typed(there.get(name))} there, and "
-        f"{_typed(here.get(name))} came"
+        f"{'--' + name.replace('_', '-') if name in options else name} is {_both(there.get(name), here.get(name))}"
         for name in {**there, **here}
         if there.get(name) != here.get(name)
     )
+
+
+def _both(there: Any, here: Any) -> str:
+    """Two values of a setting, as they are typed; as Python writes them if that is the same, as of 4 and "4"."""
+    was, came = _typed(there), _typed(here)
+    if was == came:
+        was, came = repr(there), repr(here)
+    return f"{was} there, and {came} came"
 
 
 def _typed(value: Any) -> str:

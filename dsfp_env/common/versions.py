@@ -33,8 +33,9 @@ def check_versions(
         InputError: If one differs; it names the first.
     """
     for name, here in now.items():
-        if before.get(name) != here:
+        was = before.get(name, "of a version that is not told")
+        if was != here:
             raise InputError(
-                f"{what} was begun with {name} {before.get(name)}, and this is {here}, whose numbers may differ: "
-                f"go on with the former, {otherwise}."
+                f"{what} was begun with {name} {was}, and this is {here}, whose numbers may differ: go on with "
+                f"the former, {otherwise}."
             )
