@@ -12,7 +12,7 @@ from agents.learners.q_learning import td_error
 from agents.learners.regression_bandit import features, fit, importance
 from agents.registry import AGENTS, choose_agent
 from agents.reporting.baselines import random_plans, random_plans_of, uniform_plan_of, uniform_plans
-from agents.reporting.finals import choose_best, measuring_seeds
+from agents.reporting.finals import choose_best, finalists_of, measuring_seeds
 from dsfp_env import InputError
 from dsfp_env.toy import BEST_RATIOS, ToyEnv
 
@@ -250,10 +250,19 @@ def test_the_best_of_a_search_is_chosen_with_fresh_seeds(tiny):
         seeds.append(seed)
         return evaluator.start_many(plans, seed, workers=1)
 
-    chosen = choose_best(plans * 2, found * 2, worth, start_many, seed=0)
+    chosen = choose_best(plans * 2, found * 2, worth, start_many, 0, evaluator.keep)
     assert len({0, *seeds, *measuring_seeds(0)}) == 1 + 2 + 3  # no seed is used twice
     assert chosen in plans
     assert chosen != plans[int(np.argmax(found))]
+
+
+def test_no_network_is_a_finalist_twice(tiny):
+    """Ratios that differ may leave the same filters: of plans that do, the one that was worth most is taken."""
+    keep = dsfp_env.Evaluator(tiny).keep
+    plans = [{"conv_0": 50.0, "conv_1": ratio} for ratio in (10.0, 50.0, 50.001, 90.0)]
+    assert finalists_of(plans, [0.1, 0.3, 0.4, 0.2], keep) == [plans[2], plans[3], plans[0]]
+    told = [{"conv_0": 50.001, "conv_1": 90.0}, {"conv_0": 90.0, "conv_1": 90.0}]
+    assert finalists_of(plans[:1] * 20, [0.5] * 20, keep, told) == [plans[0], *told]
 
 
 def test_protocol_is_duck_typed():

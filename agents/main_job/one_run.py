@@ -150,7 +150,7 @@ def run(
         baselines = background or compared()
         tried = [line["ratios"] for line in record.evaluations]
         rewards = [line["reward"] for line in record.evaluations]
-        best = choose_best(tried, rewards, score, start_many, settings.seed)
+        best = choose_best(tried, rewards, score, start_many, settings.seed, evaluator.keep)
         greedy = agents.play(env, team).ratios
         plans = baselines.finish(best, greedy)
     seeds = measuring_seeds(settings.seed)

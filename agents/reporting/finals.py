@@ -35,6 +35,7 @@ MEASURING_SEEDS = 3  # fine-tunings of each reported network
 
 Worth = Callable[[Outcome], float]
 StartMany = Callable[[Sequence[Plan], int], Iterator[Outcome]]  # `Evaluator.start_many`: (plans, seed) -> outcomes
+KeepOf = Callable[[Plan], Keep]  # `Evaluator.keep`
 
 
 class Baselines:
@@ -114,7 +115,8 @@ class Baselines:
         return self._choose(self._uniform, self.uniform_outcomes, self._score)
 
     def _choose(self, plans: Sequence[Plan], outcomes: Iterable[Outcome], worth: Worth) -> Plan:
-        return choose_best(plans, [worth(outcome) for outcome in outcomes], worth, self._start_many, self._seed)
+        found = [worth(outcome) for outcome in outcomes]
+        return choose_best(plans, found, worth, self._start_many, self._seed, self._evaluator.keep)
 
 
 def choose_best(
@@ -123,6 +125,7 @@ def choose_best(
     worth: Worth,
     start_many: StartMany,
     seed: int,
+    keep: KeepOf,
     always: Sequence[Plan] = (),
 ) -> Plan:
     """The best plan of a search: of its finalists, the one worth most on average with fresh seeds.
@@ -133,22 +136,33 @@ def choose_best(
         worth: What an outcome is worth.
         start_many: Evaluates the finalists.
         seed: Of the run.
+        keep: The filters that a plan leaves, by scores that are one for all plans.
         always: Plans that are finalists too, whatever was found of them.
     """
-    finalists = finalists_of(plans, found, always)
+    finalists = finalists_of(plans, found, keep, always)
     again = [start_many(finalists, fresh) for fresh in _fresh_seeds(seed)[:CHOOSING_SEEDS]]
     worths = np.array([[worth(outcome) for outcome in outcomes] for outcomes in again])  # [seeds, finalists]
     return finalists[int(np.argmax(worths.mean(0)))]
 
 
-def finalists_of(plans: Sequence[Plan], found: Sequence[float], always: Sequence[Plan] = ()) -> list[Plan]:
-    """The plans that were worth most to a search, each once, the best first; arguments as for `choose_best`."""
-    best = _each_once(plans[index] for index in np.argsort(-np.array(found), kind="stable"))[:FINALISTS]
-    return _each_once([*best, *always])
+def finalists_of(
+    plans: Sequence[Plan], found: Sequence[float], keep: KeepOf, always: Sequence[Plan] = ()
+) -> list[Plan]:
+    """The plans that were worth most to a search, the best first; arguments as for `choose_best`.
+
+    No network is there twice: layers that are coupled lose the mean of what is said of each, and an action is a
+    float32, so plans that differ may leave the same filters.
+    """
+    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
+    return _each_network_once([*_each_network_once(ranked, keep)[:FINALISTS], *always], keep)
 
 
-def _each_once(plans: Iterable[Plan]) -> list[Plan]:
-    return list({tuple(plan.items()): plan for plan in plans}.values())
+def _each_network_once(plans: Iterable[Plan], keep: KeepOf) -> list[Plan]:
+    """Of plans that leave as many filters in every layer, and so the same, the first."""
+    first = dict[tuple[int, ...], Plan]()
+    for plan in plans:
+        first.setdefault(tuple(len(filters) for filters in keep(plan).values()), plan)
+    return list(first.values())
 
 
 def measuring_seeds(seed: int) -> list[int]:

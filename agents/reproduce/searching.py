@@ -110,12 +110,10 @@ class Search:
         whole = self._whole  # a share times this may round to less than the plan that the share is of
         within = [line for line in self._tried if line["macs"] / whole <= self._budget] or self._tried
         counts = {"macs_budget": self._budget, "within_budget": len(within), "tried": len(self._tried)}
-        if self._tuned is not None:  # for epochs, so no network twice
-            within = self._each_network_once(within)
         ratios, rewards = [line["ratios"] for line in within], [line["reward"] for line in within]
-        always = self._first_besides(finalists_of(ratios, rewards))
+        keep, first = self._evaluator.keep, self._first
         if self._tuned is not None:
-            plans = finalists_of(ratios, rewards, always)
+            plans = finalists_of(ratios, rewards, keep, first)
             accuracies = [self._tuned(number, plan) for number, plan in enumerate(plans, start=1)]
             told = [{"ratios": plan, "accuracy": one} for plan, one in zip(plans, accuracies, strict=True)]
             return {"ratios": plans[int(np.argmax(accuracies))], **counts, "finalists": told}
@@ -125,29 +123,7 @@ class Search:
                 f"{self._log.stem}, the best again", self._evaluator.start_many(plans, seed, 1), len(plans)
             )
 
-        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed, always), **counts}
-
-    def _first_besides(self, plans: Sequence[Plan]) -> list[Plan]:
-        """The plans that were begun with, but for those that leave the same filters as one of these.
-
-        An action is a float32, so what an agent plays may be a plan that differs in a digit and in nothing else.
-        """
-        known = {self._left(plan) for plan in plans}
-        return [plan for plan in self._first if self._left(plan) not in known]
-
-    def _each_network_once(self, tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Of lines whose plans leave the same filters, the first.
-
-        There are many where layers are coupled, as they lose the mean of what is said of each.
-        """
-        first = dict[tuple[int, ...], dict[str, Any]]()
-        for line in tried:
-            first.setdefault(self._left(line["ratios"]), line)
-        return list(first.values())
-
-    def _left(self, plan: Plan) -> tuple[int, ...]:
-        """Filters that stay, by layer: plans that leave as many leave the same, as their scores are one."""
-        return tuple(len(filters) for filters in self._evaluator.keep(plan).values())
+        return {"ratios": choose_best(ratios, rewards, worth, start_many, self._seed, keep, first), **counts}
 
 
 def lines_tried(file: Path) -> list[dict[str, Any]]:
