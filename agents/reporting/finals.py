@@ -9,6 +9,7 @@ test split is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -153,16 +154,19 @@ def finalists_of(
     No network is there twice: layers that are coupled lose the mean of what is said of each, and an action is a
     float32, so plans that differ may leave the same filters.
     """
-    ranked = [plans[index] for index in np.argsort(-np.array(found), kind="stable")]
-    return _each_network_once([*_each_network_once(ranked, keep)[:FINALISTS], *always], keep)
+    ranked = (plans[index] for index in np.argsort(-np.array(found), kind="stable"))
+    best = islice(_each_network_once(ranked, keep), FINALISTS)
+    return list(_each_network_once([*best, *always], keep))
 
 
-def _each_network_once(plans: Iterable[Plan], keep: KeepOf) -> list[Plan]:
+def _each_network_once(plans: Iterable[Plan], keep: KeepOf) -> Iterator[Plan]:
     """Of plans that leave as many filters in every layer, and so the same, the first."""
-    first = dict[tuple[int, ...], Plan]()
+    met = set[tuple[int, ...]]()
     for plan in plans:
-        first.setdefault(tuple(len(filters) for filters in keep(plan).values()), plan)
-    return list(first.values())
+        left = tuple(len(filters) for filters in keep(plan).values())
+        if left not in met:
+            met.add(left)
+            yield plan
 
 
 def measuring_seeds(seed: int) -> list[int]:
